@@ -1,0 +1,97 @@
+"""Messages to and from Kafka records: CloudEvents attributes in headers (binary mode), protobuf as value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from driftloop.contracts.errors import MalformedRecord
+from driftloop.contracts.message import MAX_CAUSES, WATERMARK_KEY_PREFIX, Message, OffsetRange
+from driftloop.contracts.time.v1.time_pb2 import Watermark
+from driftloop.contracts.registry import MAX_RECORD_BYTES, topics
+
+_WATERMARK_TYPE = Watermark.DESCRIPTOR.full_name
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Encoded(NamedTuple):
+    """A Kafka record's parts."""
+
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+def rfc3339(time_us: int) -> str:
+    """A time in microseconds as CloudEvents writes it."""
+    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_us % 1_000_000:06d}Z"
+
+
+def encode(message: Message) -> Encoded:
+    """The record of a message. `ce_knownat` and `ce_eventtime` are integers beside the RFC 3339 `ce_time`, which is for people."""
+    full_name = message.payload.DESCRIPTOR.full_name
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", message.id.encode()),
+        ("ce_source", message.source.encode()),
+        ("ce_type", full_name.encode()),
+        ("ce_time", rfc3339(message.time_us).encode()),
+        ("ce_eventtime", b"%d" % message.time_us),
+        ("ce_knownat", b"%d" % message.known_at_us),
+        ("ce_subject", message.key.encode()),
+        ("ce_dataschema", b"proto:" + full_name.encode()),
+        ("content-type", b"application/protobuf"),
+    ]
+    if message.causes:
+        headers.append(("ce_causes", ",".join(message.causes).encode()))
+    if message.ranges:
+        ranges = ",".join(f"{r.topic}:{r.partition}:{r.first}-{r.last}" for r in message.ranges)
+        headers.append(("ce_causeranges", ranges.encode()))
+    if message.traceparent:
+        headers.append(("traceparent", message.traceparent.encode()))
+    return Encoded(message.key.encode(), message.payload.SerializeToString(), headers)
+
+
+def _ranges(text: str) -> tuple[OffsetRange, ...]:
+    found = []
+    for part in filter(None, text.split(",")):
+        topic, partition, offsets = part.split(":")
+        first, last = offsets.split("-")
+        found.append(OffsetRange(topic, int(partition), int(first), int(last)))
+    return tuple(found)
+
+
+def decode(topic: str, key: bytes | None, value: bytes | None, headers: Headers | None) -> Message:
+    """The message of a record read from `topic` (short name); MalformedRecord says which rule the record breaks."""
+    if value is None or key is None:
+        raise MalformedRecord("empty", "a record needs a key and a value")
+    if len(value) > MAX_RECORD_BYTES:
+        raise MalformedRecord("size", f"the value has {len(value)} bytes, more than {MAX_RECORD_BYTES}")
+    found = dict(headers or ())
+    try:
+        ce_id, source, full_name = (found[name].decode() for name in ("ce_id", "ce_source", "ce_type"))  # type: ignore[union-attr]
+        time_us, known_at_us = int(found["ce_eventtime"] or b""), int(found["ce_knownat"] or b"")
+        text = key.decode()
+        causes = tuple(filter(None, (found.get("ce_causes") or b"").decode().split(",")))
+        ranges = _ranges((found.get("ce_causeranges") or b"").decode())
+        traceparent = (found.get("traceparent") or b"").decode()
+    except KeyError as error:
+        raise MalformedRecord("header", f"header {error.args[0]} is missing") from error
+    except (ValueError, AttributeError) as error:
+        raise MalformedRecord("header", f"a header cannot be read: {error}") from error
+    if len(causes) > MAX_CAUSES:
+        raise MalformedRecord("header", f"{len(causes)} causes, more than {MAX_CAUSES}")
+    declared = topics()[topic]
+    is_control = text.startswith(WATERMARK_KEY_PREFIX)
+    expected = _WATERMARK_TYPE if is_control else declared.message
+    if full_name != expected:
+        raise MalformedRecord("type", f"ce_type is {full_name}, topic {topic} carries {expected}")
+    payload = Watermark() if is_control else declared.payload_class()
+    try:
+        payload.ParseFromString(value)
+    except DecodeError as error:
+        raise MalformedRecord("payload", f"the value is no {expected}: {error}") from error
+    return Message(topic, text, payload, ce_id, source, time_us, known_at_us, causes, ranges, None, traceparent)

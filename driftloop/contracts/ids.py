@@ -1,0 +1,20 @@
+"""Ids derived from causes: the same cause gives the same id, on every machine and after every restart."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def derive_id(*parts: str | int) -> str:
+    """32 hex characters: BLAKE2b of the parts, each with its length, so that ("ab", "c") differs from ("a", "bc")."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = str(part).encode()
+        digest.update(b"%d:" % len(data))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def prediction_id(use_case: str, entity: str, request_id: str) -> str:
+    """A prediction's id: a retry carries the same request id and is the same prediction."""
+    return derive_id("prediction", use_case, entity, request_id)

@@ -1,0 +1,289 @@
+from driftloop.contracts.serving.v1 import scored_pb2 as _scored_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class LabelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LABEL_STATE_UNSPECIFIED: _ClassVar[LabelState]
+    LABEL_STATE_MATCHED: _ClassVar[LabelState]
+    LABEL_STATE_NEVER: _ClassVar[LabelState]
+    LABEL_STATE_CORRECTED: _ClassVar[LabelState]
+
+class SeriesKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SERIES_KIND_UNSPECIFIED: _ClassVar[SeriesKind]
+    SERIES_KIND_ERROR: _ClassVar[SeriesKind]
+    SERIES_KIND_INPUT: _ClassVar[SeriesKind]
+    SERIES_KIND_PREDICTION: _ClassVar[SeriesKind]
+
+class DecisionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DECISION_KIND_UNSPECIFIED: _ClassVar[DecisionKind]
+    DECISION_KIND_RETRAIN: _ClassVar[DecisionKind]
+    DECISION_KIND_NOT_NOW: _ClassVar[DecisionKind]
+    DECISION_KIND_FIRST_MODEL: _ClassVar[DecisionKind]
+    DECISION_KIND_SHADOW: _ClassVar[DecisionKind]
+    DECISION_KIND_CANARY: _ClassVar[DecisionKind]
+    DECISION_KIND_PROMOTE: _ClassVar[DecisionKind]
+    DECISION_KIND_DROP_CHALLENGER: _ClassVar[DecisionKind]
+    DECISION_KIND_ROLL_BACK: _ClassVar[DecisionKind]
+    DECISION_KIND_MODEL_REFUSED: _ClassVar[DecisionKind]
+    DECISION_KIND_BUNDLE_REFUSED: _ClassVar[DecisionKind]
+    DECISION_KIND_KEEP: _ClassVar[DecisionKind]
+
+class RetrainReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RETRAIN_REASON_UNSPECIFIED: _ClassVar[RetrainReason]
+    RETRAIN_REASON_BOOTSTRAP: _ClassVar[RetrainReason]
+    RETRAIN_REASON_DRIFT: _ClassVar[RetrainReason]
+    RETRAIN_REASON_DECAY: _ClassVar[RetrainReason]
+    RETRAIN_REASON_NEW_DATA: _ClassVar[RetrainReason]
+    RETRAIN_REASON_SCHEDULE: _ClassVar[RetrainReason]
+    RETRAIN_REASON_MANUAL: _ClassVar[RetrainReason]
+    RETRAIN_REASON_FOLLOW_UP: _ClassVar[RetrainReason]
+
+class CommandKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMMAND_KIND_UNSPECIFIED: _ClassVar[CommandKind]
+    COMMAND_KIND_RETRAIN: _ClassVar[CommandKind]
+    COMMAND_KIND_ROLL_BACK: _ClassVar[CommandKind]
+    COMMAND_KIND_BUNDLE_REFUSED: _ClassVar[CommandKind]
+    COMMAND_KIND_APPROVE: _ClassVar[CommandKind]
+    COMMAND_KIND_REJECT: _ClassVar[CommandKind]
+    COMMAND_KIND_PIN: _ClassVar[CommandKind]
+    COMMAND_KIND_SILENCE: _ClassVar[CommandKind]
+
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLE_UNSPECIFIED: _ClassVar[Role]
+    ROLE_CHAMPION: _ClassVar[Role]
+    ROLE_SHADOW: _ClassVar[Role]
+    ROLE_CANARY: _ClassVar[Role]
+    ROLE_PREVIOUS: _ClassVar[Role]
+LABEL_STATE_UNSPECIFIED: LabelState
+LABEL_STATE_MATCHED: LabelState
+LABEL_STATE_NEVER: LabelState
+LABEL_STATE_CORRECTED: LabelState
+SERIES_KIND_UNSPECIFIED: SeriesKind
+SERIES_KIND_ERROR: SeriesKind
+SERIES_KIND_INPUT: SeriesKind
+SERIES_KIND_PREDICTION: SeriesKind
+DECISION_KIND_UNSPECIFIED: DecisionKind
+DECISION_KIND_RETRAIN: DecisionKind
+DECISION_KIND_NOT_NOW: DecisionKind
+DECISION_KIND_FIRST_MODEL: DecisionKind
+DECISION_KIND_SHADOW: DecisionKind
+DECISION_KIND_CANARY: DecisionKind
+DECISION_KIND_PROMOTE: DecisionKind
+DECISION_KIND_DROP_CHALLENGER: DecisionKind
+DECISION_KIND_ROLL_BACK: DecisionKind
+DECISION_KIND_MODEL_REFUSED: DecisionKind
+DECISION_KIND_BUNDLE_REFUSED: DecisionKind
+DECISION_KIND_KEEP: DecisionKind
+RETRAIN_REASON_UNSPECIFIED: RetrainReason
+RETRAIN_REASON_BOOTSTRAP: RetrainReason
+RETRAIN_REASON_DRIFT: RetrainReason
+RETRAIN_REASON_DECAY: RetrainReason
+RETRAIN_REASON_NEW_DATA: RetrainReason
+RETRAIN_REASON_SCHEDULE: RetrainReason
+RETRAIN_REASON_MANUAL: RetrainReason
+RETRAIN_REASON_FOLLOW_UP: RetrainReason
+COMMAND_KIND_UNSPECIFIED: CommandKind
+COMMAND_KIND_RETRAIN: CommandKind
+COMMAND_KIND_ROLL_BACK: CommandKind
+COMMAND_KIND_BUNDLE_REFUSED: CommandKind
+COMMAND_KIND_APPROVE: CommandKind
+COMMAND_KIND_REJECT: CommandKind
+COMMAND_KIND_PIN: CommandKind
+COMMAND_KIND_SILENCE: CommandKind
+ROLE_UNSPECIFIED: Role
+ROLE_CHAMPION: Role
+ROLE_SHADOW: Role
+ROLE_CANARY: Role
+ROLE_PREVIOUS: Role
+
+class Score(_message.Message):
+    __slots__ = ("use_case", "entity", "prediction_id", "predicted_for_us", "matured_at_us", "state", "label", "label_known_at_us", "model_id", "arm", "as_of_us", "scores", "slices", "label_event_id")
+    class SlicesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    USE_CASE_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    PREDICTION_ID_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_FOR_US_FIELD_NUMBER: _ClassVar[int]
+    MATURED_AT_US_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    LABEL_KNOWN_AT_US_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_US_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    SLICES_FIELD_NUMBER: _ClassVar[int]
+    LABEL_EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    use_case: str
+    entity: str
+    prediction_id: str
+    predicted_for_us: int
+    matured_at_us: int
+    state: LabelState
+    label: float
+    label_known_at_us: int
+    model_id: str
+    arm: str
+    as_of_us: int
+    scores: _containers.RepeatedCompositeFieldContainer[_scored_pb2.Scored]
+    slices: _containers.ScalarMap[str, str]
+    label_event_id: str
+    def __init__(self, use_case: _Optional[str] = ..., entity: _Optional[str] = ..., prediction_id: _Optional[str] = ..., predicted_for_us: _Optional[int] = ..., matured_at_us: _Optional[int] = ..., state: _Optional[_Union[LabelState, str]] = ..., label: _Optional[float] = ..., label_known_at_us: _Optional[int] = ..., model_id: _Optional[str] = ..., arm: _Optional[str] = ..., as_of_us: _Optional[int] = ..., scores: _Optional[_Iterable[_Union[_scored_pb2.Scored, _Mapping]]] = ..., slices: _Optional[_Mapping[str, str]] = ..., label_event_id: _Optional[str] = ...) -> None: ...
+
+class Drift(_message.Message):
+    __slots__ = ("use_case", "id", "series", "kind", "detector", "clock_us", "since_us", "before", "after", "labels_since", "alpha", "model_id")
+    USE_CASE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DETECTOR_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_US_FIELD_NUMBER: _ClassVar[int]
+    SINCE_US_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LABELS_SINCE_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    use_case: str
+    id: str
+    series: str
+    kind: SeriesKind
+    detector: str
+    clock_us: int
+    since_us: int
+    before: float
+    after: float
+    labels_since: int
+    alpha: float
+    model_id: str
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., series: _Optional[str] = ..., kind: _Optional[_Union[SeriesKind, str]] = ..., detector: _Optional[str] = ..., clock_us: _Optional[int] = ..., since_us: _Optional[int] = ..., before: _Optional[float] = ..., after: _Optional[float] = ..., labels_since: _Optional[int] = ..., alpha: _Optional[float] = ..., model_id: _Optional[str] = ...) -> None: ...
+
+class Decision(_message.Message):
+    __slots__ = ("use_case", "id", "kind", "model_id", "because", "evidence", "clock_us")
+    class EvidenceEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    USE_CASE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_US_FIELD_NUMBER: _ClassVar[int]
+    use_case: str
+    id: str
+    kind: DecisionKind
+    model_id: str
+    because: str
+    evidence: _containers.ScalarMap[str, float]
+    clock_us: int
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., kind: _Optional[_Union[DecisionKind, str]] = ..., model_id: _Optional[str] = ..., because: _Optional[str] = ..., evidence: _Optional[_Mapping[str, float]] = ..., clock_us: _Optional[int] = ...) -> None: ...
+
+class Incident(_message.Message):
+    __slots__ = ("use_case", "id", "source", "what", "clock_us")
+    USE_CASE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_US_FIELD_NUMBER: _ClassVar[int]
+    use_case: str
+    id: str
+    source: str
+    what: str
+    clock_us: int
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., source: _Optional[str] = ..., what: _Optional[str] = ..., clock_us: _Optional[int] = ...) -> None: ...
+
+class RetrainRequest(_message.Message):
+    __slots__ = ("use_case", "id", "reason", "because", "clock_us", "since_us", "champion_id", "champion_bundle_url", "champion_bundle_digest", "seed")
+    USE_CASE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_US_FIELD_NUMBER: _ClassVar[int]
+    SINCE_US_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_ID_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_BUNDLE_URL_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    use_case: str
+    id: str
+    reason: RetrainReason
+    because: str
+    clock_us: int
+    since_us: int
+    champion_id: str
+    champion_bundle_url: str
+    champion_bundle_digest: str
+    seed: int
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., reason: _Optional[_Union[RetrainReason, str]] = ..., because: _Optional[str] = ..., clock_us: _Optional[int] = ..., since_us: _Optional[int] = ..., champion_id: _Optional[str] = ..., champion_bundle_url: _Optional[str] = ..., champion_bundle_digest: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class Command(_message.Message):
+    __slots__ = ("use_case", "id", "kind", "who", "why", "model_id")
+    USE_CASE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    use_case: str
+    id: str
+    kind: CommandKind
+    who: str
+    why: str
+    model_id: str
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., kind: _Optional[_Union[CommandKind, str]] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., model_id: _Optional[str] = ...) -> None: ...
+
+class Arm(_message.Message):
+    __slots__ = ("model_id", "bundle_url", "bundle_digest", "role", "share")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_URL_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    bundle_url: str
+    bundle_digest: str
+    role: Role
+    share: float
+    def __init__(self, model_id: _Optional[str] = ..., bundle_url: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., share: _Optional[float] = ...) -> None: ...
+
+class Release(_message.Message):
+    __slots__ = ("use_case", "revision", "champion", "arms", "pending_retrain", "because", "clock_us", "decision_id")
+    USE_CASE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_RETRAIN_FIELD_NUMBER: _ClassVar[int]
+    BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_US_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    use_case: str
+    revision: int
+    champion: Arm
+    arms: _containers.RepeatedCompositeFieldContainer[Arm]
+    pending_retrain: str
+    because: str
+    clock_us: int
+    decision_id: str
+    def __init__(self, use_case: _Optional[str] = ..., revision: _Optional[int] = ..., champion: _Optional[_Union[Arm, _Mapping]] = ..., arms: _Optional[_Iterable[_Union[Arm, _Mapping]]] = ..., pending_retrain: _Optional[str] = ..., because: _Optional[str] = ..., clock_us: _Optional[int] = ..., decision_id: _Optional[str] = ...) -> None: ...

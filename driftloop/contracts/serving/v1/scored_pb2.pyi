@@ -1,0 +1,13 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Scored(_message.Message):
+    __slots__ = ("model_id", "score")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    score: float
+    def __init__(self, model_id: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...

@@ -1,0 +1,46 @@
+"""The declaration of a use case: what its author writes, and what follows from it; no I/O but finding its files."""
+
+from driftloop.usecase.declaration import Label, Prediction, PredictionTime, UseCase, before
+from driftloop.usecase.discovery import load_replay, load_use_case
+from driftloop.usecase.durations import DAY_US, HOUR_US, MINUTE_US, SECOND_US, duration_us, floor_us
+from driftloop.usecase.errors import DeclarationError, UnknownUseCase, UseCaseError
+from driftloop.usecase.features import Feature, Latest, Request, RequestTransform, View, Window, entity_key, hour_of, weekday_of
+from driftloop.usecase.policy import Policy
+from driftloop.usecase.replay import ReplayEvent, ReplayRequest, ReplayStretch
+from driftloop.usecase.schema import Event, Field, Fields, FieldValue
+
+__all__ = [
+    "DAY_US",
+    "HOUR_US",
+    "MINUTE_US",
+    "SECOND_US",
+    "DeclarationError",
+    "Event",
+    "Feature",
+    "Field",
+    "FieldValue",
+    "Fields",
+    "Label",
+    "Latest",
+    "Policy",
+    "Prediction",
+    "PredictionTime",
+    "ReplayEvent",
+    "ReplayRequest",
+    "ReplayStretch",
+    "Request",
+    "RequestTransform",
+    "UnknownUseCase",
+    "UseCase",
+    "UseCaseError",
+    "View",
+    "Window",
+    "before",
+    "duration_us",
+    "entity_key",
+    "floor_us",
+    "hour_of",
+    "load_replay",
+    "load_use_case",
+    "weekday_of",
+]

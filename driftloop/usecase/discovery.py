@@ -1,0 +1,61 @@
+"""Finds use cases: folders on DRIFTLOOP_USECASES first, then entry points; imports only the one that is asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from driftloop.usecase.declaration import UseCase
+from driftloop.usecase.errors import DeclarationError, UnknownUseCase
+
+ENTRY_POINT_GROUP = "driftloop.usecases"
+
+
+def search_path(configured: str = "") -> list[Path]:
+    """Folders that hold use cases: `configured` (os.pathsep separated), or `usecases` in the working folder and the checkout."""
+    if configured:
+        return [Path(part).expanduser() for part in configured.split(os.pathsep) if part]
+    return [Path("usecases"), Path(__file__).resolve().parents[2] / "usecases"]
+
+
+def _load(path: Path, module_name: str) -> ModuleType:
+    if module_name in sys.modules and getattr(sys.modules[module_name], "__file__", None) == str(path):
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise DeclarationError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _module(name: str, part: str, configured: str) -> ModuleType:
+    folders = search_path(configured)
+    for folder in folders:
+        path = (folder / name / f"{part}.py").resolve()
+        if path.is_file():
+            return _load(path, f"driftloop_usecases.{name}.{part}")
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == name:
+            return importlib.import_module(f"{entry.module}.{part}")
+    looked = ", ".join(str(folder) for folder in folders)
+    raise UnknownUseCase(f"no use case {name!r}: looked for {name}/{part}.py in {looked} and for an entry point of {ENTRY_POINT_GROUP}")
+
+
+def load_use_case(name: str, configured: str = "") -> UseCase:
+    """The declared use case `name`; UnknownUseCase if there is none, DeclarationError if its file declares none."""
+    module = _module(name, "usecase", configured)
+    found = [value for value in vars(module).values() if isinstance(value, UseCase)]
+    if len(found) != 1 or found[0].name != name:
+        raise DeclarationError(f"{module.__file__} must declare exactly one UseCase named {name!r}; found {[u.name for u in found]}")
+    return found[0]
+
+
+def load_replay(name: str, configured: str = "") -> ModuleType:
+    """The module `replay` beside the declaration; UnknownUseCase if there is none."""
+    return _module(name, "replay", configured)

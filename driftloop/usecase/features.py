@@ -1,0 +1,167 @@
+"""Features as they are declared: request fields, windows and latest values; never their computation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from driftloop.usecase.durations import HOUR_US, duration_us
+from driftloop.usecase.errors import DeclarationError
+from driftloop.usecase.schema import Event, Fields, FieldValue
+
+Stat = Literal["mean", "count", "sum", "min", "max", "p50", "p90", "p99"]
+STATS: tuple[Stat, ...] = ("mean", "count", "sum", "min", "max", "p50", "p90", "p99")
+KEY_SEPARATOR = "|"
+
+
+def entity_key(view: str, values: Sequence[str]) -> str:
+    """The feature entity's key on the wire: the view's name and its key values, separated by '|' (escaped inside)."""
+    return KEY_SEPARATOR.join([view, *(v.replace("\\", "\\\\").replace(KEY_SEPARATOR, "\\" + KEY_SEPARATOR) for v in values)])
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of the model. `default` stands in where no value is known: NaN for numbers, "" for texts."""
+
+    name: str
+    numeric: bool
+    default: float | str
+
+
+@dataclass(frozen=True)
+class RequestTransform:
+    """A feature computed from one request field at request time, the same way online and offline."""
+
+    name: str
+    of: str
+    compute: Callable[[FieldValue], FieldValue]
+
+
+def hour_of(of: str) -> RequestTransform:
+    """Hour of day, UTC, with its fraction (0 ≤ hour < 24), of a time field."""
+    return RequestTransform(f"hour_of_{of}", of, lambda value: int(value) % (24 * HOUR_US) / HOUR_US)
+
+
+def weekday_of(of: str) -> RequestTransform:
+    """Day of week, UTC, of a time field: 0 is Monday."""
+    return RequestTransform(f"weekday_of_{of}", of, lambda value: float((int(value) // (24 * HOUR_US) + 3) % 7))
+
+
+class Request:
+    """Features that come with the request: names of fields of the predicted event, or transforms of them."""
+
+    def __init__(self, *features: str | RequestTransform) -> None:
+        self.features = features
+
+
+def _names(of: str | Sequence[str]) -> tuple[str, ...]:
+    return (of,) if isinstance(of, str) else tuple(of)
+
+
+@dataclass(frozen=True, init=False)
+class View:
+    """Features of one key, computed from one event type: what a record of the `features` topic holds.
+
+    `name` is unique in the use case; `by` are the fields that form the key, in the event and in the request alike.
+    """
+
+    event: Event
+    by: tuple[str, ...]
+    of: tuple[str, ...]
+
+    def __init__(self, event: Event, by: str | Sequence[str], of: str | Sequence[str]) -> None:
+        object.__setattr__(self, "event", event)
+        object.__setattr__(self, "by", _names(by))
+        object.__setattr__(self, "of", _names(of))
+        for name in (*self.by, *self.of):
+            if name not in event.fields:
+                raise DeclarationError(f"feature over {event.name}: it has no field {name!r}")
+        for name in self.by:
+            if event.fields[name].kind != "text":
+                raise DeclarationError(f"feature over {event.name}: key field {name!r} must be a str")
+
+    @property
+    def name(self) -> str:
+        raise DeclarationError("a View is declared as Window or Latest")
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        raise DeclarationError("a View is declared as Window or Latest")
+
+    def key_values(self, fields: Fields) -> tuple[str, ...] | None:
+        """The key's values in these fields, or None where one is absent."""
+        values = tuple(fields.get(name) for name in self.by)
+        return None if any(v is None for v in values) else tuple(str(v) for v in values)
+
+    def key(self, fields: Fields) -> str | None:
+        """The feature entity's key for these fields, or None where a key field is absent."""
+        values = self.key_values(fields)
+        return None if values is None else entity_key(self.name, values)
+
+
+@dataclass(frozen=True, init=False)
+class Window(View):
+    """Statistics of one field over sliding windows of event time: (clock − window, clock].
+
+    `over`: durations; `stats`: of mean, count, sum, min, max, p50, p90, p99 (nearest-rank quantiles).
+    """
+
+    over: tuple[str, ...]
+    stats: tuple[Stat, ...]
+
+    def __init__(self, event: Event, by: str | Sequence[str], of: str, over: Sequence[str], stats: Sequence[Stat]) -> None:
+        super().__init__(event, by, of)
+        object.__setattr__(self, "over", tuple(sorted(over, key=duration_us)))
+        object.__setattr__(self, "stats", tuple(stats))
+        if not event.fields[of].is_numeric:
+            raise DeclarationError(f"window over {event.name}.{of}: the field must be a number")
+        unknown = [s for s in stats if s not in STATS]
+        if unknown or not over or not stats:
+            raise DeclarationError(f"window over {event.name}.{of}: give windows and stats of {', '.join(STATS)}; got {unknown}")
+
+    @property
+    def name(self) -> str:
+        return f"{self.event.name}_{self.of[0]}_by_{'_'.join(self.by)}"
+
+    @property
+    def windows_us(self) -> tuple[int, ...]:
+        """Window lengths, ascending, in microseconds."""
+        return tuple(duration_us(w) for w in self.over)
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        return tuple(
+            Feature(f"{self.name}__{stat}_{window}", True, 0.0 if stat in ("count", "sum") else float("nan"))
+            for window in self.over
+            for stat in self.stats
+        )
+
+
+@dataclass(frozen=True, init=False)
+class Latest(View):
+    """The newest values, by event time, of some fields; missing once they are older than `max_age`."""
+
+    max_age: str
+
+    def __init__(self, event: Event, by: str | Sequence[str], of: str | Sequence[str], max_age: str) -> None:
+        super().__init__(event, by, of)
+        object.__setattr__(self, "max_age", max_age)
+        duration_us(max_age)
+
+    @property
+    def name(self) -> str:
+        return f"{self.event.name}_latest_by_{'_'.join(self.by)}"
+
+    @property
+    def max_age_us(self) -> int:
+        """Age at which the values become missing, in microseconds."""
+        return duration_us(self.max_age)
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        fields = self.event.fields
+        return tuple(
+            Feature(f"{self.name}__{name}", fields[name].is_numeric, float("nan") if fields[name].is_numeric else "")
+            for name in self.of
+        )

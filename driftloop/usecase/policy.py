@@ -1,0 +1,74 @@
+"""What a use case may say about retraining and release; every default is worth having and says why."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from driftloop.usecase.durations import DAY_US, HOUR_US, duration_us
+from driftloop.usecase.errors import DeclarationError
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When to retrain and when to believe a new model. All times are use-case time.
+
+    budget            retrain requests per period that drift, decay, new data and schedule may spend together
+    bootstrap_rows    mature entities before the first model is asked for
+    cooldown          least time between two retrain requests, so that one change is not paid for twice
+    cohort            labels are judged by cohorts of prediction time of this length, once a cohort is complete
+    alarm_labels      at most one false alarm per so many labels, over all monitored series together
+    block_labels      labels per block mean that the error detector sees: single labels of bursty days set it off
+    new_data          retrain when labelled rows have grown by this factor since the newest training set
+    schedule          retrain every so often whatever is seen; None: never
+    promote_rows      paired mature rows that a challenger needs at the least before it is made champion
+    canary_rows       paired mature rows that a challenger needs at the least before it answers anybody
+    canary_share      share of entities that a canary answers
+    confidence        one-sided confidence that the evidence for a promotion or a rollback must reach, at any time
+    give_up_rows      paired mature rows after which a challenger that could not be shown to be better is dropped
+    lateness          how far behind the clock an event may lie and still change an aggregate
+    dedupe_horizon    how long the id of an event is remembered
+    """
+
+    budget: str = "4 retrains/day"
+    bootstrap_rows: int = 7_000
+    cooldown: str = "6h"
+    cohort: str = "1h"
+    alarm_labels: int = 50_000
+    block_labels: int = 40
+    new_data: float = 2.0
+    schedule: str | None = None
+    promote_rows: int = 800
+    canary_rows: int = 300
+    canary_share: float = 0.1
+    confidence: float = 0.95
+    give_up_rows: int = 6_000
+    lateness: str = "24h"
+    dedupe_horizon: str = "7d"
+
+    def __post_init__(self) -> None:
+        for text in (self.cooldown, self.cohort, self.lateness, self.dedupe_horizon):
+            duration_us(text)
+        if self.schedule is not None:
+            duration_us(self.schedule)
+        if not 0 < self.canary_share < 1 or not 0.5 < self.confidence < 1 or self.new_data <= 1:
+            raise DeclarationError("policy: canary_share lies in (0, 1), confidence in (0.5, 1), new_data above 1")
+        if not 0 < self.canary_rows <= self.promote_rows <= self.give_up_rows or self.bootstrap_rows < 100:
+            raise DeclarationError("policy: need 0 < canary_rows ≤ promote_rows ≤ give_up_rows and bootstrap_rows ≥ 100")
+        _ = self.budget_retrains, self.budget_period_us
+
+    def _budget(self) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d+) retrains?/(hour|day|week)", self.budget)
+        if match is None or int(match[1]) == 0:
+            raise DeclarationError(f"policy: budget {self.budget!r} is not of the form '4 retrains/day' (hour, day, week)")
+        return int(match[1]), {"hour": HOUR_US, "day": DAY_US, "week": 7 * DAY_US}[match[2]]
+
+    @property
+    def budget_retrains(self) -> int:
+        """Retrains that one budget period allows."""
+        return self._budget()[0]
+
+    @property
+    def budget_period_us(self) -> int:
+        """The budget period in microseconds."""
+        return self._budget()[1]
