@@ -1,0 +1,24 @@
+"""Errors of the artifact store, named by what the caller does next."""
+
+from __future__ import annotations
+
+
+class ArtifactError(Exception):
+    """Base of every error of the artifact store."""
+
+
+class ArtifactNotFound(ArtifactError):
+    """Nothing lies at that path: it was never written, or somebody removed it."""
+
+
+class ArtifactTooLarge(ArtifactError):
+    """More bytes than the caller allows: refuse it unread."""
+
+
+class BundleRefused(ArtifactError):
+    """A bundle that must not be imported: keep the model that is in use and say why. `reason` is short and stable."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
