@@ -4,6 +4,7 @@ from driftloop.contracts.codec import Encoded, decode, encode, rfc3339
 from driftloop.contracts.errors import ContractError, MalformedRecord, TopicFileError
 from driftloop.contracts.ids import derive_id, prediction_id
 from driftloop.contracts.message import MAX_CAUSES, WATERMARK_KEY_PREFIX, Message, OffsetRange, Record, watermark
+from driftloop.contracts.ordering import KnownTimeBuffer
 from driftloop.contracts.registry import MAX_RECORD_BYTES, Topic, payload_class, topics
 from driftloop.contracts.values import from_value, from_wire, to_value, to_wire
 from driftloop.contracts.watermarks import UNSET_US, Watermarks
@@ -15,6 +16,7 @@ __all__ = [
     "WATERMARK_KEY_PREFIX",
     "ContractError",
     "Encoded",
+    "KnownTimeBuffer",
     "MalformedRecord",
     "Message",
     "OffsetRange",

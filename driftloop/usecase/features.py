@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from driftloop.usecase.durations import HOUR_US, duration_us
@@ -81,12 +82,19 @@ class View:
             if event.fields[name].kind != "text":
                 raise DeclarationError(f"feature over {event.name}: key field {name!r} must be a str")
 
-    @property
+    @cached_property
     def name(self) -> str:
+        """Unique in the use case, made from event, field and key."""
         raise DeclarationError("a View is declared as Window or Latest")
 
-    @property
+    @cached_property
     def features(self) -> tuple[Feature, ...]:
+        """The view's features in declared order."""
+        raise DeclarationError("a View is declared as Window or Latest")
+
+    @cached_property
+    def ages_us(self) -> tuple[int, ...]:
+        """Ages, ascending, in microseconds, at which an event stops counting in some of the values."""
         raise DeclarationError("a View is declared as Window or Latest")
 
     def key_values(self, fields: Fields) -> tuple[str, ...] | None:
@@ -120,16 +128,16 @@ class Window(View):
         if unknown or not over or not stats:
             raise DeclarationError(f"window over {event.name}.{of}: give windows and stats of {', '.join(STATS)}; got {unknown}")
 
-    @property
+    @cached_property
     def name(self) -> str:
         return f"{self.event.name}_{self.of[0]}_by_{'_'.join(self.by)}"
 
-    @property
-    def windows_us(self) -> tuple[int, ...]:
+    @cached_property
+    def ages_us(self) -> tuple[int, ...]:
         """Window lengths, ascending, in microseconds."""
         return tuple(duration_us(w) for w in self.over)
 
-    @property
+    @cached_property
     def features(self) -> tuple[Feature, ...]:
         return tuple(
             Feature(f"{self.name}__{stat}_{window}", True, 0.0 if stat in ("count", "sum") else float("nan"))
@@ -149,16 +157,16 @@ class Latest(View):
         object.__setattr__(self, "max_age", max_age)
         duration_us(max_age)
 
-    @property
+    @cached_property
     def name(self) -> str:
         return f"{self.event.name}_latest_by_{'_'.join(self.by)}"
 
-    @property
-    def max_age_us(self) -> int:
-        """Age at which the values become missing, in microseconds."""
-        return duration_us(self.max_age)
+    @cached_property
+    def ages_us(self) -> tuple[int, ...]:
+        """The age at which the values become missing, in microseconds."""
+        return (duration_us(self.max_age),)
 
-    @property
+    @cached_property
     def features(self) -> tuple[Feature, ...]:
         fields = self.event.fields
         return tuple(
