@@ -1,0 +1,236 @@
+"""Watches errors, predictions and inputs for change under one budget of false alarms; decides nothing about models.
+
+Each series is seen as block means by River's ADWIN (Bifet & Gavaldà, 2007: at every check a false alarm has probability at
+most delta). The budget is a union bound: with one false alarm allowed per `alarm_labels` labels over all series, a series
+that has the share w of the budget and is checked once per b labels gets delta = w · b / alarm_labels.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from typing import Any
+
+from river.drift import ADWIN
+
+from driftloop.contracts.monitor.v1.monitor_pb2 import SERIES_KIND_ERROR, SERIES_KIND_INPUT, SERIES_KIND_PREDICTION, SeriesKind
+from driftloop.usecase import DAY_US, UseCase
+
+SNAPSHOT_VERSION = 1
+ERROR_SHARE, PREDICTION_SHARE, INPUT_SHARE = 0.5, 0.1, 0.4  # of the budget: errors are what retraining can mend
+MAX_BLOCKS = 5_000  # since the last reset; older blocks say nothing about a change that is still unseen
+REFERENCE_ROWS = 1_000  # rows that the ranks of an input are taken against
+INPUT_BLOCK_ROWS = 100  # a day's block with fewer rows waits for the next day
+MAX_LOSS = 4.0  # nats: one row that a model was sure about must not be an alarm of its own
+
+
+def log_loss(score: float, label: float) -> float:
+    """Log loss in nats of a probability for a binary label, at most MAX_LOSS."""
+    chance = score if label > 0.5 else 1.0 - score
+    return min(MAX_LOSS, -math.log(max(chance, 1e-12)))
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A change of a series' mean, with what it rests on. Times in microseconds; `rows_since` since the estimated change."""
+
+    series: str
+    kind: SeriesKind
+    detector: str
+    since_us: int
+    before: float
+    after: float
+    rows_since: int
+    alpha: float
+
+
+@dataclass(slots=True)
+class _Block:
+    mean: float
+    rows: int
+    start_us: int
+
+
+def change_point(means: list[float]) -> int:
+    """Index at which the mean most likely changed: the split in two that leaves the least squared error (1 ≤ index < n)."""
+    total = math.fsum(means)
+    best, best_gain, left = 1, -1.0, 0.0
+    for index in range(1, len(means)):
+        left += means[index - 1]
+        right = total - left
+        gain = left * left / index + right * right / (len(means) - index)
+        if gain > best_gain:
+            best, best_gain = index, gain
+    return best
+
+
+class BlockSeries:
+    """One series as block means under ADWIN.
+
+    A block closes at `block_rows` rows and, if `block_us` is set, not before that much time has passed in it: a block that
+    spans a whole day does not take night for drift. `only_rise`: a fall of the mean starts the series anew without an alarm.
+    """
+
+    def __init__(self, name: str, kind: SeriesKind, alpha: float, block_rows: int, block_us: int = 0, only_rise: bool = False) -> None:
+        self.name, self.kind, self.alpha = name, kind, alpha
+        self._block_rows, self._block_us, self._only_rise = block_rows, block_us, only_rise
+        self.skipped = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all it has seen: after a change has been found or another model has taken over."""
+        self._adwin = ADWIN(delta=self.alpha, clock=1, grace_period=5, min_window_length=3)
+        self._blocks: list[_Block] = []
+        self._sum, self._rows, self._start_us = 0.0, 0, 0
+
+    def add(self, value: float, at_us: int) -> Alarm | None:
+        """Takes one value of a row at a time (microseconds); an alarm if the series changed. NaN is counted and left out."""
+        if not math.isfinite(value):
+            self.skipped += 1
+            return None
+        if self._rows == 0:
+            self._start_us = at_us
+        elif self._rows >= self._block_rows and at_us - self._start_us >= self._block_us:
+            alarm = self._close()
+            self._sum, self._rows, self._start_us = value, 1, at_us
+            return alarm
+        self._sum += value
+        self._rows += 1
+        if self._block_us == 0 and self._rows >= self._block_rows:
+            alarm = self._close()
+            self._sum, self._rows = 0.0, 0
+            return alarm
+        return None
+
+    def _close(self) -> Alarm | None:
+        block = _Block(self._sum / self._rows, self._rows, self._start_us)
+        self._blocks.append(block)
+        del self._blocks[:-MAX_BLOCKS]
+        self._adwin.update(block.mean)
+        if not self._adwin.drift_detected:
+            return None
+        blocks = self._blocks
+        split = change_point([b.mean for b in blocks])
+        before, after = (math.fsum(b.mean for b in part) / len(part) for part in (blocks[:split], blocks[split:]))
+        alarm = Alarm(
+            series=self.name,
+            kind=self.kind,
+            detector="adwin",
+            since_us=blocks[split].start_us,
+            before=before,
+            after=after,
+            rows_since=sum(b.rows for b in blocks[split:]),
+            alpha=self.alpha,
+        )
+        self.reset()
+        for kept in blocks[split:]:
+            self._blocks.append(kept)
+            self._adwin.update(kept.mean)
+        return None if self._only_rise and after <= before else alarm
+
+    @property
+    def blocks(self) -> int:
+        """Closed blocks since the last reset."""
+        return len(self._blocks)
+
+    def recent_mean(self, blocks: int) -> float | None:
+        """Mean over the newest so many blocks; None if there are fewer."""
+        newest = self._blocks[-blocks:]
+        return math.fsum(b.mean for b in newest) / blocks if len(newest) == blocks else None
+
+    def snapshot(self) -> dict[str, Any]:
+        """State as plain values: the bounded inputs since the last reset, from which the detector is built again."""
+        blocks = [[b.mean, b.rows, b.start_us] for b in self._blocks]
+        return {"blocks": blocks, "open": [self._sum, self._rows, self._start_us], "skipped": self.skipped}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes a snapshot back."""
+        self.reset()
+        for mean, rows, start_us in state["blocks"]:
+            self._blocks.append(_Block(mean, rows, start_us))
+            self._adwin.update(mean)
+        self._sum, self._rows, self._start_us = state["open"]
+        self.skipped = state["skipped"]
+
+
+class RankedSeries:
+    """A series of any scale as ranks among its own first rows: uniform on [0, 1] for as long as nothing changes."""
+
+    def __init__(self, name: str, kind: SeriesKind, alpha: float) -> None:
+        self._reference: list[float] = []
+        self._series = BlockSeries(name, kind, alpha, INPUT_BLOCK_ROWS, DAY_US)
+
+    def reset(self) -> None:
+        """Forgets all it has seen, the reference too."""
+        self._reference = []
+        self._series.reset()
+
+    def add(self, value: float, at_us: int) -> Alarm | None:
+        """As BlockSeries.add; the first REFERENCE_ROWS rows only make the reference."""
+        if not math.isfinite(value):
+            self._series.skipped += 1
+            return None
+        reference = self._reference
+        if len(reference) < REFERENCE_ROWS:
+            reference.append(value)
+            if len(reference) == REFERENCE_ROWS:
+                reference.sort()
+            return None
+        rank = (bisect_left(reference, value) + bisect_right(reference, value)) / (2 * REFERENCE_ROWS)
+        return self._series.add(rank, at_us)
+
+    def snapshot(self) -> dict[str, Any]:
+        """State as plain values."""
+        return {"reference": self._reference, "series": self._series.snapshot()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes a snapshot back."""
+        self._reference = list(state["reference"])
+        self._series.restore(state["series"])
+
+
+class DriftWatch:
+    """All series of a use case under its one false-alarm budget."""
+
+    def __init__(self, use_case: UseCase) -> None:
+        policy, names = use_case.policy, use_case.numeric_inputs
+        per_label = 1.0 / policy.alarm_labels
+        self.error = BlockSeries(
+            "error", SERIES_KIND_ERROR, ERROR_SHARE * policy.block_labels * per_label, policy.block_labels, only_rise=True
+        )
+        self._prediction = RankedSeries("prediction", SERIES_KIND_PREDICTION, PREDICTION_SHARE * INPUT_BLOCK_ROWS * per_label)
+        share = INPUT_SHARE / max(1, len(names))
+        self._inputs = [RankedSeries(f"input/{name}", SERIES_KIND_INPUT, share * INPUT_BLOCK_ROWS * per_label) for name in names]
+
+    def predicted(self, score: float, numbers: list[float], at_us: int) -> list[Alarm]:
+        """Takes in one prediction of the champion and its numeric inputs (NaN: missing)."""
+        alarms = [self._prediction.add(score, at_us)]
+        alarms += [series.add(value, at_us) for series, value in zip(self._inputs, numbers, strict=False)]
+        return [alarm for alarm in alarms if alarm is not None]
+
+    def labelled(self, score: float, label: float, predicted_for_us: int) -> list[Alarm]:
+        """Takes in one mature label and what the champion had said."""
+        alarm = self.error.add(log_loss(score, label), predicted_for_us)
+        return [] if alarm is None else [alarm]
+
+    def champion_changed(self) -> None:
+        """Another model answers from now on: its errors and predictions are another series."""
+        self.error.reset()
+        self._prediction.reset()
+
+    def snapshot(self) -> dict[str, Any]:
+        """State as plain values."""
+        return {
+            "version": SNAPSHOT_VERSION,
+            "error": self.error.snapshot(),
+            "prediction": self._prediction.snapshot(),
+            "inputs": [series.snapshot() for series in self._inputs],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes a snapshot back."""
+        self.error.restore(state["error"])
+        self._prediction.restore(state["prediction"])
+        for series, saved in zip(self._inputs, state["inputs"], strict=True):
+            series.restore(saved)

@@ -1,0 +1,329 @@
+"""Judges production: feeds mature labels and predictions to drift, policy and release, and words their verdicts as messages.
+
+One writer per use case. Predictions and scores are folded in (known_at, id) order behind the clock; what comes from trainer,
+serving and people has no place in that order, so folding it asks for a checkpoint before its consequences leave.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+from google.protobuf.message import Message as Payload
+
+from driftloop.contracts import KnownTimeBuffer, Message, OffsetRange, Record, Watermarks, derive_id, watermark
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    COMMAND_KIND_BUNDLE_REFUSED,
+    COMMAND_KIND_RETRAIN,
+    COMMAND_KIND_ROLL_BACK,
+    DECISION_KIND_BUNDLE_REFUSED,
+    DECISION_KIND_FIRST_MODEL,
+    DECISION_KIND_MODEL_REFUSED,
+    DECISION_KIND_NOT_NOW,
+    DECISION_KIND_PROMOTE,
+    DECISION_KIND_RETRAIN,
+    DECISION_KIND_ROLL_BACK,
+    LABEL_STATE_MATCHED,
+    Command,
+    Decision,
+    DecisionKind,
+    Drift,
+    Incident,
+    Release,
+    RetrainReason,
+    RetrainRequest,
+    Score,
+)
+from driftloop.contracts.ordering import pack, unpack
+from driftloop.contracts.serving.v1.serving_pb2 import Prediction
+from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model
+from driftloop.usecase import UseCase
+from services.monitor.drift import Alarm, DriftWatch
+from services.monitor.policy import RetrainPolicy
+from services.monitor.release import Candidate, Releases, Step
+
+SNAPSHOT_VERSION = 1
+DECAY_BLOCKS = 25  # blocks of labels over which production must beat the label's recent rate
+CHAMPION_CHANGES = (DECISION_KIND_FIRST_MODEL, DECISION_KIND_PROMOTE, DECISION_KIND_ROLL_BACK)
+RECENT_SCORES = 8  # ids of newest scores that a decision names as causes; the rest is a range of offsets
+MAX_HELD_ANSWERS = 64  # trainer's answers that came before their request was folded again after a restart
+
+
+class Judging:
+    """The heart of the second stage."""
+
+    def __init__(self, use_case: UseCase, spread: int, serving_replicas: int) -> None:
+        self._use_case = use_case
+        replicas = [f"serving/{replica}" for replica in range(serving_replicas)]
+        inputs: dict[tuple[str, int], list[str]] = {("predictions", partition): replicas for partition in range(spread)}
+        inputs[("scores", 0)] = [f"matching/{partition}" for partition in range(spread)]
+        self._watermarks = Watermarks(inputs)
+        self._buffer = KnownTimeBuffer()
+        self._watch = DriftWatch(use_case)
+        self._policy = RetrainPolicy(use_case.policy)
+        self._releases = Releases(use_case.policy)
+        self._held: dict[str, Record] = {}
+        self._done: set[str] = set()
+        self._recent: deque[str] = deque(maxlen=RECENT_SCORES)
+        self._labels: deque[float] = deque(maxlen=DECAY_BLOCKS * use_case.policy.block_labels)
+        self._first_score, self._last_score = -1, -1
+        self._revision = 0
+        self._decisions = 0
+        self.needs_checkpoint = False
+
+    @property
+    def clock_us(self) -> int:
+        """The clock that judging has reached."""
+        return self._watermarks.clock_us
+
+    def fold(self, records: list[Record]) -> list[Message[Any]]:
+        """Alarms, decisions, incidents, requests, releases and the watermark for a batch of records."""
+        self.needs_checkpoint = False
+        out: list[Message[Any]] = []
+        for record in records:
+            message = record.message
+            if record.topic in ("models", "commands"):
+                if message.id not in self._done and len(self._held) < MAX_HELD_ANSWERS:
+                    self._held[message.id] = record
+                    self._take_held(out)
+            elif not message.is_watermark:
+                self._buffer.add(record)
+            elif self._watermarks.observe(record.topic, record.partition, message.payload.writer, message.payload.known_at_us):
+                self._advance(out)
+        return out
+
+    # what has a place in time -------------------------------------------------------------------------------------
+
+    def _advance(self, out: list[Message[Any]]) -> None:
+        for due in self._buffer.advance(self.clock_us):
+            if isinstance(due.message.payload, Prediction):
+                self._take_prediction(due.message, out)
+            else:
+                self._take_score(due, out)
+        self._decide(out)
+        self._take_held(out)
+        out.append(watermark("releases", 0, "judging", self.clock_us))
+
+    def _take_prediction(self, message: Message[Prediction], out: list[Message[Any]]) -> None:
+        champion, prediction = self._releases.champion, message.payload
+        if champion is None:
+            return
+        score = _score_of(prediction, champion.model_id)
+        if score is not None:
+            for alarm in self._watch.predicted(score, list(prediction.vector.numbers), prediction.as_of_us):
+                self._alarm(alarm, (message.id,), out)
+
+    def _take_score(self, record: Record, out: list[Message[Any]]) -> None:
+        score: Score = record.message.payload
+        self._first_score = record.offset if self._first_score < 0 else self._first_score
+        self._last_score = max(self._last_score, record.offset)
+        if score.state != LABEL_STATE_MATCHED:
+            return
+        self._recent.append(record.message.id)
+        self._policy.labelled(score.predicted_for_us)
+        scores = {scored.model_id: scored.score for scored in score.scores}
+        self._releases.labelled(scores, score.label)
+        champion = self._releases.champion
+        if champion is None or champion.model_id not in scores:
+            return
+        self._labels.append(score.label)
+        for alarm in self._watch.labelled(scores[champion.model_id], score.label, score.predicted_for_us):
+            self._alarm(alarm, tuple(self._recent), out)
+
+    def _alarm(self, alarm: Alarm, causes: tuple[str, ...], out: list[Message[Any]]) -> None:
+        champion = self._releases.champion
+        drift_id = derive_id("drift", self._use_case.name, alarm.series, alarm.since_us, self.clock_us)
+        payload = Drift(
+            use_case=self._use_case.name,
+            id=drift_id,
+            series=alarm.series,
+            kind=alarm.kind,
+            detector=alarm.detector,
+            clock_us=self.clock_us,
+            since_us=alarm.since_us,
+            before=alarm.before,
+            after=alarm.after,
+            labels_since=alarm.rows_since,
+            alpha=alarm.alpha,
+            model_id=champion.model_id if champion else "",
+        )
+        out.append(self._message("drift", payload, drift_id, causes, self._score_range()))
+        self._policy.alarmed(alarm, drift_id)
+
+    def _score_range(self) -> tuple[OffsetRange, ...]:
+        return () if self._last_score < 0 else (OffsetRange("scores", 0, self._first_score, self._last_score),)
+
+    # verdicts -----------------------------------------------------------------------------------------------------
+
+    def _decide(self, out: list[Message[Any]]) -> None:
+        self._release(self._releases.decide(), tuple(self._recent), out)
+        self._watch_decay()
+        verdict = self._policy.decide(self.clock_us, tuple(self._recent))
+        if verdict is None:
+            return
+        wanted = verdict.wanted
+        evidence = {"regime_rows": float(self._policy.regime_rows), "since_us": float(wanted.since_us)}
+        if verdict.not_now:
+            self._decision(DECISION_KIND_NOT_NOW, "", f"{wanted.because}; not now: {verdict.not_now}", evidence, wanted.causes, out)
+            return
+        decision_id = self._decision(DECISION_KIND_RETRAIN, "", wanted.because, evidence, wanted.causes, out)
+        request_id = derive_id("retrain", self._use_case.name, int(wanted.reason), self.clock_us, wanted.since_us)
+        champion = self._releases.champion
+        payload = RetrainRequest(
+            use_case=self._use_case.name,
+            id=request_id,
+            reason=RetrainReason.ValueType(wanted.reason),
+            because=wanted.because,
+            clock_us=self.clock_us,
+            since_us=wanted.since_us,
+            champion_id=champion.model_id if champion else "",
+            champion_bundle_url=champion.bundle_url if champion else "",
+            champion_bundle_digest=champion.bundle_digest if champion else "",
+            seed=int(request_id[:8], 16),
+        )
+        out.append(self._message("retrain", payload, request_id, (*wanted.causes, decision_id), self._score_range()))
+        self._policy.asked(request_id, self.clock_us)
+        self._publish_release(f"a retrain is open: {wanted.because}", decision_id, out)
+
+    def _watch_decay(self) -> None:
+        error = self._watch.error.recent_mean(DECAY_BLOCKS)
+        if error is None or len(self._labels) < (self._labels.maxlen or 0) or self._releases.has_challenger:
+            return
+        rate = math.fsum(self._labels) / len(self._labels)
+        if 0.0 < rate < 1.0:
+            floor = -rate * math.log(rate) - (1.0 - rate) * math.log(1.0 - rate)
+            if error > floor:
+                self._policy.decayed(error, floor, tuple(self._recent))
+
+    def _release(self, steps: list[Step], causes: tuple[str, ...], out: list[Message[Any]]) -> None:
+        """Words the steps as decisions, then the state that they lead to as one release."""
+        decision_id = ""
+        if any(step.kind in CHAMPION_CHANGES for step in steps):
+            self._watch.champion_changed()
+            self._labels.clear()
+        for step in steps:
+            decision_id = self._decision(step.kind, step.model_id, step.because, step.evidence, causes, out)
+        if steps:
+            self._publish_release(steps[-1].because, decision_id, out)
+
+    def _decision(
+        self, kind: DecisionKind, model_id: str, because: str, evidence: dict[str, float], causes: tuple[str, ...], out: list[Message[Any]]
+    ) -> str:
+        self._decisions += 1
+        decision_id = derive_id("decision", self._use_case.name, self._decisions, int(kind), model_id, self.clock_us)
+        payload = Decision(
+            use_case=self._use_case.name,
+            id=decision_id,
+            kind=kind,
+            model_id=model_id,
+            because=because,
+            evidence=evidence,
+            clock_us=self.clock_us,
+        )
+        out.append(self._message("decisions", payload, decision_id, causes, self._score_range()))
+        return decision_id
+
+    def _publish_release(self, because: str, decision_id: str, out: list[Message[Any]]) -> None:
+        self._revision += 1
+        champion, arms = self._releases.arms()
+        payload = Release(
+            use_case=self._use_case.name,
+            revision=self._revision,
+            champion=champion,
+            arms=arms,
+            pending_retrain=self._policy.open_request,
+            because=because,
+            clock_us=self.clock_us,
+            decision_id=decision_id,
+        )
+        release_id = derive_id("release", self._use_case.name, self._revision, self.clock_us)
+        out.append(self._message("releases", payload, release_id, (decision_id,)))
+
+    # what has no place in time ------------------------------------------------------------------------------------
+
+    def _take_held(self, out: list[Message[Any]]) -> None:
+        """Takes what can be taken: an answer waits until its request was folded (again, after a restart)."""
+        for message_id, record in list(self._held.items()):
+            message = record.message
+            if record.topic == "models" and message.payload.request_id != self._policy.open_request:
+                continue
+            del self._held[message_id]
+            self._done.add(message_id)
+            self.needs_checkpoint = True
+            if record.topic == "models":
+                self._take_model(message, out)
+            else:
+                self._take_command(message, out)
+
+    def _take_model(self, message: Message[Model], out: list[Message[Any]]) -> None:
+        model, causes = message.payload, (message.id, message.payload.request_id)
+        published = model.outcome == OUTCOME_PUBLISHED
+        self._policy.answered(model.request_id, model.trained_rows, published)
+        if published:
+            steps = self._releases.published(Candidate(model.id, model.bundle_url, model.bundle_digest))
+            self._release(steps, causes, out)
+        else:
+            decision_id = self._decision(DECISION_KIND_MODEL_REFUSED, model.id, model.because, dict(model.metrics), causes, out)
+            self._publish_release(model.because, decision_id, out)
+
+    def _take_command(self, message: Message[Command], out: list[Message[Any]]) -> None:
+        command, causes = message.payload, (message.id,)
+        if command.kind == COMMAND_KIND_BUNDLE_REFUSED:
+            decision_id = self._decision(DECISION_KIND_BUNDLE_REFUSED, command.model_id, f"{command.who}: {command.why}", {}, causes, out)
+            incident_id = derive_id("incident", self._use_case.name, message.id)
+            what = f"bundle {command.model_id} was refused: {command.why}"
+            incident = Incident(use_case=self._use_case.name, id=incident_id, source=command.who, what=what, clock_us=self.clock_us)
+            out.append(self._message("incidents", incident, incident_id, (message.id, decision_id)))
+            self._release(self._releases.refused_by_serving(command.model_id, command.why), causes, out)
+        elif command.kind == COMMAND_KIND_RETRAIN:
+            self._policy.commanded(command.who, command.why, message.id)
+        elif command.kind == COMMAND_KIND_ROLL_BACK:
+            self._release(self._releases.roll_back(f"{command.who}: {command.why}"), causes, out)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _message(
+        self, topic: str, payload: Payload, message_id: str, causes: tuple[str, ...], ranges: tuple[OffsetRange, ...] = ()
+    ) -> Message[Any]:
+        clock_us = max(0, self.clock_us)
+        name = self._use_case.name
+        return Message(topic, name, payload, message_id, "driftloop/monitor", clock_us, clock_us, causes, ranges, 0)
+
+    def snapshot(self) -> dict[str, Any]:
+        """State as plain values."""
+        return {
+            "version": SNAPSHOT_VERSION,
+            "watermarks": self._watermarks.snapshot(),
+            "buffer": self._buffer.snapshot(),
+            "watch": self._watch.snapshot(),
+            "policy": self._policy.snapshot(),
+            "releases": self._releases.snapshot(),
+            "held": [pack(record) for record in self._held.values()],
+            "done": sorted(self._done),
+            "recent": list(self._recent),
+            "labels": list(self._labels),
+            "scores": [self._first_score, self._last_score],
+            "counts": [self._revision, self._decisions],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes a snapshot back."""
+        self._watermarks.restore(state["watermarks"])
+        self._buffer.restore(state["buffer"])
+        self._watch.restore(state["watch"])
+        self._policy.restore(state["policy"])
+        self._releases.restore(state["releases"])
+        self._held = {record.message.id: record for record in map(unpack, state["held"])}
+        self._done = set(state["done"])
+        self._recent.extend(state["recent"])
+        self._labels.extend(state["labels"])
+        self._first_score, self._last_score = state["scores"]
+        self._revision, self._decisions = state["counts"]
+
+
+def _score_of(prediction: Prediction, model_id: str) -> float | None:
+    for scored in prediction.scores:
+        if scored.model_id == model_id:
+            return scored.score
+    return None
