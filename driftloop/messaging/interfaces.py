@@ -1,0 +1,53 @@
+"""What every bus offers, on Kafka and in memory: one producer, one reader; a single test suite holds both to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from driftloop.contracts import Message, Record
+from driftloop.messaging.dead_letters import Malformed
+
+OnAck = Callable[[Exception | None], None]
+"""Called once per message: with None when the broker has it, with DeliveryFailed when it never will."""
+
+TopicPartition = tuple[str, int]
+"""A topic's short name and a partition."""
+
+Offsets = Mapping[TopicPartition, int]
+"""The offset of the next record of each partition."""
+
+
+class Producer(Protocol):
+    """Sends messages, in order per partition, at least once."""
+
+    def send(self, message: Message[Any], on_ack: OnAck | None = None) -> None:
+        """Queues a message, returns at once. QueueFull: nothing was queued. DeliveryFailed: an earlier message was lost.
+
+        A failure of a message with `on_ack` is told there and nowhere else; one without fails `drained` and every later call.
+        """
+
+    async def drained(self) -> None:
+        """Returns when everything sent before the call is acknowledged; DeliveryFailed if it never will be."""
+
+    def close(self, timeout_s: float) -> None:
+        """Sends what is queued and ends; DeliveryFailed if that takes longer than `timeout_s`."""
+
+
+class Reader(Protocol):
+    """Reads topics in order per partition. One thread at a time."""
+
+    def poll(self, timeout_s: float, max_records: int) -> list[Record | Malformed]:
+        """Up to `max_records`; waits up to `timeout_s` for the first, never for more. ReadFailed: stop."""
+
+    def commit(self, offsets: Offsets) -> None:
+        """Remembers for the group the next offset of each partition; returns when the broker has it."""
+
+    def seek(self, offsets: Offsets) -> None:
+        """Goes on at these offsets."""
+
+    def end_offsets(self) -> dict[TopicPartition, int]:
+        """The offset behind the newest record of every partition of the reader's topics."""
+
+    def close(self) -> None:
+        """Ends; a group's other members take over."""
