@@ -1,0 +1,74 @@
+# Everything a newcomer types. Needs Python 3.11 to 3.13, make and a network for the first time.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+UV := build/uv/bin/uv
+BIN := .venv/bin
+SERVICES := ingest features serving monitor trainer
+EXTRAS := ingest,features,serving,monitor,trainer,local,flights,dev
+DAYS ?= 42
+export UV_PYTHON_DOWNLOADS := never
+export DO_NOT_TRACK := 1
+export BENTOML_DO_NOT_TRACK := true
+export FEAST_USAGE := False
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint format bench bench-loop contracts lock wheel clean
+
+help: ## show what can be typed
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "driftloop needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + ": set PYTHON=…")'
+	@$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.installed: pyproject.toml constraints.txt | $(UV)
+	@echo "installing driftloop into .venv (several gigabytes the first time, torch above all)"
+	@test -d .venv || $(UV) venv --quiet --python $(PYTHON) .venv
+	@$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+.venvs/%/.installed: pyproject.toml constraints.txt | $(UV) .venv/.installed
+	@test -d .venvs/$* || $(UV) venv --quiet --python $(PYTHON) .venvs/$*
+	@$(UV) pip install --quiet --python .venvs/$*/bin/python -c constraints.txt -e '.[$*]'
+	@touch $@
+
+setup: .venv/.installed $(SERVICES:%=.venvs/%/.installed) ## install everything, each service in an environment of its own
+
+demo: setup ## replay 42 days of flights through the whole loop, show it, end by itself
+	@$(BIN)/driftloop demo flights --days $(DAYS)
+
+test: setup ## all tests, those against the real broker too
+	@$(BIN)/python -m pytest
+
+test-fast: .venv/.installed ## unit and contract tests
+	@$(BIN)/python -m pytest tests/unit tests/contract
+
+lint: .venv/.installed ## format, lint, types, import rules, generated contracts
+	@$(BIN)/ruff format --check --quiet . || (echo "not formatted: run 'make format'"; exit 1)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports
+	@$(BIN)/python scripts/generate_contracts.py --check
+
+format: .venv/.installed ## put the code in form
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+bench: bench-loop ## all benchmarks
+
+bench-loop: setup ## the loop's own speeds, from a demo run, into build/bench/loop.json
+	@test -f build/demo/measurements.json || $(BIN)/driftloop demo flights --days $(DAYS)
+	@$(BIN)/python -m bench.loop
+
+contracts: .venv/.installed ## generate driftloop/contracts from proto/
+	@$(BIN)/python scripts/generate_contracts.py
+
+lock: $(UV) ## pin every dependency with hashes into constraints.txt
+	@$(UV) pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 --no-emit-index-url \
+	    --no-annotate --no-header pyproject.toml -o constraints.txt
+
+wheel: $(UV) ## the library, client and command line as a wheel in dist/
+	@$(UV) build --quiet --wheel --out-dir dist .
+
+clean: ## remove what was built; environments and downloads too
+	@rm -rf build dist .venv .venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
