@@ -1,0 +1,66 @@
+"""What an operator may set, from the environment; every bound with its unit and its reason."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _named(name: str) -> AliasChoices:
+    return AliasChoices(name.upper(), name.removeprefix("driftloop_"))
+
+
+class IngestSettings(BaseSettings):
+    """Shared names first, then INGEST_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="INGEST_", extra="ignore", populate_by_name=True)
+
+    kafka_bootstrap_servers: str = Field(default="127.0.0.1:7092", validation_alias=_named("kafka_bootstrap_servers"))
+    use_case: str = Field(default="flights", validation_alias=_named("driftloop_use_case"))
+    usecases: str = Field(
+        default="", validation_alias=_named("driftloop_usecases"), description="folders that hold use cases"
+    )
+    clock_mode: Literal["live", "replay"] | None = Field(default=None, validation_alias=_named("driftloop_clock_mode"))
+    replica: int = Field(default=0, ge=0, validation_alias=_named("driftloop_replica"))
+    log_level: str = Field(default="INFO", validation_alias=_named("driftloop_log_level"))
+
+    address: str = Field(default="127.0.0.1:7001", description="host:port of the gRPC door")
+    window_ids_max: int = Field(default=200_000, gt=0, description="ids remembered: 40 MB; retries come within seconds")
+    restore_records_max: int = Field(
+        default=20_000, gt=0, description="newest records per partition read at a start: 0.5 s of it"
+    )
+    in_flight_max: int = Field(
+        default=10_000, gt=0, description="events sent and not acknowledged: a second of full load"
+    )
+    batch_events_max: int = Field(
+        default=5_000, gt=0, description="events in a call: 0.3 s during which no other call is served"
+    )
+    stream_in_flight_max: int = Field(
+        default=500, gt=0, description="unanswered events of one stream; then it is not read further"
+    )
+    call_bytes_max: int = Field(
+        default=8_388_608, gt=1_048_576, description="one call; above 1 MiB so that we, not gRPC, refuse an event"
+    )
+    calls_max: int = Field(
+        default=256, gt=0, description="calls served at once, more are RESOURCE_EXHAUSTED: memory = calls x bytes"
+    )
+    retry_after_s: float = Field(
+        default=0.1, gt=0, description="what a refused caller is told: the broker answers in milliseconds"
+    )
+    tick_s: float = Field(
+        default=1.0, gt=0, description="how often a live clock writes watermarks: the delay of quiet times"
+    )
+    start_timeout_s: float = Field(
+        default=30.0, gt=0, description="waiting for the broker and its topics; then the supervisor retries"
+    )
+    stop_grace_s: float = Field(
+        default=4.0, gt=0, description="calls may end after SIGTERM; with the flush it stays under 10 s"
+    )
+    flush_timeout_s: float = Field(default=4.0, gt=0, description="sending what is queued at the end")
+
+    @field_validator("clock_mode", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return value or None
