@@ -1,0 +1,112 @@
+"""`driftloop up` and `driftloop down`: the loop on this machine, in the foreground, and its end from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+import driftloop
+from driftloop.usecase import UnknownUseCase, UseCaseError, load_use_case
+
+if TYPE_CHECKING:
+    from deploy.local.settings import LocalSettings
+
+_STATE = click.option(
+    "--state",
+    "state_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for data, artifacts and logs; build/local of the checkout by default.",
+)
+
+
+@click.command()
+@click.option("--use-case", default="flights", show_default=True, help="Name of the use case.")
+@click.option(
+    "--clock-mode",
+    type=click.Choice(["live", "replay"]),
+    help="Who moves the clock; the use case's own choice by default.",
+)
+@_STATE
+def up(use_case: str, clock_mode: Literal["live", "replay"] | None, state_dir: Path | None) -> None:
+    """Start Kafka and the five services here and keep them running until Ctrl-C."""
+    _require_use_case(use_case)
+    settings = _settings()
+    from deploy.local import LocalError, LocalLoop
+
+    # Whatever asks politely is treated as Ctrl-C; what does not ask is the keeper's business.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    loop = LocalLoop(use_case, state_dir, clock_mode=clock_mode, reporter=_say, settings=settings)
+    try:
+        with loop:
+            for name, address in loop.addresses.items():
+                _say(f"  {name:<9} {address}")
+            _say(f"  {'kafka':<9} {loop.bootstrap_servers}")
+            _say(f"The loop runs; logs are in {loop.log_dir}. Stop it with Ctrl-C or driftloop down.")
+            loop.wait()
+    except LocalError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        _say("Stopped.")
+
+
+@click.command()
+@_STATE
+def down(state_dir: Path | None) -> None:
+    """Stop the loop that `driftloop up` started, from another terminal."""
+    settings = _settings()
+    from deploy.local import LocalError, stop_holder
+
+    state_dir = (state_dir or settings.state_dir).absolute()
+    try:
+        stopped = stop_holder(state_dir, settings.down_timeout_s)
+    except LocalError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo("Stopped." if stopped else f"Nothing runs in {state_dir}.")
+
+
+def _require_use_case(name: str) -> None:
+    try:
+        load_use_case(name, os.environ.get("DRIFTLOOP_USECASES", ""))
+    except UnknownUseCase as error:
+        raise click.UsageError(str(error)) from error
+    except UseCaseError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _settings() -> LocalSettings:
+    """Settings from the environment, once it is sure that what starts the loop is here."""
+    root = Path(driftloop.__file__).resolve().parents[1]
+    if not (root / "deploy" / "local").is_dir():
+        raise click.ClickException(
+            "The loop is started from a checkout of driftloop; this is the installed library alone."
+        )
+    sys.path.insert(0, str(root))
+    from pydantic import ValidationError
+
+    try:
+        from deploy.local import LocalSettings
+
+        return LocalSettings()
+    except ImportError as error:
+        raise click.ClickException(f"Starting the loop needs {error.name}: pip install 'driftloop[local]'.") from error
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = "_".join(str(part) for part in wrong["loc"]).upper()
+        raise click.UsageError(f"DRIFTLOOP_LOCAL_{name}: {wrong['msg']}.") from error
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # a terminal that was closed must not keep the loop from stopping in order
+        click.echo(line)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
