@@ -1,0 +1,140 @@
+"""Decides which released model answers whom, from a release and the models that could be loaded; loads nothing itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from driftloop.contracts import Message, derive_id
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    COMMAND_KIND_BUNDLE_REFUSED,
+    ROLE_CANARY,
+    ROLE_CHAMPION,
+    ROLE_PREVIOUS,
+    ROLE_SHADOW,
+    Arm,
+    Command,
+    Release,
+)
+
+_ROLES = {ROLE_CHAMPION: "champion", ROLE_CANARY: "canary", ROLE_PREVIOUS: "previous", ROLE_SHADOW: "shadow"}
+_POINTS = 1 << 64
+
+
+class Model(Protocol):
+    """What answers. `numbers` is (rows, numeric inputs), NaN: missing; `texts` rows of the categorical ones, "": missing."""
+
+    def predict(self, numbers: npt.NDArray[np.float64], texts: list[list[str]]) -> npt.NDArray[np.float64]:
+        """One probability per row."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedArm:
+    """A model in its role. `share`: the part of all entities that it answers."""
+
+    model_id: str
+    role: str
+    share: float
+    model: Model
+
+
+def arms_of(release: Release) -> list[Arm]:
+    """Every arm of a release, the champion first; empty before there is a model."""
+    return [release.champion, *release.arms] if release.HasField("champion") else []
+
+
+class Router:
+    """The arms of one release, immutable: a swap replaces the whole router.
+
+    Models that are not in `models` (they were refused) are left out. Where the champion is missing the previous champion
+    stands in for it; `arms` is empty where neither is there.
+    """
+
+    __slots__ = ("_canaries", "_stand_ins", "arms", "lead", "release")
+
+    def __init__(self, release: Release, models: Mapping[str, Model]) -> None:
+        loaded = [
+            LoadedArm(
+                arm.model_id,
+                _ROLES[ROLE_CHAMPION] if index == 0 else _ROLES.get(arm.role, "shadow"),
+                arm.share,
+                models[arm.model_id],
+            )
+            for index, arm in enumerate(arms_of(release))
+            if arm.model_id in models
+        ]
+        lead = next((arm for role in ("champion", "previous") for arm in loaded if arm.role == role), None)
+        self.release = release
+        self.lead = lead
+        self.arms: tuple[LoadedArm, ...] = () if lead is None else (lead, *(arm for arm in loaded if arm is not lead))
+        self._canaries = tuple(arm for arm in self.arms if arm.role == "canary")
+        # A shadow never stands in: nothing has been shown yet that would let it answer anybody.
+        self._stand_ins = tuple(
+            arm for role in ("champion", "previous", "canary") for arm in self.arms if arm.role == role
+        )
+
+    @property
+    def revision(self) -> int:
+        """The revision of the release."""
+        return self.release.revision
+
+    def arm_for(self, entity: str) -> LoadedArm:
+        """Who answers an entity: always the same arm while the arms are the same, each canary for its share of entities.
+
+        Growing a share keeps the entities that were in it: an entity's point depends on the entity and the model only.
+        """
+        if self.lead is None:
+            raise LookupError(f"release {self.revision} has no arm that could answer")
+        left = 1.0
+        for arm in self._canaries:
+            if left <= 0:
+                break
+            if _point(arm.model_id, entity) < arm.share / left:
+                return arm
+            left -= arm.share
+        return self.lead
+
+    def stand_ins(self, arm: LoadedArm) -> tuple[LoadedArm, ...]:
+        """Who answers instead, in order, where `arm` gives no usable score."""
+        return tuple(other for other in self._stand_ins if other is not arm)
+
+
+def next_router(release: Release, models: Mapping[str, Model], current: Router | None) -> Router | None:
+    """The router to answer by once `release` is applied.
+
+    A release whose champion could not be loaded changes nothing for callers: what answers goes on answering.
+    """
+    routed = Router(release, models)
+    if routed.lead is not None and (routed.lead.role == "champion" or current is None):
+        return routed
+    return current
+
+
+def refusal(release: Message[Release], model_id: str, who: str, why: str) -> Message[Command]:
+    """The command that tells monitor that a bundle of a release is not used here, and why."""
+    command_id = derive_id("bundle_refused", release.id, model_id, who)
+    use_case = release.payload.use_case
+    return Message(
+        topic="commands",
+        key=use_case,
+        payload=Command(
+            use_case=use_case, id=command_id, kind=COMMAND_KIND_BUNDLE_REFUSED, who=who, why=why, model_id=model_id
+        ),
+        id=command_id,
+        source=f"driftloop/{who}",
+        time_us=release.payload.clock_us,
+        known_at_us=release.payload.clock_us,
+        causes=(release.id,),
+        traceparent=release.traceparent,
+    )
+
+
+def _point(model_id: str, entity: str) -> float:
+    digest = hashlib.blake2b(entity.encode(), digest_size=8, key=model_id.encode()[:64]).digest()
+    return int.from_bytes(digest) / _POINTS

@@ -1,0 +1,74 @@
+"""Holds the newest value of every feature entity, as the topic `features` told it; never fetches and never decides."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from driftloop.contracts import Message, from_value
+from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
+from driftloop.usecase import FieldValue, UseCase
+
+
+class Entry(NamedTuple):
+    """The values of one feature entity, in the view's declared order; None: missing. Times in microseconds, UTC."""
+
+    update_id: str
+    sequence: int
+    known_at_us: int
+    event_time_us: int
+    values: tuple[FieldValue | None, ...]
+
+
+class FeatureView:
+    """Feature entities by key, at most `max_entities` of them: the least recently used leave first.
+
+    It is the authority on what exists while it is `complete`, which supposes that the topic was read from its start.
+    """
+
+    def __init__(self, use_case: UseCase, max_entities: int) -> None:
+        if max_entities < 1:
+            raise ValueError("a feature view holds at least one entity")
+        self._sizes = {view.name: len(view.features) for view in use_case.views}
+        self._max_entities = max_entities
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self.evicted = 0
+        self.ignored = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def complete(self) -> bool:
+        """Whether a key that is not here is really unknown."""
+        return self.evicted == 0
+
+    def apply(self, message: Message[FeatureUpdate]) -> bool:
+        """Takes one update in; False if it is not newer than what is held, or of a view that is not declared (any more)."""
+        update = message.payload
+        if self._sizes.get(update.view) != len(update.values):
+            self.ignored += 1
+            return False
+        values = tuple([from_value(value) for value in update.values])
+        return self.admit(
+            update.key, Entry(message.id, update.sequence, update.known_at_us, update.event_time_us, values)
+        )
+
+    def admit(self, key: str, entry: Entry) -> bool:
+        """Takes an entry in, wherever it was read; False if it is not newer than the one held."""
+        held = self._entries.get(key)
+        if held is not None and entry.sequence <= held.sequence:
+            return False
+        self._entries[key] = entry
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._max_entities:
+            self._entries.popitem(last=False)
+            self.evicted += 1
+        return True
+
+    def read(self, key: str) -> Entry | None:
+        """The newest entry of a key, or None."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry

@@ -1,0 +1,469 @@
+"""Serving's hearts: the view of features, assembly, routing, answers and the loop's clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftloop.contracts import UNSET_US, Message, derive_id, prediction_id, to_value, to_wire, watermark
+from driftloop.contracts.event.v1.event_pb2 import Value
+from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    COMMAND_KIND_BUNDLE_REFUSED,
+    ROLE_CANARY,
+    ROLE_CHAMPION,
+    ROLE_PREVIOUS,
+    ROLE_SHADOW,
+    Arm,
+    Release,
+    Role,
+)
+from driftloop.contracts.serving.v1.serving_pb2 import PredictRequest
+from driftloop.usecase import Event, Field, FieldValue, Label, Latest, Prediction, Request, UseCase, Window, before
+from services.serving.clock import LoopClock
+from services.serving.errors import InvalidRequest, NoUsableScore
+from services.serving.prediction import Asked, Assembly, answer, log_record
+from services.serving.requests import read_request
+from services.serving.routing import Model, Router, next_router, refusal
+from services.serving.view import FeatureView
+
+ordered = Event(
+    "ordered",
+    entity="order",
+    fields={
+        "shop": Field(str, max_length=8),
+        "rider": Field(str, optional=True),
+        "price": Field(float, ge=0, le=500),
+        "items": Field(int),
+        "express": Field(bool),
+        "kind": Field(str, one_of=("meal", "parcel")),
+        "due": Field("time"),
+    },
+)
+delivered = Event(
+    "delivered",
+    entity="order",
+    fields={"shop": Field(str), "rider": Field(str), "minutes": Field(float), "mood": Field(str)},
+)
+orders = UseCase(
+    name="orders",
+    events=[ordered, delivered],
+    predict=Prediction(on=ordered, at=before("due", "10m")),
+    features=[
+        Request("price", "kind", "items", "express"),
+        Window(delivered, by="shop", of="minutes", over=["1h"], stats=["mean", "count"]),
+        Latest(delivered, by="rider", of=["minutes", "mood"], max_age="3h"),
+    ],
+    label=Label(on=delivered, value=lambda e: e["minutes"] > 30),
+)
+SHOP, RIDER = (view.name for view in orders.views)
+FIELDS: Mapping[str, FieldValue] = {
+    "price": 12.5,
+    "kind": "meal",
+    "items": 3,
+    "express": True,
+    "shop": "s1",
+    "rider": "r1",
+}
+
+
+class Constant:
+    """Answers every row with one value."""
+
+    def __init__(self, score: float) -> None:
+        self.score = score
+
+    def predict(self, numbers: np.ndarray, texts: list[list[str]]) -> np.ndarray:
+        return np.full(len(texts), self.score)
+
+
+class Raising:
+    """Fails at every call."""
+
+    def predict(self, numbers: np.ndarray, texts: list[list[str]]) -> np.ndarray:
+        raise ValueError("no graph")
+
+
+class OneScoreTooMany:
+    """Answers with a score more than there are rows."""
+
+    def predict(self, numbers: np.ndarray, texts: list[list[str]]) -> np.ndarray:
+        return np.full(len(texts) + 1, 0.5)
+
+
+def update(
+    view: str, key: str, values: Sequence[FieldValue | None], sequence: int = 1, known_at_us: int = 90
+) -> Message[FeatureUpdate]:
+    payload = FeatureUpdate(
+        use_case="orders",
+        view=view,
+        key=key,
+        event_time_us=80,
+        known_at_us=known_at_us,
+        values=[to_value(value) for value in values],
+        sequence=sequence,
+    )
+    return Message("features", key, payload, derive_id(key, sequence), "test", 80, known_at_us)
+
+
+def release(*arms: tuple[str, Role, float], revision: int = 1) -> Release:
+    made = [Arm(model_id=model_id, role=role, share=share) for model_id, role, share in arms]
+    return Release(use_case="orders", revision=revision, champion=made[0], arms=made[1:])
+
+
+def asked(view: FeatureView, entities: Sequence[str], fields: Mapping[str, FieldValue] = FIELDS) -> list[Asked]:
+    assembly = Assembly(orders)
+    return [Asked(entity, f"r-{entity}", assembly.assemble(fields, view.read)) for entity in entities]
+
+
+def request(**changes: Value | None) -> PredictRequest:
+    wire: dict[str, Value] = dict(to_wire(FIELDS, ordered.fields))
+    for name, value in changes.items():
+        if value is None:
+            del wire[name]
+        else:
+            wire[name] = value
+    return PredictRequest(use_case="orders", entity="o1", request_id="1", fields=wire)
+
+
+# The view
+
+
+def test_view_keeps_the_newest_sequence_of_a_key() -> None:
+    view = FeatureView(orders, 10)
+    assert view.apply(update(SHOP, f"{SHOP}|s1", [20.0, 2.0], sequence=5))
+    assert not view.apply(update(SHOP, f"{SHOP}|s1", [1.0, 1.0], sequence=4))
+    assert not view.apply(update(SHOP, f"{SHOP}|s1", [1.0, 1.0], sequence=5))
+    entry = view.read(f"{SHOP}|s1")
+    assert entry is not None
+    assert entry.values == (20.0, 2.0)
+    assert (entry.sequence, entry.known_at_us, entry.event_time_us) == (5, 90, 80)
+
+
+def test_view_ignores_what_the_use_case_does_not_declare() -> None:
+    view = FeatureView(orders, 10)
+    assert not view.apply(update("gone_by_shop", "gone_by_shop|s1", [1.0]))
+    assert not view.apply(update(SHOP, f"{SHOP}|s1", [1.0, 2.0, 3.0]))
+    assert (len(view), view.ignored) == (0, 2)
+
+
+def test_view_drops_the_least_recently_used_and_says_that_it_is_no_longer_complete() -> None:
+    view = FeatureView(orders, 2)
+    view.apply(update(SHOP, f"{SHOP}|s1", [1.0, 1.0]))
+    view.apply(update(SHOP, f"{SHOP}|s2", [1.0, 1.0]))
+    assert view.complete
+    assert view.read(f"{SHOP}|s1") is not None
+    view.apply(update(SHOP, f"{SHOP}|s3", [1.0, 1.0]))
+    assert view.read(f"{SHOP}|s2") is None
+    assert view.read(f"{SHOP}|s1") is not None
+    assert (len(view), view.complete) == (2, False)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 6)), max_size=30))
+def test_view_does_not_depend_on_the_order_of_updates(seen: list[tuple[str, int]]) -> None:
+    forward, backward = FeatureView(orders, 10), FeatureView(orders, 10)
+    for key, sequence in seen:
+        forward.apply(update(SHOP, key, [float(sequence), 1.0], sequence))
+    for key, sequence in reversed(seen):
+        backward.apply(update(SHOP, key, [float(sequence), 1.0], sequence))
+    assert {key: forward.read(key) for key in "abc"} == {key: backward.read(key) for key in "abc"}
+
+
+# Assembly
+
+
+def test_vector_is_in_declared_order_with_a_reading_per_view() -> None:
+    view = FeatureView(orders, 10)
+    view.apply(update(SHOP, f"{SHOP}|s1", [20.0, 2.0], sequence=7))
+    view.apply(update(RIDER, f"{RIDER}|r1", [31.0, "calm"], sequence=8))
+    vector, defaulted = Assembly(orders).assemble(FIELDS, view.read)
+    assert dict(zip(orders.numeric_inputs, vector.numbers, strict=True)) == {
+        "price": 12.5,
+        "items": 3.0,
+        "express": 1.0,
+        f"{SHOP}__mean_1h": 20.0,
+        f"{SHOP}__count_1h": 2.0,
+        f"{RIDER}__minutes": 31.0,
+    }
+    assert dict(zip(orders.text_inputs, vector.texts, strict=True)) == {"kind": "meal", f"{RIDER}__mood": "calm"}
+    assert vector.inputs_digest == orders.inputs_digest
+    assert [(r.view, r.key, r.found, r.sequence) for r in vector.readings] == [
+        (SHOP, f"{SHOP}|s1", True, 7),
+        (RIDER, f"{RIDER}|r1", True, 8),
+    ]
+    assert vector.readings[0].update_id == derive_id(f"{SHOP}|s1", 7)
+    assert defaulted == []
+
+
+def test_unknown_entities_are_answered_by_stated_defaults_that_are_named() -> None:
+    vector, defaulted = Assembly(orders).assemble(FIELDS, FeatureView(orders, 10).read)
+    by_name = dict(zip(orders.numeric_inputs, vector.numbers, strict=True))
+    assert math.isnan(by_name[f"{SHOP}__mean_1h"])
+    assert by_name[f"{SHOP}__count_1h"] == 0.0
+    assert vector.texts[1] == ""
+    assert defaulted == [f"{SHOP}__mean_1h", f"{SHOP}__count_1h", f"{RIDER}__minutes", f"{RIDER}__mood"]
+    assert [(r.view, r.found, r.key) for r in vector.readings] == [
+        (SHOP, False, f"{SHOP}|s1"),
+        (RIDER, False, f"{RIDER}|r1"),
+    ]
+
+
+def test_an_absent_optional_key_and_an_unset_value_are_defaulted_by_name() -> None:
+    view = FeatureView(orders, 10)
+    view.apply(update(SHOP, f"{SHOP}|s1", [None, 0.0]))
+    fields = {name: value for name, value in FIELDS.items() if name not in ("rider", "kind")}
+    vector, defaulted = Assembly(orders).assemble(fields, view.read)
+    assert defaulted == ["kind", f"{SHOP}__mean_1h", f"{RIDER}__minutes", f"{RIDER}__mood"]
+    assert (vector.readings[1].key, vector.readings[1].found) == ("", False)
+
+
+# Requests
+
+
+def test_a_good_request_gives_its_fields_with_declared_types() -> None:
+    assert read_request(orders, request(price=Value(integer=12))) == {**FIELDS, "price": 12.0}
+    assert "rider" not in read_request(orders, request(rider=None))
+    assert "rider" not in read_request(orders, request(rider=Value()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("price", None, "required"),
+        ("price", Value(), "required"),
+        ("price", Value(text="12"), "type"),
+        ("price", Value(number=math.nan), "finite"),
+        ("price", Value(number=math.inf), "finite"),
+        ("price", Value(number=-1), "range"),
+        ("price", Value(number=501), "range"),
+        ("items", Value(number=3.0), "type"),
+        ("express", Value(integer=1), "type"),
+        ("kind", Value(text="letter"), "one_of"),
+        ("shop", Value(text="a-long-shop-name"), "length"),
+        ("colour", Value(text="red"), "unknown_field"),
+    ],
+)
+def test_a_field_that_breaks_the_schema_is_named_with_its_rule(name: str, value: Value | None, rule: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read_request(orders, request(**{name: value}))
+    assert [(v.field, v.rule) for v in refused.value.violations] == [(f"fields.{name}", rule)]
+
+
+def test_all_missing_fields_are_named_at_once_and_so_is_the_position() -> None:
+    with pytest.raises(InvalidRequest, match="request 3") as refused:
+        read_request(orders, PredictRequest(use_case="orders", entity="", request_id="x" * 300), 3)
+    assert {(v.field, v.rule) for v in refused.value.violations} == {
+        ("entity", "required"),
+        ("request_id", "length"),
+        *((f"fields.{name}", "required") for name in ("shop", "price", "items", "express", "kind")),
+    }
+
+
+def test_an_entity_cannot_pass_for_a_control_record() -> None:
+    asks = request()
+    asks.entity = "~watermark/ingest"
+    with pytest.raises(InvalidRequest, match="entity"):
+        read_request(orders, asks)
+
+
+# Routing
+
+MODELS: Mapping[str, Model] = {"m1": Constant(0.1), "m2": Constant(0.2), "m3": Constant(0.3)}
+
+
+def test_a_canary_answers_its_share_and_always_the_same_entities() -> None:
+    router = Router(release(("m1", ROLE_CHAMPION, 0.9), ("m2", ROLE_CANARY, 0.1)), MODELS)
+    entities = [f"o{n}" for n in range(20_000)]
+    exposed = {entity for entity in entities if router.arm_for(entity).role == "canary"}
+    assert 0.09 < len(exposed) / len(entities) < 0.11
+    again = Router(release(("m1", ROLE_CHAMPION, 0.9), ("m2", ROLE_CANARY, 0.1), revision=2), MODELS)
+    assert exposed == {entity for entity in entities if again.arm_for(entity).role == "canary"}
+
+
+def test_a_growing_share_keeps_the_entities_that_were_in_it() -> None:
+    small = Router(release(("m1", ROLE_CHAMPION, 0.9), ("m2", ROLE_CANARY, 0.1)), MODELS)
+    large = Router(release(("m1", ROLE_CHAMPION, 0.5), ("m2", ROLE_CANARY, 0.5)), MODELS)
+    entities = [f"o{n}" for n in range(2_000)]
+    assert all(large.arm_for(e).role == "canary" for e in entities if small.arm_for(e).role == "canary")
+
+
+def test_several_canaries_get_their_shares_of_all_entities() -> None:
+    router = Router(release(("m1", ROLE_CHAMPION, 0.4), ("m2", ROLE_CANARY, 0.3), ("m3", ROLE_CANARY, 0.3)), MODELS)
+    answered = [router.arm_for(f"o{n}").model_id for n in range(20_000)]
+    for model_id, share in (("m1", 0.4), ("m2", 0.3), ("m3", 0.3)):
+        assert abs(answered.count(model_id) / len(answered) - share) < 0.015
+
+
+def test_shadow_and_previous_answer_nobody() -> None:
+    router = Router(release(("m1", ROLE_CHAMPION, 1), ("m2", ROLE_SHADOW, 0), ("m3", ROLE_PREVIOUS, 0)), MODELS)
+    assert {router.arm_for(f"o{n}").role for n in range(500)} == {"champion"}
+    assert [arm.model_id for arm in router.arms] == ["m1", "m2", "m3"]
+
+
+def test_a_refused_challenger_is_left_out() -> None:
+    router = Router(release(("m1", ROLE_CHAMPION, 0.5), ("m9", ROLE_CANARY, 0.5)), MODELS)
+    assert {router.arm_for(f"o{n}").model_id for n in range(200)} == {"m1"}
+
+
+def test_a_release_with_a_refused_champion_changes_nothing_for_callers() -> None:
+    current = Router(release(("m1", ROLE_CHAMPION, 1)), MODELS)
+    assert (
+        next_router(release(("m9", ROLE_CHAMPION, 1), ("m1", ROLE_PREVIOUS, 0), revision=2), MODELS, current) is current
+    )
+
+
+def test_after_a_cold_start_the_previous_champion_stands_in_for_a_refused_one() -> None:
+    routed = next_router(release(("m9", ROLE_CHAMPION, 1), ("m1", ROLE_PREVIOUS, 0), revision=2), MODELS, None)
+    assert routed is not None
+    assert (routed.arm_for("o1").model_id, routed.arm_for("o1").role) == ("m1", "previous")
+    assert next_router(release(("m9", ROLE_CHAMPION, 1), ("m2", ROLE_SHADOW, 0)), MODELS, None) is None
+
+
+def test_a_release_before_the_first_model_routes_nobody() -> None:
+    assert next_router(Release(use_case="orders", revision=1, pending_retrain="r1"), {}, None) is None
+
+
+def test_a_refusal_is_a_command_caused_by_the_release() -> None:
+    message = Message("releases", "orders", release(("m1", ROLE_CHAMPION, 1)), "release-1", "test", 5, 5)
+    command = refusal(message, "m1", "serving/0", "the signature does not match")
+    assert (command.topic, command.key, command.causes) == ("commands", "orders", ("release-1",))
+    assert command.payload.kind == COMMAND_KIND_BUNDLE_REFUSED
+    assert (command.payload.who, command.payload.model_id) == ("serving/0", "m1")
+    assert command.id == refusal(message, "m1", "serving/0", "again").id
+    assert command.id != refusal(message, "m1", "serving/1", "again").id
+
+
+# Answers
+
+
+def test_every_arm_scores_every_prediction_the_champion_first() -> None:
+    router = Router(
+        release(("m1", ROLE_CHAMPION, 0.5), ("m3", ROLE_SHADOW, 0), ("m2", ROLE_CANARY, 0.5), revision=4), MODELS
+    )
+    entities = [f"o{n}" for n in range(40)]
+    answered = answer(orders, router, asked(FeatureView(orders, 10), entities), 1_000)
+    assert not answered.unusable
+    for entity, response, prediction in zip(entities, answered.responses, answered.predictions, strict=True):
+        arm = router.arm_for(entity)
+        assert [(s.model_id, s.score) for s in prediction.scores] == [("m1", 0.1), ("m3", 0.3), ("m2", 0.2)]
+        assert (prediction.model_id, prediction.arm, prediction.score) == (
+            arm.model_id,
+            arm.role,
+            arm.model.predict(np.zeros((1, 6)), [[]])[0],
+        )
+        assert (response.model_id, response.arm, response.score) == (
+            prediction.model_id,
+            prediction.arm,
+            prediction.score,
+        )
+        assert response.prediction_id == prediction.id == prediction_id("orders", entity, f"r-{entity}")
+        assert (prediction.revision, prediction.as_of_us) == (4, 1_000)
+    assert {prediction.arm for prediction in answered.predictions} == {"champion", "canary"}
+
+
+def test_a_batch_answers_as_single_calls_do() -> None:
+    router = Router(release(("m1", ROLE_CHAMPION, 0.5), ("m2", ROLE_CANARY, 0.5)), MODELS)
+    wanted = asked(FeatureView(orders, 10), [f"o{n}" for n in range(10)])
+    together = answer(orders, router, wanted, 9)
+    alone = [answer(orders, router, [one], 9) for one in wanted]
+    # By bytes: a NaN in a vector equals nothing, not even itself.
+    assert [p.SerializeToString(deterministic=True) for p in together.predictions] == [
+        one.predictions[0].SerializeToString(deterministic=True) for one in alone
+    ]
+
+
+def test_freshness_says_how_old_the_values_are_on_the_use_case_clock() -> None:
+    view = FeatureView(orders, 10)
+    view.apply(update(SHOP, f"{SHOP}|s1", [20.0, 2.0], known_at_us=900))
+    router = Router(release(("m1", ROLE_CHAMPION, 1)), MODELS)
+    response = answer(orders, router, asked(view, ["o1"]), 1_000, [True]).responses[0]
+    assert [(f.view, f.found, f.known_at_us, f.age_us) for f in response.freshness] == [
+        (SHOP, True, 900, 100),
+        (RIDER, False, 0, 0),
+    ]
+    assert list(response.defaulted) == [f"{RIDER}__minutes", f"{RIDER}__mood"]
+    assert response.HasField("vector")
+    assert not answer(orders, router, asked(view, ["o1"]), 1_000).responses[0].HasField("vector")
+
+
+@pytest.mark.parametrize("broken", [Constant(math.nan), Constant(1.5), Constant(-0.1), Raising(), OneScoreTooMany()])
+def test_what_is_no_probability_is_never_passed_on_nor_logged(broken: Model) -> None:
+    models = {"m1": broken, "m2": Constant(0.2), "m3": Constant(0.3)}
+    router = Router(release(("m1", ROLE_CHAMPION, 1), ("m3", ROLE_SHADOW, 0), ("m2", ROLE_PREVIOUS, 0)), models)
+    answered = answer(orders, router, asked(FeatureView(orders, 10), ["o1", "o2"]), 5)
+    assert [(r.model_id, r.arm, r.score) for r in answered.responses] == [("m2", "previous", 0.2)] * 2
+    assert [[s.model_id for s in p.scores] for p in answered.predictions] == [["m3", "m2"]] * 2
+    assert [(u.model_id, u.role, u.rows) for u in answered.unusable] == [("m1", "champion", 2)]
+
+
+def test_a_broken_canary_is_replaced_by_the_champion() -> None:
+    models = {"m1": Constant(0.1), "m2": Constant(math.nan)}
+    router = Router(release(("m1", ROLE_CHAMPION, 0), ("m2", ROLE_CANARY, 1)), models)
+    assert answer(orders, router, asked(FeatureView(orders, 10), ["o1"]), 5).responses[0].model_id == "m1"
+
+
+def test_a_shadow_never_stands_in() -> None:
+    models = {"m1": Constant(math.nan), "m2": Constant(0.2)}
+    router = Router(release(("m1", ROLE_CHAMPION, 1), ("m2", ROLE_SHADOW, 0)), models)
+    with pytest.raises(NoUsableScore, match="m1"):
+        answer(orders, router, asked(FeatureView(orders, 10), ["o1"]), 5)
+
+
+def test_the_log_record_is_caused_by_the_updates_it_read_and_known_just_after_its_clock() -> None:
+    view = FeatureView(orders, 10)
+    view.apply(update(RIDER, f"{RIDER}|r1", [31.0, "calm"], sequence=8))
+    router = Router(release(("m1", ROLE_CHAMPION, 1)), MODELS)
+    prediction = answer(orders, router, asked(view, ["o1"]), 1_000).predictions[0]
+    record = log_record(prediction, "0")
+    assert (record.topic, record.key, record.id) == ("predictions", "o1", prediction.id)
+    assert record.causes == (derive_id(f"{RIDER}|r1", 8),)
+    # The watermark of 1,000 is written before: nothing known at or before it may follow.
+    assert record.known_at_us == 1_001
+
+
+# The loop's clock
+
+
+def judged(clock_us: int) -> Message:
+    return watermark("releases", 0, "judging", clock_us)
+
+
+def features(partition: int, clock_us: int) -> Message:
+    return watermark("features", partition, f"aggregation/{partition}", clock_us)
+
+
+def test_the_clock_is_the_minimum_over_the_partitions_of_features() -> None:
+    clock = LoopClock(2)
+    assert not clock.observe(0, features(0, 10))
+    assert clock.clock_us == UNSET_US
+    assert clock.observe(1, features(1, 7))
+    assert clock.clock_us == 7
+
+
+def test_behind_names_each_thing_that_is_missing_until_nothing_is() -> None:
+    clock = LoopClock(1)
+    clock.read(Release(revision=3, pending_retrain="r9"))
+    assert len(clock.behind(10)) == 4
+    clock.observe(0, features(0, 10))
+    assert [text.split()[0] for text in clock.behind(10)] == ["judging", "release", "retrain"]
+    clock.observe(0, judged(10))
+    clock.applied(3)
+    assert clock.behind(10) == ["retrain r9 is open"]
+    clock.read(Release(revision=4))
+    assert clock.behind(10) == ["release 4 is not applied yet"]
+    clock.applied(4)
+    assert clock.behind(10) == []
+    assert clock.behind(11) != []
+
+
+def test_an_older_or_repeated_release_is_no_news() -> None:
+    clock = LoopClock(1)
+    assert clock.read(Release(revision=3))
+    assert not clock.read(Release(revision=3, pending_retrain="r1"))
+    assert not clock.read(Release(revision=2, pending_retrain="r1"))
+    assert clock.pending_retrain == ""
