@@ -1,0 +1,1 @@
+"""Trainer: answers each retrain request with one model, published or refused."""

@@ -1,0 +1,182 @@
+"""The network and its fit: encoded rows in, weights out; never which rows, nor whether the result is good enough.
+
+The logit is a core's, scaled and shifted per category: (1 + gain) · core + offset. A change that turns the meaning of a
+category over (or makes one worse than it was) is then a change of a few numbers, learned from a few hundred rows.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_EVALUATION_ROWS = 16_384
+
+
+class Core(nn.Module):
+    """Two layers with a residual over encoded numbers and embedded texts; one logit per row, shape (rows,)."""
+
+    def __init__(self, width: int, cardinalities: Sequence[int], hidden: int, embedding: int, dropout: float) -> None:
+        super().__init__()
+        self.embeddings = nn.ModuleList([nn.Embedding(size, embedding) for size in cardinalities])
+        for table in self.embeddings:
+            assert isinstance(table, nn.Embedding)
+            nn.init.normal_(table.weight, 0.0, 0.05)
+        self.first = nn.Linear(width + embedding * len(cardinalities), hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.last = nn.Linear(hidden, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, encoded: Tensor, codes: Tensor) -> Tensor:
+        embedded = [table(codes[:, column]) for column, table in enumerate(self.embeddings)]
+        hidden = self.dropout(torch.relu(self.first(torch.cat([encoded, *embedded], dim=1))))
+        hidden = hidden + self.dropout(torch.relu(self.second(hidden)))
+        logits: Tensor = self.last(hidden)[:, 0]
+        return logits
+
+
+class Heads(nn.Module):
+    """Gain and offset per category; zero, so without effect, until they are trained."""
+
+    def __init__(self, cardinalities: Sequence[int]) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList([nn.Embedding(size, 2) for size in cardinalities])
+        for table in self.tables:
+            assert isinstance(table, nn.Embedding)
+            nn.init.zeros_(table.weight)
+
+    def forward(self, logits: Tensor, codes: Tensor) -> Tensor:
+        if not len(self.tables):
+            return logits
+        total = torch.stack([table(codes[:, column]) for column, table in enumerate(self.tables)]).sum(dim=0)
+        return logits * (1.0 + total[:, 0]) + total[:, 1]
+
+
+class Network(nn.Module):
+    """Core and heads, and a second set of heads for rows from before a change, which only training uses."""
+
+    def __init__(self, core: Core, heads: Heads, earlier: Heads) -> None:
+        super().__init__()
+        self.core = core
+        self.heads = heads
+        self.earlier = earlier
+
+    def forward(self, batch: Rows) -> Tensor:
+        logits = self.core(batch.encoded, batch.codes)
+        now: Tensor = self.heads(logits, batch.codes)
+        return torch.where(batch.earlier, self.earlier(logits, batch.codes), now)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Encoded rows on one device: encoded float32 (n, width), codes int64 (n, texts), labels float32 (n,), earlier bool (n,)."""
+
+    encoded: Tensor
+    codes: Tensor
+    labels: Tensor
+    earlier: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor | slice) -> Rows:
+        """The rows of an index."""
+        return Rows(self.encoded[index], self.codes[index], self.labels[index], self.earlier[index])
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a fit goes: learning rates of core and heads (0: frozen), and the batch in rows."""
+
+    core_rate: float
+    heads_rate: float
+    batch_rows: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a fit ends: after `epochs`, or, with validation rows, after `patience` epochs without a better loss."""
+
+    epochs: int
+    patience: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit came to. `loss`: validation log loss of the best epoch (NaN without validation rows); `epochs`: that epoch."""
+
+    loss: float
+    epochs: int
+    row_epochs: int
+
+
+@contextmanager
+def repeatable(seed: int, threads: int, device: str) -> Iterator[None]:
+    """Seeded draws, deterministic kernels and a bounded number of threads; what was set before comes back afterwards."""
+    threads_before, strict_before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(True)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads_before)
+            torch.use_deterministic_algorithms(strict_before)
+
+
+def fit(
+    network: Network, rows: Rows, validation: Rows | None, pace: Pace, limits: Limits, weight_decay: float
+) -> Fitted:
+    """Trains in place with AdamW on the log loss; with validation rows it keeps the best epoch's weights."""
+    optimiser = torch.optim.AdamW(_groups(network, pace, weight_decay), fused=True)
+    objective = nn.BCEWithLogitsLoss()
+    best_loss, best_epoch, best_state, epoch = math.inf, 0, None, 0
+    while epoch < limits.epochs and (validation is None or epoch - best_epoch < limits.patience):
+        epoch += 1
+        _epoch(network, rows, optimiser, objective, pace.batch_rows)
+        if validation is not None:
+            loss = log_loss(network, validation)
+            if loss < best_loss:
+                best_loss, best_epoch, best_state = loss, epoch, copy.deepcopy(network.state_dict())
+    if validation is None:
+        return Fitted(math.nan, epoch, epoch * len(rows))
+    if best_state is not None:
+        network.load_state_dict(best_state)
+    return Fitted(best_loss, best_epoch, epoch * len(rows))
+
+
+def log_loss(network: Network, rows: Rows) -> float:
+    """Mean log loss of the network on rows."""
+    network.eval()
+    total = 0.0
+    with torch.no_grad():
+        for first in range(0, len(rows), _EVALUATION_ROWS):
+            part = rows.take(slice(first, first + _EVALUATION_ROWS))
+            total += nn.functional.binary_cross_entropy_with_logits(network(part), part.labels, reduction="sum").item()
+    return total / len(rows)
+
+
+def _groups(network: Network, pace: Pace, weight_decay: float) -> list[dict[str, object]]:
+    heads = [*network.heads.parameters(), *network.earlier.parameters()]
+    groups: list[dict[str, object]] = []
+    if pace.core_rate:
+        groups.append({"params": list(network.core.parameters()), "lr": pace.core_rate, "weight_decay": weight_decay})
+    if pace.heads_rate and heads:
+        groups.append({"params": heads, "lr": pace.heads_rate, "weight_decay": 0.01})
+    return groups
+
+
+def _epoch(network: Network, rows: Rows, optimiser: torch.optim.AdamW, objective: nn.Module, batch_rows: int) -> None:
+    network.train()
+    order = torch.randperm(len(rows)).to(rows.labels.device)
+    for first in range(0, len(rows), batch_rows):
+        batch = rows.take(order[first : first + batch_rows])
+        optimiser.zero_grad()
+        objective(network(batch), batch.labels).backward()
+        optimiser.step()

@@ -1,0 +1,101 @@
+"""How raw inputs become numbers that a network can learn from: edges and vocabularies, fitted on training rows; pure.
+
+Numbers are encoded piecewise linearly between quantiles (Gorishniy et al., "On Embeddings for Numerical Features in Tabular
+Deep Learning", 2022): for each bin the share of it that lies below the value. Nothing is extrapolated beyond the least and
+the largest value seen, and a missing value is its own flag with no share of any bin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+Texts = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Fitted edges (ascending, per numeric input) and vocabularies (sorted, per text input; code 0 is "not listed")."""
+
+    edges: tuple[tuple[float, ...], ...]
+    vocabularies: tuple[tuple[str, ...], ...]
+
+    @property
+    def columns(self) -> npt.NDArray[np.int64]:
+        """The numeric input of each bin, shape (bins,)."""
+        return np.array([column for column, edges in enumerate(self.edges) for _ in edges[1:]], dtype=np.int64)
+
+    @property
+    def lows(self) -> Floats:
+        """Lower edge of each bin, shape (bins,)."""
+        return np.array([low for edges in self.edges for low in edges[:-1]], dtype=np.float64)
+
+    @property
+    def widths(self) -> Floats:
+        """Width of each bin, shape (bins,), above 0."""
+        return np.array([width for edges in self.edges for width in np.diff(edges)], dtype=np.float64)
+
+    @property
+    def width(self) -> int:
+        """Columns of an encoded row: all bins, and a missing flag per numeric input."""
+        return sum(len(edges) - 1 for edges in self.edges) + len(self.edges)
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """Codes per text input, "not listed" included."""
+        return tuple(len(words) + 1 for words in self.vocabularies)
+
+    def encode(self, numbers: Floats) -> npt.NDArray[np.float32]:
+        """Encoded numbers, shape (rows, width), from raw ones, shape (rows, numeric inputs); NaN is missing."""
+        missing = np.isnan(numbers)
+        columns = self.columns
+        with np.errstate(invalid="ignore"):
+            shares = np.clip((numbers[:, columns] - self.lows) / self.widths, 0.0, 1.0)
+        shares[missing[:, columns]] = 0.0
+        return np.concatenate([shares, missing], axis=1).astype(np.float32)
+
+    def codes(self, texts: Texts) -> Codes:
+        """Vocabulary codes, shape (rows, text inputs)."""
+        coded = np.zeros(texts.shape, dtype=np.int64)
+        for column, words in enumerate(self.vocabularies):
+            code_of = {text: code for code, text in enumerate(words, start=1)}
+            coded[:, column] = [code_of.get(text, 0) for text in texts[:, column]]
+        return coded
+
+    def to_spec(self) -> dict[str, Any]:
+        """As plain values for the bundle's spec."""
+        return {"edges": [list(e) for e in self.edges], "vocabularies": [list(v) for v in self.vocabularies]}
+
+    @staticmethod
+    def from_spec(spec: Mapping[str, Any]) -> Preprocessing:
+        """Back from a bundle's spec."""
+        return Preprocessing(
+            tuple(tuple(float(edge) for edge in edges) for edges in spec["edges"]),
+            tuple(tuple(words) for words in spec["vocabularies"]),
+        )
+
+
+def fit_preprocessing(numbers: Floats, texts: Texts, bins: int, category_rows_min: int) -> Preprocessing:
+    """Quantile edges with at most `bins` bins per numeric input; texts seen in at least `category_rows_min` rows are listed."""
+    return Preprocessing(
+        tuple(_edges(numbers[:, column], bins) for column in range(numbers.shape[1])),
+        tuple(_vocabulary(texts[:, column], category_rows_min) for column in range(texts.shape[1])),
+    )
+
+
+def _edges(values: Floats, bins: int) -> tuple[float, ...]:
+    present = values[np.isfinite(values)]
+    if not len(present):
+        return (0.0,)
+    return tuple(float(edge) for edge in np.unique(np.quantile(present, np.linspace(0.0, 1.0, bins + 1))))
+
+
+def _vocabulary(texts: Sequence[str] | Texts, rows_min: int) -> tuple[str, ...]:
+    words, rows = np.unique(np.asarray(texts, dtype=str), return_counts=True)
+    return tuple(str(word) for word, count in zip(words, rows, strict=True) if count >= rows_min and word != "")

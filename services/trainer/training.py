@@ -1,0 +1,321 @@
+"""Which model comes of which rows: candidates, their choice on the newest rows, and the refit; no I/O, no clock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+
+from driftloop.artifacts.scoring import ScoringModel
+from driftloop.usecase import UseCase
+from services.trainer.export import to_onnx
+from services.trainer.measures import average_precision, log_losses
+from services.trainer.network import Core, Fitted, Heads, Limits, Network, Pace, Rows, fit, repeatable
+from services.trainer.preprocessing import Preprocessing, fit_preprocessing
+
+Floats = npt.NDArray[np.float64]
+Times = npt.NDArray[np.int64]
+Device = Literal["cpu", "cuda"]
+SPEC_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Labelled rows, sorted by `at_us`, the declared prediction times.
+
+    numbers: float64 (n, numeric inputs), NaN is missing; texts: object (n, text inputs); labels: float64 (n,), 0 or 1.
+    """
+
+    entities: list[str]
+    at_us: Times
+    numbers: Floats
+    texts: npt.NDArray[Any]
+    labels: Floats
+    known_at_us: Times
+
+    def __post_init__(self) -> None:
+        texts = np.asarray(self.texts, dtype=object).reshape(len(self.entities), -1)
+        object.__setattr__(self, "texts", texts)
+        if np.any(np.diff(self.at_us) < 0):
+            raise ValueError("training rows must be sorted by at_us")
+
+    def __len__(self) -> int:
+        return len(self.entities)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How much is tried, and how hard.
+
+    bins                 quantile bins per number: more find finer shapes and need more rows
+    category_rows_min    rows below which a text counts as "not listed"
+    dropout, weight_decay  strong, because labels are few and noisy
+    heads_rate           learning rate of gains and offsets when a champion is adapted: few numbers, few rows, large steps
+    patience             epochs without a better validation loss after which a fit ends
+    validation_share     newest share of the rows (since the change, if there was one) on which candidates are compared
+    since_rows_min       rows since a change below which it is not worth a candidate of its own
+    threads              CPU threads; more than one makes sums, and so digests, depend on the machine
+    """
+
+    bins: int = 8
+    category_rows_min: int = 20
+    hidden: int = 64
+    embedding: int = 4
+    dropout: float = 0.4
+    weight_decay: float = 0.1
+    rate: float = 1e-3
+    tuning_rate: float = 5e-4
+    heads_rate: float = 1e-2
+    batch_rows: int = 256
+    tuning_batch_rows: int = 128
+    large_rows: int = 12_000
+    epochs: int = 40
+    patience: int = 6
+    validation_share: float = 0.2
+    since_rows_min: int = 300
+    threads: int = 1
+    device: Device = "cpu"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the chosen candidate and the champion said about the newest rows before the refit saw them."""
+
+    at_us: Times
+    labels: Floats
+    challenger: Floats
+    base_rate: float
+    champion: Floats | None
+    unseen_by_champion: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and what is known of it. `row_epochs`: rows × epochs over all fits, candidates included."""
+
+    model: ScoringModel
+    trained_rows: int
+    row_epochs: int
+    metrics: dict[str, float]
+    held_out: HeldOut
+    chosen: str
+    device: str
+    onnx: bytes
+    weights: bytes
+    spec: dict[str, Any]
+    model_digest: str
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A way to a model: rows from `first` on, from scratch or from the champion; rows before `change` have other heads."""
+
+    name: str
+    first: int
+    pace: Pace
+    from_champion: bool
+    change: int = 0
+
+
+@dataclass
+class _Run:
+    use_case: UseCase
+    rows: TrainingSet
+    champion: ScoringModel | None
+    seed: int
+    settings: TrainingSettings
+    progress: Callable[[str], None]
+    row_epochs: int = 0
+
+
+def train(
+    use_case: UseCase,
+    rows: TrainingSet,
+    since_us: int,
+    champion: ScoringModel | None,
+    seed: int,
+    settings: TrainingSettings,
+    progress: Callable[[str], None],
+) -> Trained:
+    """Trains on `rows`; `since_us` > 0: rows from there on belong to a new regime, which the model must serve.
+
+    Candidates are fitted without the newest rows, compared on them by log loss, and the best is fitted again on all.
+    The same rows, arguments and seed give the same digest on the same device class. ValueError: no rows to train on.
+    """
+    run = _Run(use_case, rows, champion, seed, settings, progress)
+    since = int(np.searchsorted(rows.at_us, since_us)) if since_us > 0 else 0
+    if since_us > 0 and len(rows) - since < settings.since_rows_min:
+        progress(f"only {len(rows) - since} rows since the change: all history is used as one regime")
+        since = 0
+    held = len(rows) - max(1, round((len(rows) - since) * settings.validation_share))
+    if held - since < 1:
+        raise ValueError(f"{len(rows)} rows are too few to train on")
+    candidates = _candidates(run, since)
+    if not np.unique(rows.labels[since:held]).size == 2:
+        raise ValueError("the rows to train on hold only one class")
+    with repeatable(seed, settings.threads, settings.device):
+        tried = [_attempt(run, candidate, held, None) for candidate in candidates]
+        best = min(range(len(tried)), key=lambda place: tried[place][2].loss)
+        chosen, (network, preprocessing, fitted) = candidates[best], tried[best]
+        held_out = _held_out(run, network, preprocessing, since, held)
+        progress(f"{chosen.name} chosen with log loss {fitted.loss:.4f}; fitting {len(rows) - chosen.first} rows")
+        network, preprocessing, _ = _attempt(run, chosen, len(rows), fitted.epochs)
+    spec = _spec(run, preprocessing)
+    weights = safetensors.torch.save(_published_state(network))
+    onnx = to_onnx(network, preprocessing)
+    metrics = _metrics(held_out) | {
+        f"candidate_{candidate.name}_log_loss": fitted.loss
+        for candidate, (_, _, fitted) in zip(candidates, tried, strict=True)
+    }
+    return Trained(
+        model=ScoringModel(onnx, spec, weights),
+        trained_rows=len(rows) - chosen.first,
+        row_epochs=run.row_epochs,
+        metrics=metrics,
+        held_out=held_out,
+        chosen=chosen.name,
+        device=settings.device,
+        onnx=onnx,
+        weights=weights,
+        spec=spec,
+        model_digest=digest_of(spec, weights),
+    )
+
+
+def digest_of(spec: Mapping[str, Any], weights: bytes) -> str:
+    """SHA-256 of preprocessing and weights: what the model computes, not how its file is packed."""
+    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(len(canonical).to_bytes(8, "big") + canonical + weights).hexdigest()
+
+
+def _candidates(run: _Run, since: int) -> list[_Candidate]:
+    settings, total = run.settings, len(run.rows)
+
+    def fresh(name: str, first: int, change: int = 0) -> _Candidate:
+        batch_rows = settings.batch_rows * (2 if total - first >= settings.large_rows else 1)
+        heads_rate = settings.heads_rate if change else settings.rate
+        return _Candidate(name, first, Pace(settings.rate, heads_rate, batch_rows), False, change)
+
+    if since == 0:
+        return [fresh("all", 0)]
+    found = [fresh("since", since), fresh("history", 0, change=since)]
+    if run.champion is not None and _is_compatible(run, run.champion):
+        heads_only = Pace(0.0, settings.heads_rate * 2, settings.tuning_batch_rows)
+        everything = Pace(settings.tuning_rate, settings.heads_rate, settings.tuning_batch_rows)
+        # A change is often dated too early; its newer half then holds fewer rows of the old regime.
+        for suffix, first in (("", since), ("_newer_half", (since + total) // 2)):
+            found.append(_Candidate(f"recalibrated{suffix}", first, heads_only, True))
+            found.append(_Candidate(f"tuned{suffix}", first, everything, True))
+    return found
+
+
+def _is_compatible(run: _Run, champion: ScoringModel) -> bool:
+    return bool(
+        champion.weights
+        and champion.spec.get("version") == SPEC_VERSION
+        and champion.inputs_digest == run.use_case.inputs_digest
+    )
+
+
+def _attempt(run: _Run, candidate: _Candidate, end: int, epochs: int | None) -> tuple[Network, Preprocessing, Fitted]:
+    """Fits a candidate on its rows before `end`; `epochs` None: compared on the rows from `end` on, which end the fit."""
+    settings, rows = run.settings, run.rows
+    torch.manual_seed(run.seed)
+    first = min(candidate.first, end - 1)
+    if candidate.from_champion:
+        assert run.champion is not None
+        network, preprocessing = _champion_network(run.champion, settings)
+    else:
+        preprocessing = fit_preprocessing(
+            rows.numbers[first:end], rows.texts[first:end], settings.bins, settings.category_rows_min
+        )
+        network = _network(preprocessing, settings.hidden, settings.embedding, settings.dropout)
+    network.to(settings.device)
+    encoded = _encoded(run, preprocessing, first, end, candidate.change)
+    validation = None if epochs is not None else _encoded(run, preprocessing, end, len(rows), 0)
+    limits = Limits(settings.epochs if epochs is None else epochs, settings.patience)
+    fitted = fit(network, encoded, validation, candidate.pace, limits, settings.weight_decay)
+    run.row_epochs += fitted.row_epochs
+    if epochs is None:
+        run.progress(f"{candidate.name}: log loss {fitted.loss:.4f} after {fitted.epochs} epochs of {end - first} rows")
+    network.eval()
+    return network, preprocessing, fitted
+
+
+def _encoded(run: _Run, preprocessing: Preprocessing, first: int, end: int, change: int) -> Rows:
+    rows, device = run.rows, run.settings.device
+    return Rows(
+        encoded=torch.from_numpy(preprocessing.encode(rows.numbers[first:end])).to(device),
+        codes=torch.from_numpy(preprocessing.codes(rows.texts[first:end])).to(device),
+        labels=torch.from_numpy(rows.labels[first:end].astype(np.float32)).to(device),
+        earlier=torch.from_numpy(np.arange(first, end) < change).to(device),
+    )
+
+
+def _network(preprocessing: Preprocessing, hidden: int, embedding: int, dropout: float) -> Network:
+    sizes = preprocessing.cardinalities
+    return Network(Core(preprocessing.width, sizes, hidden, embedding, dropout), Heads(sizes), Heads(sizes))
+
+
+def _published_state(network: Network) -> dict[str, torch.Tensor]:
+    """The weights that scoring uses: the heads of an earlier regime stay behind."""
+    state = network.state_dict()
+    return {name: state[name].cpu().contiguous() for name in sorted(state) if not name.startswith("earlier.")}
+
+
+def _champion_network(champion: ScoringModel, settings: TrainingSettings) -> tuple[Network, Preprocessing]:
+    preprocessing = Preprocessing.from_spec(champion.spec)
+    shape = champion.spec["network"]
+    network = _network(preprocessing, shape["hidden"], shape["embedding"], settings.dropout)
+    network.load_state_dict(safetensors.torch.load(champion.weights), strict=False)
+    return network, preprocessing
+
+
+def _held_out(run: _Run, network: Network, preprocessing: Preprocessing, since: int, held: int) -> HeldOut:
+    rows = run.rows
+    newest = _encoded(run, preprocessing, held, len(rows), 0)
+    with torch.no_grad():
+        challenger = torch.sigmoid(network(newest)).cpu().numpy().astype(np.float64)
+    champion, unseen = None, np.zeros(len(challenger), dtype=bool)
+    if run.champion is not None and run.champion.inputs_digest == run.use_case.inputs_digest:
+        champion = run.champion.predict(rows.numbers[held:], rows.texts[held:])
+        unseen = rows.at_us[held:] > int(run.champion.spec.get("newest_row_us", 0))
+    base_rate = float(np.mean(rows.labels[since:held]))
+    return HeldOut(rows.at_us[held:], rows.labels[held:], challenger, base_rate, champion, unseen)
+
+
+def _spec(run: _Run, preprocessing: Preprocessing) -> dict[str, Any]:
+    settings = run.settings
+    shape = {"hidden": settings.hidden, "embedding": settings.embedding}
+    return {
+        "version": SPEC_VERSION,
+        "use_case": run.use_case.name,
+        "inputs_digest": run.use_case.inputs_digest,
+        "numeric_inputs": list(run.use_case.numeric_inputs),
+        "text_inputs": list(run.use_case.text_inputs),
+        "network": shape,
+        "newest_row_us": int(run.rows.at_us[-1]),
+        **preprocessing.to_spec(),
+    }
+
+
+def _metrics(held_out: HeldOut) -> dict[str, float]:
+    labels = held_out.labels
+    metrics = {
+        "held_out_rows": float(len(labels)),
+        "log_loss": float(np.mean(log_losses(labels, held_out.challenger))),
+        "pr_auc": average_precision(labels, held_out.challenger),
+        "base_log_loss": float(np.mean(log_losses(labels, np.full(len(labels), held_out.base_rate)))),
+    }
+    if held_out.champion is not None:
+        metrics["champion_log_loss"] = float(np.mean(log_losses(labels, held_out.champion)))
+        metrics["champion_pr_auc"] = average_precision(labels, held_out.champion)
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
