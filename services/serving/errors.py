@@ -8,6 +8,7 @@ ServingError
 ├── LogFull              retry later: answers cannot be logged, so none is given
 ├── NoUsableScore        report it: no released model gave a probability
 ├── StillBehind          wait again: the loop has not reached the asked time
+├── CannotStart          stop: free the address or configure another
 └── AlreadyRunning       stop: another process owns this replica's spool
 """
 
@@ -70,6 +71,10 @@ class StillBehind(ServingError):
     def __init__(self, behind: Sequence[str]) -> None:
         super().__init__("still behind: " + "; ".join(behind))
         self.behind = tuple(behind)
+
+
+class CannotStart(ServingError):
+    """The door's address is taken."""
 
 
 class AlreadyRunning(ServingError):

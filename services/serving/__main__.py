@@ -1,0 +1,72 @@
+"""Gives a replica of serving its gateways and runs it until SIGTERM; decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+import uvloop
+
+from driftloop.messaging import KafkaProducer, KafkaReader, MessagingError, await_topics
+from driftloop.telemetry import instruments, setup_logging, setup_telemetry
+from driftloop.usecase import UseCase, UseCaseError, load_use_case
+from services.serving.bootstrap import READ, WRITTEN, Outside, Replica
+from services.serving.errors import ServingError
+from services.serving.gateways.bundles import BundleLoader
+from services.serving.gateways.online import OnlineReader
+from services.serving.settings import ServingSettings
+
+_logger = logging.getLogger("services.serving")
+
+
+async def serve(settings: ServingSettings, use_case: UseCase) -> None:
+    """Runs one replica until SIGTERM or SIGINT; raises what it cannot recover from."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    servers, name = settings.kafka_bootstrap_servers, f"serving-{settings.replica}"
+    topics = (*READ, *WRITTEN)
+    outside = Outside(
+        partitions=await asyncio.to_thread(await_topics, servers, use_case.name, topics, settings.start_timeout_s),
+        producer=KafkaProducer(servers, use_case.name, name, instruments=instruments("serving")),
+        open_reader=lambda: KafkaReader(servers, use_case.name, READ, client_id=name),
+        loader=BundleLoader(use_case, settings),
+        open_online_reader=lambda: _online_reader(settings, use_case),
+    )
+    await Replica(use_case, settings, outside).run(stopped)
+
+
+def _online_reader(settings: ServingSettings, use_case: UseCase) -> OnlineReader:
+    # Imported here: Feast takes ten seconds, and only a replica whose view overflows needs it.
+    from services.serving.gateways.feast import open_online_reader
+
+    return open_online_reader(settings, use_case)
+
+
+def main() -> int:
+    """The process's exit status."""
+    settings = ServingSettings()
+    setup_logging("serving", settings.log_level)
+    telemetry = setup_telemetry("serving")
+    sys.setswitchinterval(settings.switch_interval_s)
+    try:
+        uvloop.run(serve(settings, load_use_case(settings.use_case, settings.usecases)))
+    except (ServingError, MessagingError, UseCaseError, OSError) as error:
+        _logger.critical("stops: %s: %s", type(error).__name__, error)
+        return 1
+    except Exception:  # a defect: its trace is needed, in the one line that a stop may have
+        _logger.critical("stops", exc_info=True)
+        return 1
+    finally:
+        telemetry.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    # A thread in the middle of a long import would hold the exit up; everything is flushed by now.
+    logging.shutdown()
+    os._exit(status)

@@ -1,0 +1,83 @@
+"""Turns an arm of a release into a model in this process, or says why not; a thread of its own, so that no call waits.
+
+Nothing of a bundle is imported before its size, digest and signature have been found right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from driftloop.artifacts import ArtifactStore, BundleRefused
+from driftloop.contracts.monitor.v1.monitor_pb2 import Arm
+from driftloop.usecase import UseCase
+from services.serving.routing import Model
+from services.serving.settings import ServingSettings
+
+_logger = logging.getLogger(__name__)
+
+
+class BundleLoader:
+    """Fetches, checks and loads bundles, one at a time."""
+
+    def __init__(self, use_case: UseCase, settings: ServingSettings) -> None:
+        self._use_case = use_case
+        self._settings = settings
+        self._home = settings.folder / "bundles"
+        self._thread = ThreadPoolExecutor(1, "serving-bundles")
+
+    async def load(self, arm: Arm) -> Model:
+        """The arm's model, tried out on a row without values; BundleRefused says why it must not answer."""
+        loop = asyncio.get_running_loop()
+        for attempt in range(1, self._settings.bundle_attempts_max + 1):
+            try:
+                return await loop.run_in_executor(self._thread, self._load, arm)
+            except OSError as error:
+                _logger.warning("bundle %s, attempt %d: %s", arm.bundle_url, attempt, error)
+                unreachable = error
+                await asyncio.sleep(self._settings.bundle_retry_s)
+        raise BundleRefused("unreachable", f"{arm.bundle_url}: {unreachable}") from unreachable
+
+    def _load(self, arm: Arm) -> Model:
+        # Imported here: BentoML takes a second, in which features and the spool are read.
+        from driftloop.artifacts.bundles import fetch_bundle, load_bundle
+        from driftloop.artifacts.signing import load_verify_key
+
+        store = ArtifactStore(self._settings.artifacts_url)
+        file = fetch_bundle(
+            store,
+            arm.bundle_url,
+            arm.bundle_digest,
+            load_verify_key(store),
+            self._home,
+            self._settings.bundle_bytes_max,
+        )
+        try:
+            model = load_bundle(file, self._home / "bento", arm.model_id)
+        finally:
+            Path(file).unlink(missing_ok=True)
+        if model.inputs_digest != self._use_case.inputs_digest:
+            raise BundleRefused(
+                "inputs",
+                f"model {arm.model_id} takes inputs {model.inputs_digest}, this use case gives {self._use_case.inputs_digest}",
+            )
+        try_out(model, self._use_case)
+        return model
+
+
+def try_out(model: Model, use_case: UseCase) -> None:
+    """Asks a model once, for a row in which everything is missing; BundleRefused if it gives no probability.
+
+    Any entity may be like that row, and the first call of a model is its slowest.
+    """
+    numbers = np.full((1, len(use_case.numeric_inputs)), np.nan)
+    try:
+        found = np.asarray(model.predict(numbers, [[""] * len(use_case.text_inputs)]), dtype=np.float64)
+    except Exception as error:  # foreign code: whatever it raises is the reason to refuse it
+        raise BundleRefused("trial", f"the model raised {type(error).__name__}: {error}") from error
+    if found.shape != (1,) or not 0.0 <= float(found[0]) <= 1.0:
+        raise BundleRefused("trial", f"the model answered {found.tolist()} for a row without values")

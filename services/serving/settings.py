@@ -1,0 +1,106 @@
+"""What an operator may set, from the environment; every bound with its unit and its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _named(name: str) -> AliasChoices:
+    return AliasChoices(name.upper(), name.removeprefix("driftloop_"))
+
+
+class ServingSettings(BaseSettings):
+    """Shared names first, then SERVING_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVING_", extra="ignore", populate_by_name=True)
+
+    kafka_bootstrap_servers: str = Field(default="127.0.0.1:7092", validation_alias=_named("kafka_bootstrap_servers"))
+    use_case: str = Field(default="flights", validation_alias=_named("driftloop_use_case"))
+    usecases: str = Field(
+        default="", validation_alias=_named("driftloop_usecases"), description="folders that hold use cases"
+    )
+    state_dir: Path = Field(default=Path("build/local/state"), validation_alias=_named("driftloop_state_dir"))
+    artifacts_url: str = Field(default="build/local/artifacts", validation_alias=_named("driftloop_artifacts_url"))
+    replica: int = Field(default=0, ge=0, validation_alias=_named("driftloop_replica"))
+    log_level: str = Field(default="INFO", validation_alias=_named("driftloop_log_level"))
+
+    address: str = Field(default="127.0.0.1:7003", description="host:port of the gRPC door")
+    calls_max: int = Field(
+        default=1_024, gt=0, description="calls served at once, long polls included; more are RESOURCE_EXHAUSTED"
+    )
+    call_bytes_max: int = Field(
+        default=4_194_304, gt=0, description="one call: a full batch of requests with room to spare"
+    )
+    batch_requests_max: int = Field(
+        default=512, gt=0, description="requests in a call: 60 ms during which no other call is served"
+    )
+    wait_timeout_s: float = Field(default=60.0, gt=0, description="a long poll whose caller gave no deadline")
+    answer_margin_s: float = Field(
+        default=0.05, gt=0, description="a long poll ends this much early, so that it can still say what is behind"
+    )
+
+    view_entities_max: int = Field(
+        default=1_000_000, gt=0, description="feature entities in memory: about 0.6 KB each; the rest is looked up"
+    )
+    lookup_timeout_s: float = Field(
+        default=0.25, gt=0, description="one look-up in the online store; past it defaults answer, and are named"
+    )
+    lookups_max: int = Field(
+        default=256,
+        gt=0,
+        description="look-ups that may wait for the store's one thread; more are answered by defaults",
+    )
+    online_redis: str = Field(
+        default="", description="host:port of Feast's online store on Redis; empty: SQLite in the state folder"
+    )
+
+    read_batch_records: int = Field(
+        default=500, gt=0, description="records taken in at once: 3 ms during which no call is served"
+    )
+    read_poll_s: float = Field(default=0.5, gt=0, description="longest wait for a record: bounds how long a stop takes")
+
+    bundle_bytes_max: int = Field(
+        default=268_435_456, gt=0, description="one bundle: several times the largest useful tabular model"
+    )
+    bundle_attempts_max: int = Field(
+        default=3, gt=0, description="an artifact store that does not answer is asked this often"
+    )
+    bundle_retry_s: float = Field(
+        default=0.5, gt=0, description="pause between two attempts; readiness and WaitForClock wait for it"
+    )
+    unusable_scores_max: int = Field(
+        default=20, gt=0, description="answers that are no probability, per model and release, before monitor is told"
+    )
+
+    spool_bytes_max: int = Field(
+        default=268_435_456,
+        gt=0,
+        description="answers waiting for the broker: 2 min at 1,500/s; then RESOURCE_EXHAUSTED",
+    )
+    spool_segment_bytes: int = Field(
+        default=8_388_608, gt=1_048_576, description="one spool file: removed when all of it is with the broker"
+    )
+    spool_fsync: bool = Field(
+        default=False, description="also survive the machine's death; costs a disk write per call"
+    )
+
+    start_timeout_s: float = Field(
+        default=30.0, gt=0, description="waiting for the broker and its topics; then the supervisor retries"
+    )
+    stop_grace_s: float = Field(
+        default=3.0, gt=0, description="calls may end after SIGTERM; with the drain it stays under 10 s"
+    )
+    drain_timeout_s: float = Field(
+        default=4.0, gt=0, description="sending what is spooled at the end; the rest follows after the restart"
+    )
+    switch_interval_s: float = Field(
+        default=0.0005, gt=0, description="how long a reading thread may keep an answer waiting (Python's own: 5 ms)"
+    )
+
+    @property
+    def folder(self) -> Path:
+        """This replica's own folder."""
+        return self.state_dir / "serving" / str(self.replica)
