@@ -45,7 +45,13 @@ class Refused:
 
 
 def read_record(
-    topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None, headers: Headers | None, appended_at_us: int
+    topic: str,
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers | None,
+    appended_at_us: int,
 ) -> Record | Malformed:
     """The record of raw bytes read from `topic` (short name), or what is wrong with them."""
     try:
@@ -61,7 +67,12 @@ def dead_letter(refused: Malformed | Refused, refused_by: str, use_case: str) ->
         letter_id = derive_id("dead-letter", use_case, refused_by, refused.topic, refused.partition, refused.offset)
         payload = DeadLetter(topic=refused.topic, partition=refused.partition, offset=refused.offset)
         headers = {name: content or b"" for name, content in refused.headers}
-        key, value, time_us, known_at_us = refused.key or b"", refused.value or b"", refused.appended_at_us, refused.appended_at_us
+        key, value, time_us, known_at_us = (
+            refused.key or b"",
+            refused.value or b"",
+            refused.appended_at_us,
+            refused.appended_at_us,
+        )
         causes: tuple[str, ...] = ()
     else:
         content = derive_id(refused.value.hex())

@@ -22,7 +22,9 @@ class MemoryBus:
         self.use_case = use_case
         self.spread = spread
         self._logs: dict[interfaces.TopicPartition, list[Encoded]] = {
-            (topic.name, partition): [] for topic in topics().values() for partition in range(topic.partition_count(spread))
+            (topic.name, partition): []
+            for topic in topics().values()
+            for partition in range(topic.partition_count(spread))
         }
         self._counts = {topic.name: topic.partition_count(spread) for topic in topics().values()}
         self._committed: dict[tuple[str, interfaces.TopicPartition], int] = {}
@@ -118,7 +120,9 @@ class MemoryReader:
                 taken = self._bus._logs[place][start : start + max_records - len(found)]
                 self._next[place] += len(taken)
                 topic, partition = place
-                found += [read_record(topic, partition, start + n, e.key, e.value, e.headers, 0) for n, e in enumerate(taken)]
+                found += [
+                    read_record(topic, partition, start + n, e.key, e.value, e.headers, 0) for n, e in enumerate(taken)
+                ]
             return found
 
     def _behind(self) -> bool:

@@ -77,7 +77,7 @@ class KafkaProducer:
                 key,
                 partition,
                 on_delivery=answered,
-                headers=headers,  # type: ignore[arg-type]  # lists are invariant: ours has no None
+                headers=headers,
             )
         except BufferError as error:
             self._outstanding.unsent(number)

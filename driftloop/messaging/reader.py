@@ -84,11 +84,13 @@ class KafkaReader:
                 raise ReadFailed(f"{found.topic() or ', '.join(self._topics)}: {error.str()}")
             return None  # the broker is away: librdkafka connects again by itself
         topic, partition, offset, value = found.topic(), found.partition(), found.offset(), found.value()
-        assert topic is not None and partition is not None and offset is not None
+        assert topic is not None
+        assert partition is not None
+        assert offset is not None
         headers = found.headers()
         _, appended_at_ms = found.timestamp()
         short = topic.removeprefix(self._prefix)
-        return read_record(short, partition, offset, found.key(), value, headers, appended_at_ms * 1000)  # type: ignore[arg-type]
+        return read_record(short, partition, offset, found.key(), value, headers, appended_at_ms * 1000)
 
     def commit(self, offsets: interfaces.Offsets) -> None:
         """See `Reader.commit`; ReadFailed if the group has given the partitions to another member."""
@@ -96,7 +98,8 @@ class KafkaReader:
             raise ReadFailed("a reader without a group commits nothing")
         try:
             self._consumer.commit(
-                offsets=[TopicPartition(self._prefix + t, p, offset) for (t, p), offset in offsets.items()], asynchronous=False
+                offsets=[TopicPartition(self._prefix + t, p, offset) for (t, p), offset in offsets.items()],
+                asynchronous=False,
             )
         except KafkaException as error:
             raise ReadFailed(f"offsets were not committed: {error.args[0].str()}") from error
@@ -106,7 +109,9 @@ class KafkaReader:
         self._assign(self._positions() | dict(offsets))
 
     def _assign(self, offsets: interfaces.Offsets) -> None:
-        self._consumer.assign([TopicPartition(self._prefix + topic, p, offset) for (topic, p), offset in offsets.items()])
+        self._consumer.assign(
+            [TopicPartition(self._prefix + topic, p, offset) for (topic, p), offset in offsets.items()]
+        )
 
     def end_offsets(self) -> dict[interfaces.TopicPartition, int]:
         """See `Reader.end_offsets`."""
@@ -126,7 +131,7 @@ class KafkaReader:
     def _watermark_offsets(self, place: interfaces.TopicPartition) -> tuple[int, int]:
         topic, partition = place
         try:
-            return self._consumer.get_watermark_offsets(  # type: ignore[no-any-return]
+            return self._consumer.get_watermark_offsets(
                 TopicPartition(self._prefix + topic, partition), timeout=self._settings.answer_timeout_s
             )
         except KafkaException as error:
@@ -137,7 +142,9 @@ class KafkaReader:
         found: list[interfaces.TopicPartition] = []
         for topic in self._topics:
             try:
-                listing = self._consumer.list_topics(self._prefix + topic, timeout=max(0.1, deadline - time.monotonic()))
+                listing = self._consumer.list_topics(
+                    self._prefix + topic, timeout=max(0.1, deadline - time.monotonic())
+                )
             except KafkaException as error:
                 raise ReadFailed(f"{topic}: {error.args[0].str()}") from error
             described = listing.topics[self._prefix + topic]

@@ -17,18 +17,38 @@ class KafkaSettings(BaseSettings):
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     sasl_username: str = ""
     sasl_password: SecretStr = SecretStr("")
-    ssl_ca_file: str = Field(default="", description="PEM file of the authority that signed the brokers' certificates; empty: the system's")
+    ssl_ca_file: str = Field(
+        default="", description="PEM file of the authority that signed the brokers' certificates; empty: the system's"
+    )
 
-    queue_messages_max: int = Field(default=100_000, gt=0, description="messages sent and not acknowledged: 100 MB at 1 KB each; then QueueFull")
-    queue_kbytes_max: int = Field(default=262_144, gt=0, description="bytes of the same queue: large messages must not eat the memory")
-    retry_after_s: float = Field(default=0.05, gt=0, description="what QueueFull tells the caller: a broker takes thousands of messages in it")
-    linger_ms: float = Field(default=0.0, ge=0, description="0: a watermark waits for nothing; batches form by themselves when the broker is busy")
-    delivery_timeout_s: float = Field(default=60.0, gt=0, description="a broker restart takes 5 to 30 s; past this a message counts as lost")
-    read_queue_kbytes_max: int = Field(default=16_384, gt=0, description="read ahead per reader: seconds of work, not the whole topic")
-    fetch_wait_ms_max: int = Field(default=250, gt=0, description="longest long poll: bounds the delay when a fetch left a partition out")
+    queue_messages_max: int = Field(
+        default=100_000, gt=0, description="messages sent and not acknowledged: 100 MB at 1 KB each; then QueueFull"
+    )
+    queue_kbytes_max: int = Field(
+        default=262_144, gt=0, description="bytes of the same queue: large messages must not eat the memory"
+    )
+    retry_after_s: float = Field(
+        default=0.05, gt=0, description="what QueueFull tells the caller: a broker takes thousands of messages in it"
+    )
+    linger_ms: float = Field(
+        default=0.0,
+        ge=0,
+        description="0: a watermark waits for nothing; batches form by themselves when the broker is busy",
+    )
+    delivery_timeout_s: float = Field(
+        default=60.0, gt=0, description="a broker restart takes 5 to 30 s; past this a message counts as lost"
+    )
+    read_queue_kbytes_max: int = Field(
+        default=16_384, gt=0, description="read ahead per reader: seconds of work, not the whole topic"
+    )
+    fetch_wait_ms_max: int = Field(
+        default=250, gt=0, description="longest long poll: bounds the delay when a fetch left a partition out"
+    )
     answer_timeout_s: float = Field(default=15.0, gt=0, description="one request for metadata, offsets or a commit")
     reconnect_ms_max: int = Field(default=1_000, gt=0, description="longest pause between two attempts to connect")
-    session_timeout_s: float = Field(default=10.0, gt=5, description="a dead member's partitions move after this; a restart within it moves none")
+    session_timeout_s: float = Field(
+        default=10.0, gt=5, description="a dead member's partitions move after this; a restart within it moves none"
+    )
 
     def client_config(self, bootstrap_servers: str, client_id: str) -> dict[str, Any]:
         """What every confluent-kafka client is given; holds the password in the clear, so never log it."""

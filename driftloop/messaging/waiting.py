@@ -15,7 +15,11 @@ _LOOK_EVERY_S = 0.5
 
 
 def await_topics(
-    bootstrap_servers: str, use_case: str, topics: Sequence[str], timeout_s: float, settings: KafkaSettings | None = None
+    bootstrap_servers: str,
+    use_case: str,
+    topics: Sequence[str],
+    timeout_s: float,
+    settings: KafkaSettings | None = None,
 ) -> dict[str, int]:
     """Partition counts of topics (short names), once all of them exist. Blocks; TopicsMissing after `timeout_s`."""
     client = AdminClient((settings or KafkaSettings()).client_config(bootstrap_servers, "driftloop-waiting"))
@@ -27,7 +31,9 @@ def await_topics(
         except KafkaException as error:
             why = f"the broker at {bootstrap_servers} does not answer: {error.args[0].str()}"
         else:
-            counts = {topic: len(found[name].partitions) for topic in topics if (name := f"{use_case}.{topic}") in found}
+            counts = {
+                topic: len(found[name].partitions) for topic in topics if (name := f"{use_case}.{topic}") in found
+            }
             if len(counts) == len(topics):
                 return counts
             missing = [f"{use_case}.{topic}" for topic in topics if topic not in counts]

@@ -83,16 +83,18 @@ class TestKafka(BusConformance):
 def test_a_full_queue_says_when_to_try_again_and_loses_nothing(kafka_bootstrap_servers: str) -> None:
     use_case = f"full{uuid.uuid4().hex[:8]}"
     create_topics(kafka_bootstrap_servers, use_case, 30, 1)
-    producer = KafkaProducer(kafka_bootstrap_servers, use_case, "full", KafkaSettings(queue_messages_max=10, linger_ms=50))
-    sent, refused = 0, 0
-    while refused < 3:
+    producer = KafkaProducer(
+        kafka_bootstrap_servers, use_case, "full", KafkaSettings(queue_messages_max=10, linger_ms=50)
+    )
+    sent, delays_s = 0, []
+    while len(delays_s) < 3:
         try:
             producer.send(event(sent))
             sent += 1
         except QueueFull as full:
-            assert full.retry_after_s > 0
-            refused += 1
+            delays_s.append(full.retry_after_s)
             time.sleep(full.retry_after_s)
+    assert min(delays_s) > 0
     asyncio.run(producer.drained())
     producer.close(10)
     reader = KafkaReader(kafka_bootstrap_servers, use_case, ["events"])

@@ -1,0 +1,193 @@
+"""A stage of a service: one host of hearts behind one Faust application; and the running of several in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from faust.types import TP
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from driftloop.messaging.dead_letters import read_record
+from driftloop.messaging.errors import Stalled
+from driftloop.messaging.faust_batches import BatchApp, BatchSchema, faust_application
+from driftloop.messaging.heart_host import HeartHost
+from driftloop.messaging.interfaces import TopicPartition
+from driftloop.messaging.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+
+class WorkerSettings(BaseSettings):
+    """Read from DRIFTLOOP_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="DRIFTLOOP_", extra="ignore")
+
+    start_timeout_s: float = Field(
+        default=120.0, gt=0, description="from the start to partitions assigned and restored"
+    )
+    stall_timeout_s: float = Field(
+        default=60.0, gt=0, description="records wait and none is folded: Faust hangs, restart"
+    )
+    watch_every_s: float = Field(
+        default=5.0, gt=0, description="how often progress and lag are looked at: one request each"
+    )
+
+
+class Stage:
+    """Feeds a HeartHost from Kafka. `lag` is called with the records that wait per partition, every `watch_every_s`."""
+
+    def __init__(
+        self,
+        host: HeartHost,
+        *,
+        use_case: str,
+        group: str,
+        instance_id: str,
+        bootstrap_servers: str,
+        kafka: KafkaSettings | None = None,
+        settings: WorkerSettings | None = None,
+        lag: Callable[[Mapping[TopicPartition, int]], None] | None = None,
+    ) -> None:
+        self.host = host
+        self._prefix = f"{use_case}."
+        self._settings = settings or WorkerSettings()
+        self._lag = lag
+        self.app: BatchApp = faust_application(
+            group, instance_id, bootstrap_servers, self, one_member=host.single, settings=kafka
+        )
+        topic = self.app.topic(*(self._prefix + name for name in host.inputs), schema=BatchSchema(), acks=False)
+        self.app.agent(topic, name=f"{host.name}-fold")(self._fold)
+        host.on_commit(self._commit)
+
+    # what Faust calls -------------------------------------------------------------------------------------------------
+
+    async def assigned(self, places: Sequence[TP]) -> Mapping[TP, int]:
+        """See `PartitionOwner.assigned`."""
+        found = {(place.topic.removeprefix(self._prefix), place.partition): place for place in places}
+        return {found[place]: offset for place, offset in (await self.host.assign(list(found))).items()}
+
+    async def revoked(self, places: Sequence[TP]) -> None:
+        """See `PartitionOwner.revoked`."""
+        await self.host.revoke([(place.topic.removeprefix(self._prefix), place.partition) for place in places])
+
+    async def _fold(self, stream: Any) -> None:
+        async for event in stream.noack().events():
+            batch = event.value
+            if not self.app.fresh(batch):
+                continue
+            topic = batch.place.topic.removeprefix(self._prefix)
+            partition = batch.place.partition
+            records = [
+                read_record(topic, partition, r.offset, r.key, r.value, r.headers, r.timestamp * 1000)
+                for r in batch.records
+            ]
+            await self.host.deliver((topic, partition), records)
+
+    async def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        await self.app.consumer.commit_offsets({TP(self._prefix + t, p): offset for (t, p), offset in offsets.items()})
+
+    # what the process calls -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Returns when partitions are assigned and their hearts restored; raises what stands in the way."""
+        async with asyncio.timeout(self._settings.start_timeout_s):
+            await self.app.start()
+        if self.app.crashed:
+            raise self.app.crash_reason or Stalled(f"{self.host.name} crashed while it started")
+
+    async def watch(self) -> None:
+        """Runs until something fails, and raises it."""
+        failed: asyncio.Task[Any] = asyncio.create_task(self.host.wait_failed())
+        crashed: asyncio.Task[Any] = asyncio.create_task(self.app.wait_until_stopped())
+        stalled: asyncio.Task[Any] = asyncio.create_task(self._watch_progress())
+        tasks = (failed, crashed, stalled)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                raise failed.result()
+            if stalled.done():
+                stalled.result()
+            raise self.app.crash_reason or Stalled(f"{self.host.name}: Faust stopped by itself")
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def stop(self) -> None:
+        """Checkpoints what is folded, then leaves; the group keeps our place for the session's length."""
+        await self.host.close()
+        await self.app.stop()
+
+    async def _watch_progress(self) -> None:
+        settings, before, moved_at_s = self._settings, self.host.positions(), time.monotonic()
+        while True:
+            await asyncio.sleep(settings.watch_every_s)
+            now_s, positions, waiting = time.monotonic(), self.host.positions(), await self._waiting()
+            if waiting is not None and self._lag is not None:
+                self._lag(waiting)
+            idle = waiting is not None and not any(waiting.values()) and not self.app.rebalancing
+            polls = now_s - self.app.consumer.polled_at_s < settings.stall_timeout_s
+            if positions != before or (idle and polls):
+                before, moved_at_s = positions, now_s
+            elif now_s - moved_at_s > settings.stall_timeout_s:
+                raise Stalled(
+                    f"{self.host.name}: nothing was folded for {now_s - moved_at_s:.0f} s while records wait: {waiting}; "
+                    f"rebalancing: {self.app.rebalancing}, last fetch {now_s - self.app.consumer.polled_at_s:.0f} s ago"
+                )
+
+    async def _waiting(self) -> dict[TopicPartition, int] | None:
+        """Records between what is folded and the broker's end; None if the broker did not say."""
+        positions = self.host.positions()
+        places = [TP(self._prefix + topic, partition) for topic, partition in positions]
+        if not places:
+            return {}
+        try:
+            async with asyncio.timeout(self.app.kafka.answer_timeout_s):
+                ends = await self.app.consumer.highwaters(*places)
+        except Exception as error:  # a broker that is away is no stall of ours; if it stays away, nothing moves
+            log.warning("%s: the broker does not tell its ends: %r", self.host.name, error)
+            return None
+        return {place: max(0, ends[TP(self._prefix + place[0], place[1])] - at) for place, at in positions.items()}
+
+
+async def run_stages(
+    stages: Sequence[Stage], ready: Callable[[], Awaitable[None]], stop: asyncio.Event, stop_timeout_s: float
+) -> None:
+    """Starts all stages, calls `ready`, runs until `stop` is set, then stops them; raises the first failure of any.
+
+    What has not stopped within `stop_timeout_s` is left behind, for the end of the process to end it: Faust can hang.
+    """
+    stopping: asyncio.Task[Any] = asyncio.create_task(stop.wait())
+    failing: list[asyncio.Task[Any]] = [asyncio.create_task(stage.host.wait_failed()) for stage in stages]
+    starting: list[asyncio.Task[Any]] = [asyncio.create_task(stage.start()) for stage in stages]
+    watching: list[asyncio.Task[Any]] = []
+    try:
+        waiting = set(starting)
+        while waiting and not stopping.done():
+            await asyncio.wait([*waiting, stopping, *failing], return_when=asyncio.FIRST_COMPLETED)
+            for task in failing:
+                if task.done():
+                    raise task.result()
+            for task in [task for task in waiting if task.done()]:
+                waiting.discard(task)
+                task.result()
+        if not stopping.done():
+            await ready()
+            watching = [asyncio.create_task(stage.watch()) for stage in stages]
+            done, _ = await asyncio.wait([stopping, *watching], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        tasks = [stopping, *failing, *starting, *watching]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(stop_timeout_s):
+                await asyncio.gather(*(stage.stop() for stage in stages))
+        except TimeoutError:
+            log.error("not everything stopped within %.0f s", stop_timeout_s)
