@@ -55,6 +55,8 @@ class Reader:
         for (topic, partition), first in self._next.items():
             log = self._bus.log(topic, partition)
             if first < len(log):
-                records.extend(Record(topic, partition, first + index, message) for index, message in enumerate(log[first:]))
+                records.extend(
+                    Record(topic, partition, first + index, message) for index, message in enumerate(log[first:])
+                )
                 self._next[(topic, partition)] = len(log)
         return records

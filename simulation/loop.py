@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Protocol
 
 from driftloop.contracts import Message, Watermarks, prediction_id, to_wire, watermark
@@ -12,7 +11,7 @@ from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.monitor.v1.monitor_pb2 import Release, RetrainRequest
 from driftloop.contracts.serving.v1.serving_pb2 import Vector
 from driftloop.contracts.trainer.v1.trainer_pb2 import Model as ModelMessage
-from driftloop.usecase import ReplayEvent, ReplayRequest, ReplayStretch, UseCase, floor_us
+from driftloop.usecase import ReplayEvent, ReplayStep, UseCase
 from services.features.aggregation import Aggregation
 from services.features.rekeying import Rekeying
 from services.monitor.judging import Judging
@@ -44,32 +43,6 @@ class Recorded:
     closed: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayStep:
-    """What happens between two points of the clock: the requests asked at its start, then the events known by its end."""
-
-    start_us: int
-    end_us: int
-    requests: list[ReplayRequest]
-    events: list[ReplayEvent]
-
-
-def steps(stretch: ReplayStretch, step_us: int, drain_us: int = 0) -> Iterator[ReplayStep]:
-    """The stretch in steps of the clock; `drain_us` of empty steps after its end let the last labels mature."""
-    requests, events = stretch.requests(), stretch.events()
-    request, event = next(requests, None), next(events, None)
-    first_us = floor_us(stretch.start_us, step_us) - step_us
-    for start_us, end_us in pairwise(range(first_us, stretch.end_us + drain_us + step_us, step_us)):
-        asked, known = [], []
-        while request is not None and request.at_us < end_us:
-            asked.append(request)
-            request = next(requests, None)
-        while event is not None and event.known_at_us <= end_us:
-            known.append(event)
-            event = next(events, None)
-        yield ReplayStep(start_us, end_us, asked, known)
-
-
 class Loop:
     """All hearts on one bus. `vectors_only`: no model and no monitor, only the vectors of every request."""
 
@@ -96,7 +69,8 @@ class Loop:
         self._monitor: list[tuple[Any, Reader]] = []
         if not vectors_only:
             self._monitor = [
-                (Matching(use_case, p, SPREAD, 1), Reader(self.bus, [("events", p), ("predictions", p)])) for p in places
+                (Matching(use_case, p, SPREAD, 1), Reader(self.bus, [("events", p), ("predictions", p)]))
+                for p in places
             ]
             judged = [("predictions", p) for p in places] + [("scores", 0), ("models", 0), ("commands", 0)]
             self._monitor.append((Judging(use_case, SPREAD, 1), Reader(self.bus, judged)))
@@ -175,7 +149,9 @@ class Loop:
             message = record.message
             if not message.is_watermark:
                 self._view.apply(message)
-            elif self._view_marks.observe("features", record.partition, message.payload.writer, message.payload.known_at_us):
+            elif self._view_marks.observe(
+                "features", record.partition, message.payload.writer, message.payload.known_at_us
+            ):
                 clock_us = self._view_marks.clock_us
                 self.bus.publish([watermark("predictions", p, "serving/0", clock_us) for p in range(SPREAD)])
         return bool(records)
@@ -189,7 +165,9 @@ class Loop:
                 if model is not None:
                     self._models[answered.id] = model
                 clock_us = request.clock_us
-                message = Message("models", self.use_case.name, answered, answered.id, "driftloop/trainer", clock_us, clock_us)
+                message = Message(
+                    "models", self.use_case.name, answered, answered.id, "driftloop/trainer", clock_us, clock_us
+                )
                 message.causes = (record.message.id,)
                 self.bus.publish([message])
         return bool(records)

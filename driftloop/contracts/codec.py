@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 
 from driftloop.contracts.errors import MalformedRecord
 from driftloop.contracts.message import MAX_CAUSES, WATERMARK_KEY_PREFIX, Message, OffsetRange
-from driftloop.contracts.time.v1.time_pb2 import Watermark
 from driftloop.contracts.registry import MAX_RECORD_BYTES, topics
+from driftloop.contracts.time.v1.time_pb2 import Watermark
 
 _WATERMARK_TYPE = Watermark.DESCRIPTOR.full_name
 Headers = Sequence[tuple[str, bytes | None]]

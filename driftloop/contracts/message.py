@@ -46,7 +46,9 @@ class Message(Generic[T]):
 
     def __post_init__(self) -> None:
         if len(self.causes) > MAX_CAUSES:
-            raise ValueError(f"message {self.id} has {len(self.causes)} causes: name {MAX_CAUSES} and give the rest as ranges")
+            raise ValueError(
+                f"message {self.id} has {len(self.causes)} causes: name {MAX_CAUSES} and give the rest as ranges"
+            )
 
     @property
     def is_watermark(self) -> bool:

@@ -56,7 +56,11 @@ class KnownTimeBuffer:
 
     def snapshot(self) -> dict[str, Any]:
         """State as plain values."""
-        return {"clock_us": self.clock_us, "repeated": self.repeated, "held": [pack(record) for record in self._held.values()]}
+        return {
+            "clock_us": self.clock_us,
+            "repeated": self.repeated,
+            "held": [pack(record) for record in self._held.values()],
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes a snapshot back."""

@@ -18,7 +18,11 @@ class Watermarks:
     """
 
     def __init__(self, expected: Mapping[tuple[str, int], Sequence[str]]) -> None:
-        self._marks = {(topic, partition, writer): UNSET_US for (topic, partition), writers in expected.items() for writer in writers}
+        self._marks = {
+            (topic, partition, writer): UNSET_US
+            for (topic, partition), writers in expected.items()
+            for writer in writers
+        }
         self.clock_us = UNSET_US
 
     def observe(self, topic: str, partition: int, writer: str, known_at_us: int) -> bool:
@@ -35,7 +39,11 @@ class Watermarks:
 
     def behind(self, known_at_us: int) -> list[str]:
         """The inputs that have not reached a time, as "topic/partition by writer", for messages to people."""
-        return [f"{topic}/{partition} by {writer}" for (topic, partition, writer), mark in self._marks.items() if mark < known_at_us]
+        return [
+            f"{topic}/{partition} by {writer}"
+            for (topic, partition, writer), mark in self._marks.items()
+            if mark < known_at_us
+        ]
 
     def snapshot(self) -> list[tuple[str, int, str, int]]:
         """State as plain values."""

@@ -4,9 +4,19 @@ from driftloop.usecase.declaration import Label, Prediction, PredictionTime, Use
 from driftloop.usecase.discovery import load_replay, load_use_case
 from driftloop.usecase.durations import DAY_US, HOUR_US, MINUTE_US, SECOND_US, duration_us, floor_us
 from driftloop.usecase.errors import DeclarationError, UnknownUseCase, UseCaseError
-from driftloop.usecase.features import Feature, Latest, Request, RequestTransform, View, Window, entity_key, hour_of, weekday_of
+from driftloop.usecase.features import (
+    Feature,
+    Latest,
+    Request,
+    RequestTransform,
+    View,
+    Window,
+    entity_key,
+    hour_of,
+    weekday_of,
+)
 from driftloop.usecase.policy import Policy
-from driftloop.usecase.replay import ReplayEvent, ReplayRequest, ReplayStretch
+from driftloop.usecase.replay import ReplayEvent, ReplayRequest, ReplayStep, ReplayStretch, replay_steps
 from driftloop.usecase.schema import Event, Field, Fields, FieldValue
 
 __all__ = [
@@ -27,6 +37,7 @@ __all__ = [
     "PredictionTime",
     "ReplayEvent",
     "ReplayRequest",
+    "ReplayStep",
     "ReplayStretch",
     "Request",
     "RequestTransform",
@@ -42,5 +53,6 @@ __all__ = [
     "hour_of",
     "load_replay",
     "load_use_case",
+    "replay_steps",
     "weekday_of",
 ]

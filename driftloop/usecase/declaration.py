@@ -97,10 +97,14 @@ class UseCase:
                 raise DeclarationError(f"{self.name}: event {event.name} is used but not listed in events=[…]")
         announced = self.predict.on.fields
         if self.predict.at.field not in announced or announced[self.predict.at.field].kind != "time":
-            raise DeclarationError(f"{self.name}: prediction time {self.predict.at.field!r} is no time field of {self.predict.on.name}")
+            raise DeclarationError(
+                f"{self.name}: prediction time {self.predict.at.field!r} is no time field of {self.predict.on.name}"
+            )
         for name in self.request_fields:
             if name not in announced:
-                raise DeclarationError(f"{self.name}: the request needs {name!r}, which {self.predict.on.name} does not carry")
+                raise DeclarationError(
+                    f"{self.name}: the request needs {name!r}, which {self.predict.on.name} does not carry"
+                )
         for name in self.slices:
             if name not in announced or announced[name].kind != "text":
                 raise DeclarationError(f"{self.name}: slice {name!r} is no str field of {self.predict.on.name}")
@@ -128,7 +132,9 @@ class UseCase:
         for item in self.features:
             if isinstance(item, Request):
                 for feature in item.features:
-                    found.append(feature if isinstance(feature, RequestTransform) else RequestTransform(feature, feature, _same))
+                    found.append(
+                        feature if isinstance(feature, RequestTransform) else RequestTransform(feature, feature, _same)
+                    )
         return tuple(found)
 
     @cached_property
@@ -138,7 +144,9 @@ class UseCase:
         announced = self.predict.on.fields
         missing = [name for name in names if name not in announced]
         if missing:
-            raise DeclarationError(f"{self.name}: the request needs {missing}, which {self.predict.on.name} does not carry")
+            raise DeclarationError(
+                f"{self.name}: the request needs {missing}, which {self.predict.on.name} does not carry"
+            )
         return {name: announced[name] for name in dict.fromkeys(names)}
 
     @cached_property

@@ -44,7 +44,9 @@ def _module(name: str, part: str, configured: str) -> ModuleType:
         if entry.name == name:
             return importlib.import_module(f"{entry.module}.{part}")
     looked = ", ".join(str(folder) for folder in folders)
-    raise UnknownUseCase(f"no use case {name!r}: looked for {name}/{part}.py in {looked} and for an entry point of {ENTRY_POINT_GROUP}")
+    raise UnknownUseCase(
+        f"no use case {name!r}: looked for {name}/{part}.py in {looked} and for an entry point of {ENTRY_POINT_GROUP}"
+    )
 
 
 def load_use_case(name: str, configured: str = "") -> UseCase:
@@ -52,7 +54,9 @@ def load_use_case(name: str, configured: str = "") -> UseCase:
     module = _module(name, "usecase", configured)
     found = [value for value in vars(module).values() if isinstance(value, UseCase)]
     if len(found) != 1 or found[0].name != name:
-        raise DeclarationError(f"{module.__file__} must declare exactly one UseCase named {name!r}; found {[u.name for u in found]}")
+        raise DeclarationError(
+            f"{module.__file__} must declare exactly one UseCase named {name!r}; found {[u.name for u in found]}"
+        )
     return found[0]
 
 

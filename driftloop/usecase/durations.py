@@ -17,7 +17,9 @@ def duration_us(text: str) -> int:
     """Microseconds in a duration such as "90s", "15m", "24h" or "7d"; DeclarationError if it is not one."""
     match = re.fullmatch(r"(\d+)\s*([smhd])", text.strip())
     if match is None or int(match[1]) == 0:
-        raise DeclarationError(f"{text!r} is not a duration: write a positive whole number and s, m, h or d, as in '15m'")
+        raise DeclarationError(
+            f"{text!r} is not a duration: write a positive whole number and s, m, h or d, as in '15m'"
+        )
     return int(match[1]) * _UNITS[match[2]]
 
 

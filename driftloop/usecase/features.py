@@ -18,7 +18,9 @@ KEY_SEPARATOR = "|"
 
 def entity_key(view: str, values: Sequence[str]) -> str:
     """The feature entity's key on the wire: the view's name and its key values, separated by '|' (escaped inside)."""
-    return KEY_SEPARATOR.join([view, *(v.replace("\\", "\\\\").replace(KEY_SEPARATOR, "\\" + KEY_SEPARATOR) for v in values)])
+    return KEY_SEPARATOR.join(
+        [view, *(v.replace("\\", "\\\\").replace(KEY_SEPARATOR, "\\" + KEY_SEPARATOR) for v in values)]
+    )
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,9 @@ class Window(View):
     over: tuple[str, ...]
     stats: tuple[Stat, ...]
 
-    def __init__(self, event: Event, by: str | Sequence[str], of: str, over: Sequence[str], stats: Sequence[Stat]) -> None:
+    def __init__(
+        self, event: Event, by: str | Sequence[str], of: str, over: Sequence[str], stats: Sequence[Stat]
+    ) -> None:
         super().__init__(event, by, of)
         object.__setattr__(self, "over", tuple(sorted(over, key=duration_us)))
         object.__setattr__(self, "stats", tuple(stats))
@@ -126,7 +130,9 @@ class Window(View):
             raise DeclarationError(f"window over {event.name}.{of}: the field must be a number")
         unknown = [s for s in stats if s not in STATS]
         if unknown or not over or not stats:
-            raise DeclarationError(f"window over {event.name}.{of}: give windows and stats of {', '.join(STATS)}; got {unknown}")
+            raise DeclarationError(
+                f"window over {event.name}.{of}: give windows and stats of {', '.join(STATS)}; got {unknown}"
+            )
 
     @cached_property
     def name(self) -> str:

@@ -54,13 +54,17 @@ class Policy:
         if not 0 < self.canary_share < 1 or not 0.5 < self.confidence < 1 or self.new_data <= 1:
             raise DeclarationError("policy: canary_share lies in (0, 1), confidence in (0.5, 1), new_data above 1")
         if not 0 < self.canary_rows <= self.promote_rows <= self.give_up_rows or self.bootstrap_rows < 100:
-            raise DeclarationError("policy: need 0 < canary_rows ≤ promote_rows ≤ give_up_rows and bootstrap_rows ≥ 100")
+            raise DeclarationError(
+                "policy: need 0 < canary_rows ≤ promote_rows ≤ give_up_rows and bootstrap_rows ≥ 100"
+            )
         _ = self.budget_retrains, self.budget_period_us
 
     def _budget(self) -> tuple[int, int]:
         match = re.fullmatch(r"(\d+) retrains?/(hour|day|week)", self.budget)
         if match is None or int(match[1]) == 0:
-            raise DeclarationError(f"policy: budget {self.budget!r} is not of the form '4 retrains/day' (hour, day, week)")
+            raise DeclarationError(
+                f"policy: budget {self.budget!r} is not of the form '4 retrains/day' (hour, day, week)"
+            )
         return int(match[1]), {"hour": HOUR_US, "day": DAY_US, "week": 7 * DAY_US}[match[2]]
 
     @property

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from driftloop.contracts import UNSET_US, Message, Record, Watermarks, derive_id, from_value, to_value, watermark
-from driftloop.contracts.features.v1.features_pb2 import TRIGGER_CLOCK, TRIGGER_EVENT, FeatureUpdate, KeyedEvent, Trigger
+from driftloop.contracts.features.v1.features_pb2 import (
+    TRIGGER_CLOCK,
+    TRIGGER_EVENT,
+    FeatureUpdate,
+    KeyedEvent,
+    Trigger,
+)
 from driftloop.usecase import FieldValue, Latest, UseCase, View, Window, duration_us
 
 SNAPSHOT_VERSION = 1
@@ -53,7 +59,11 @@ def window_stat(stat: str, values: list[float]) -> float | None:
 def view_values(view: View, entries: list[Entry], clock_us: int) -> list[FieldValue | None]:
     """The view's feature values at a clock, in declared order; `entries` are sorted by event time."""
     if isinstance(view, Latest):
-        return list(entries[-1][2]) if _first_within(entries, clock_us, view.ages_us[0]) < len(entries) else [None] * len(view.of)
+        return (
+            list(entries[-1][2])
+            if _first_within(entries, clock_us, view.ages_us[0]) < len(entries)
+            else [None] * len(view.of)
+        )
     found: list[FieldValue | None] = []
     if isinstance(view, Window):
         for window_us in view.ages_us:
@@ -153,7 +163,12 @@ class Aggregation:
 
     def _leaving(self, entity: _Entity, clock_us: int) -> tuple[str, ...]:
         """The newest event that left a window since the last update: the cause of a change by the clock."""
-        gone = [e for width in entity.view.ages_us for e in entity.entries if entity.known_at_us - width < e[0] <= clock_us - width]
+        gone = [
+            e
+            for width in entity.view.ages_us
+            for e in entity.entries
+            if entity.known_at_us - width < e[0] <= clock_us - width
+        ]
         return (max(gone)[1],) if gone else ()
 
     def _update(
@@ -221,7 +236,14 @@ class Aggregation:
             "applied": [[source, *place] for source, place in self._applied.items()],
             "counts": [self.late, self.repeated, self.overflowed],
             "entities": [
-                [key, e.view.name, [[t, i, list(v)] for t, i, v in e.entries], e.known_at_us, e.sequence, e.next_change_us]
+                [
+                    key,
+                    e.view.name,
+                    [[t, i, list(v)] for t, i, v in e.entries],
+                    e.known_at_us,
+                    e.sequence,
+                    e.next_change_us,
+                ]
                 for key, e in self._entities.items()
             ],
         }

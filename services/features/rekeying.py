@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from driftloop.contracts import Message, Record, UNSET_US, from_wire, to_value, watermark
+from driftloop.contracts import UNSET_US, Message, Record, from_wire, to_value, watermark
 from driftloop.contracts.features.v1.features_pb2 import KeyedEvent
 from driftloop.usecase import UseCase, View, duration_us
 

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 from river.drift import ADWIN
 
-from driftloop.contracts.monitor.v1.monitor_pb2 import SERIES_KIND_ERROR, SERIES_KIND_INPUT, SERIES_KIND_PREDICTION, SeriesKind
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    SERIES_KIND_ERROR,
+    SERIES_KIND_INPUT,
+    SERIES_KIND_PREDICTION,
+    SeriesKind,
+)
 from driftloop.usecase import DAY_US, UseCase
 
 SNAPSHOT_VERSION = 1
@@ -22,6 +28,9 @@ ERROR_SHARE, PREDICTION_SHARE, INPUT_SHARE = 0.5, 0.1, 0.4  # of the budget: err
 MAX_BLOCKS = 5_000  # since the last reset; older blocks say nothing about a change that is still unseen
 REFERENCE_ROWS = 1_000  # rows that the ranks of an input are taken against
 INPUT_BLOCK_ROWS = 100  # a day's block with fewer rows waits for the next day
+FLOOR_LABELS = 1_000  # labels that the floor's rate is taken from
+FLOOR_BLOCKS = 25  # blocks over which production must beat the floor
+FLOOR_DEVIATIONS = 3.0  # standard errors: one chance in 700 if blocks were independent, and they nearly are
 MAX_LOSS = 4.0  # nats: one row that a model was sure about must not be an alarm of its own
 
 
@@ -72,14 +81,16 @@ class BlockSeries:
     spans a whole day does not take night for drift. `only_rise`: a fall of the mean starts the series anew without an alarm.
     """
 
-    def __init__(self, name: str, kind: SeriesKind, alpha: float, block_rows: int, block_us: int = 0, only_rise: bool = False) -> None:
+    def __init__(
+        self, name: str, kind: SeriesKind, alpha: float, block_rows: int, block_us: int = 0, only_rise: bool = False
+    ) -> None:
         self.name, self.kind, self.alpha = name, kind, alpha
         self._block_rows, self._block_us, self._only_rise = block_rows, block_us, only_rise
         self.skipped = 0
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all it has seen: after a change has been found or another model has taken over."""
+        """Forgets all it has seen: after a change has been found."""
         self._adwin = ADWIN(delta=self.alpha, clock=1, grace_period=5, min_window_length=3)
         self._blocks: list[_Block] = []
         self._sum, self._rows, self._start_us = 0.0, 0, 0
@@ -134,11 +145,6 @@ class BlockSeries:
         """Closed blocks since the last reset."""
         return len(self._blocks)
 
-    def recent_mean(self, blocks: int) -> float | None:
-        """Mean over the newest so many blocks; None if there are fewer."""
-        newest = self._blocks[-blocks:]
-        return math.fsum(b.mean for b in newest) / blocks if len(newest) == blocks else None
-
     def snapshot(self) -> dict[str, Any]:
         """State as plain values: the bounded inputs since the last reset, from which the detector is built again."""
         blocks = [[b.mean, b.rows, b.start_us] for b in self._blocks]
@@ -160,11 +166,6 @@ class RankedSeries:
     def __init__(self, name: str, kind: SeriesKind, alpha: float) -> None:
         self._reference: list[float] = []
         self._series = BlockSeries(name, kind, alpha, INPUT_BLOCK_ROWS, DAY_US)
-
-    def reset(self) -> None:
-        """Forgets all it has seen, the reference too."""
-        self._reference = []
-        self._series.reset()
 
     def add(self, value: float, at_us: int) -> Alarm | None:
         """As BlockSeries.add; the first REFERENCE_ROWS rows only make the reference."""
@@ -190,6 +191,70 @@ class RankedSeries:
         self._series.restore(state["series"])
 
 
+@dataclass(frozen=True)
+class Decay:
+    """Production's recent error and that of predicting the label's own rate, nats per row."""
+
+    error: float
+    floor: float
+
+
+class ErrorFloor:
+    """Compares production's error with that of a predictor that knows nothing but the rate of the labels before each row.
+
+    A change detector gets used to a steady high error; this floor does not. The comparison is over the newest
+    FLOOR_BLOCKS blocks and needs a mean above FLOOR_DEVIATIONS standard errors.
+    """
+
+    def __init__(self, block_rows: int) -> None:
+        self._block_rows = block_rows
+        self._labels: deque[float] = deque(maxlen=FLOOR_LABELS)
+        self._rate_sum = 0.0
+        self._blocks: deque[tuple[float, float]] = deque(maxlen=FLOOR_BLOCKS)
+        self._open = [0.0, 0.0, 0.0]  # production's error, the floor's, rows
+
+    def add(self, loss: float, label: float) -> None:
+        """Takes in one mature row: production's log loss and the label."""
+        known = len(self._labels)
+        if known >= FLOOR_LABELS:
+            floor = log_loss((self._rate_sum + 1.0) / (known + 2.0), label)
+            self._open = [self._open[0] + loss, self._open[1] + floor, self._open[2] + 1.0]
+            if self._open[2] >= self._block_rows:
+                self._blocks.append((self._open[0] / self._open[2], self._open[1] / self._open[2]))
+                self._open = [0.0, 0.0, 0.0]
+            self._rate_sum -= self._labels[0]
+        self._labels.append(label)
+        self._rate_sum += label
+
+    def start_over(self) -> None:
+        """Keeps the labels and forgets the errors."""
+        self._blocks.clear()
+        self._open = [0.0, 0.0, 0.0]
+
+    def decay(self) -> Decay | None:
+        """The two errors if production's is the greater beyond chance."""
+        if len(self._blocks) < FLOOR_BLOCKS:
+            return None
+        excess = [ours - floor for ours, floor in self._blocks]
+        mean = math.fsum(excess) / FLOOR_BLOCKS
+        variance = math.fsum((value - mean) ** 2 for value in excess) / (FLOOR_BLOCKS - 1)
+        if mean <= FLOOR_DEVIATIONS * math.sqrt(variance / FLOOR_BLOCKS):
+            return None
+        error, floor = (math.fsum(block[side] for block in self._blocks) / FLOOR_BLOCKS for side in (0, 1))
+        return Decay(error, floor)
+
+    def snapshot(self) -> list[Any]:
+        """State as plain values."""
+        return [list(self._labels), [list(block) for block in self._blocks], self._open]
+
+    def restore(self, state: list[Any]) -> None:
+        """Takes a snapshot back."""
+        labels, blocks, self._open = state
+        self._labels.extend(labels)
+        self._rate_sum = math.fsum(labels)
+        self._blocks.extend((ours, floor) for ours, floor in blocks)
+
+
 class DriftWatch:
     """All series of a use case under its one false-alarm budget."""
 
@@ -197,11 +262,20 @@ class DriftWatch:
         policy, names = use_case.policy, use_case.numeric_inputs
         per_label = 1.0 / policy.alarm_labels
         self.error = BlockSeries(
-            "error", SERIES_KIND_ERROR, ERROR_SHARE * policy.block_labels * per_label, policy.block_labels, only_rise=True
+            "error",
+            SERIES_KIND_ERROR,
+            ERROR_SHARE * policy.block_labels * per_label,
+            policy.block_labels,
+            only_rise=True,
         )
-        self._prediction = RankedSeries("prediction", SERIES_KIND_PREDICTION, PREDICTION_SHARE * INPUT_BLOCK_ROWS * per_label)
+        self._floor = ErrorFloor(policy.block_labels)
+        self._prediction = RankedSeries(
+            "prediction", SERIES_KIND_PREDICTION, PREDICTION_SHARE * INPUT_BLOCK_ROWS * per_label
+        )
         share = INPUT_SHARE / max(1, len(names))
-        self._inputs = [RankedSeries(f"input/{name}", SERIES_KIND_INPUT, share * INPUT_BLOCK_ROWS * per_label) for name in names]
+        self._inputs = [
+            RankedSeries(f"input/{name}", SERIES_KIND_INPUT, share * INPUT_BLOCK_ROWS * per_label) for name in names
+        ]
 
     def predicted(self, score: float, numbers: list[float], at_us: int) -> list[Alarm]:
         """Takes in one prediction of the champion and its numeric inputs (NaN: missing)."""
@@ -210,20 +284,29 @@ class DriftWatch:
         return [alarm for alarm in alarms if alarm is not None]
 
     def labelled(self, score: float, label: float, predicted_for_us: int) -> list[Alarm]:
-        """Takes in one mature label and what the champion had said."""
-        alarm = self.error.add(log_loss(score, label), predicted_for_us)
+        """Takes in one mature label and what the champion had said.
+
+        The series is production's error, whoever the champion is: a promotion that hid a change would hide it for good.
+        """
+        loss = log_loss(score, label)
+        self._floor.add(loss, label)
+        alarm = self.error.add(loss, predicted_for_us)
         return [] if alarm is None else [alarm]
 
     def champion_changed(self) -> None:
-        """Another model answers from now on: its errors and predictions are another series."""
-        self.error.reset()
-        self._prediction.reset()
+        """Another model answers from now on: the floor is compared with its errors only. The error series goes on."""
+        self._floor.start_over()
+
+    def decay(self) -> Decay | None:
+        """Whether production does worse, beyond chance, than predicting the label's own rate; None while it does not."""
+        return self._floor.decay()
 
     def snapshot(self) -> dict[str, Any]:
         """State as plain values."""
         return {
             "version": SNAPSHOT_VERSION,
             "error": self.error.snapshot(),
+            "floor": self._floor.snapshot(),
             "prediction": self._prediction.snapshot(),
             "inputs": [series.snapshot() for series in self._inputs],
         }
@@ -231,6 +314,7 @@ class DriftWatch:
     def restore(self, state: dict[str, Any]) -> None:
         """Takes a snapshot back."""
         self.error.restore(state["error"])
+        self._floor.restore(state["floor"])
         self._prediction.restore(state["prediction"])
         for series, saved in zip(self._inputs, state["inputs"], strict=True):
             series.restore(saved)

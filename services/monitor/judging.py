@@ -6,7 +6,6 @@ serving and people has no place in that order, so folding it asks for a checkpoi
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import Any
 
@@ -44,7 +43,6 @@ from services.monitor.policy import RetrainPolicy
 from services.monitor.release import Candidate, Releases, Step
 
 SNAPSHOT_VERSION = 1
-DECAY_BLOCKS = 25  # blocks of labels over which production must beat the label's recent rate
 CHAMPION_CHANGES = (DECISION_KIND_FIRST_MODEL, DECISION_KIND_PROMOTE, DECISION_KIND_ROLL_BACK)
 RECENT_SCORES = 8  # ids of newest scores that a decision names as causes; the rest is a range of offsets
 MAX_HELD_ANSWERS = 64  # trainer's answers that came before their request was folded again after a restart
@@ -66,7 +64,6 @@ class Judging:
         self._held: dict[str, Record] = {}
         self._done: set[str] = set()
         self._recent: deque[str] = deque(maxlen=RECENT_SCORES)
-        self._labels: deque[float] = deque(maxlen=DECAY_BLOCKS * use_case.policy.block_labels)
         self._first_score, self._last_score = -1, -1
         self._revision = 0
         self._decisions = 0
@@ -89,7 +86,9 @@ class Judging:
                     self._take_held(out)
             elif not message.is_watermark:
                 self._buffer.add(record)
-            elif self._watermarks.observe(record.topic, record.partition, message.payload.writer, message.payload.known_at_us):
+            elif self._watermarks.observe(
+                record.topic, record.partition, message.payload.writer, message.payload.known_at_us
+            ):
                 self._advance(out)
         return out
 
@@ -127,7 +126,6 @@ class Judging:
         champion = self._releases.champion
         if champion is None or champion.model_id not in scores:
             return
-        self._labels.append(score.label)
         for alarm in self._watch.labelled(scores[champion.model_id], score.label, score.predicted_for_us):
             self._alarm(alarm, tuple(self._recent), out)
 
@@ -165,7 +163,9 @@ class Judging:
         wanted = verdict.wanted
         evidence = {"regime_rows": float(self._policy.regime_rows), "since_us": float(wanted.since_us)}
         if verdict.not_now:
-            self._decision(DECISION_KIND_NOT_NOW, "", f"{wanted.because}; not now: {verdict.not_now}", evidence, wanted.causes, out)
+            self._decision(
+                DECISION_KIND_NOT_NOW, "", f"{wanted.because}; not now: {verdict.not_now}", evidence, wanted.causes, out
+            )
             return
         decision_id = self._decision(DECISION_KIND_RETRAIN, "", wanted.because, evidence, wanted.causes, out)
         request_id = derive_id("retrain", self._use_case.name, int(wanted.reason), self.clock_us, wanted.since_us)
@@ -187,28 +187,30 @@ class Judging:
         self._publish_release(f"a retrain is open: {wanted.because}", decision_id, out)
 
     def _watch_decay(self) -> None:
-        error = self._watch.error.recent_mean(DECAY_BLOCKS)
-        if error is None or len(self._labels) < (self._labels.maxlen or 0) or self._releases.has_challenger:
-            return
-        rate = math.fsum(self._labels) / len(self._labels)
-        if 0.0 < rate < 1.0:
-            floor = -rate * math.log(rate) - (1.0 - rate) * math.log(1.0 - rate)
-            if error > floor:
-                self._policy.decayed(error, floor, tuple(self._recent))
+        if not self._releases.has_challenger:
+            decay = self._watch.decay()
+            if decay is not None:
+                self._policy.decayed(decay, tuple(self._recent))
 
     def _release(self, steps: list[Step], causes: tuple[str, ...], out: list[Message[Any]]) -> None:
         """Words the steps as decisions, then the state that they lead to as one release."""
         decision_id = ""
         if any(step.kind in CHAMPION_CHANGES for step in steps):
             self._watch.champion_changed()
-            self._labels.clear()
         for step in steps:
-            decision_id = self._decision(step.kind, step.model_id, step.because, step.evidence, causes, out)
+            because = tuple(dict.fromkeys((step.model_id, *causes)))
+            decision_id = self._decision(step.kind, step.model_id, step.because, step.evidence, because, out)
         if steps:
             self._publish_release(steps[-1].because, decision_id, out)
 
     def _decision(
-        self, kind: DecisionKind, model_id: str, because: str, evidence: dict[str, float], causes: tuple[str, ...], out: list[Message[Any]]
+        self,
+        kind: DecisionKind,
+        model_id: str,
+        because: str,
+        evidence: dict[str, float],
+        causes: tuple[str, ...],
+        out: list[Message[Any]],
     ) -> str:
         self._decisions += 1
         decision_id = derive_id("decision", self._use_case.name, self._decisions, int(kind), model_id, self.clock_us)
@@ -259,21 +261,27 @@ class Judging:
     def _take_model(self, message: Message[Model], out: list[Message[Any]]) -> None:
         model, causes = message.payload, (message.id, message.payload.request_id)
         published = model.outcome == OUTCOME_PUBLISHED
-        self._policy.answered(model.request_id, model.trained_rows, published)
+        self._policy.answered(model.request_id, published)
         if published:
             steps = self._releases.published(Candidate(model.id, model.bundle_url, model.bundle_digest))
             self._release(steps, causes, out)
         else:
-            decision_id = self._decision(DECISION_KIND_MODEL_REFUSED, model.id, model.because, dict(model.metrics), causes, out)
+            decision_id = self._decision(
+                DECISION_KIND_MODEL_REFUSED, model.id, model.because, dict(model.metrics), causes, out
+            )
             self._publish_release(model.because, decision_id, out)
 
     def _take_command(self, message: Message[Command], out: list[Message[Any]]) -> None:
         command, causes = message.payload, (message.id,)
         if command.kind == COMMAND_KIND_BUNDLE_REFUSED:
-            decision_id = self._decision(DECISION_KIND_BUNDLE_REFUSED, command.model_id, f"{command.who}: {command.why}", {}, causes, out)
+            decision_id = self._decision(
+                DECISION_KIND_BUNDLE_REFUSED, command.model_id, f"{command.who}: {command.why}", {}, causes, out
+            )
             incident_id = derive_id("incident", self._use_case.name, message.id)
             what = f"bundle {command.model_id} was refused: {command.why}"
-            incident = Incident(use_case=self._use_case.name, id=incident_id, source=command.who, what=what, clock_us=self.clock_us)
+            incident = Incident(
+                use_case=self._use_case.name, id=incident_id, source=command.who, what=what, clock_us=self.clock_us
+            )
             out.append(self._message("incidents", incident, incident_id, (message.id, decision_id)))
             self._release(self._releases.refused_by_serving(command.model_id, command.why), causes, out)
         elif command.kind == COMMAND_KIND_RETRAIN:
@@ -284,7 +292,12 @@ class Judging:
     # -----------------------------------------------------------------------------------------------------------------
 
     def _message(
-        self, topic: str, payload: Payload, message_id: str, causes: tuple[str, ...], ranges: tuple[OffsetRange, ...] = ()
+        self,
+        topic: str,
+        payload: Payload,
+        message_id: str,
+        causes: tuple[str, ...],
+        ranges: tuple[OffsetRange, ...] = (),
     ) -> Message[Any]:
         clock_us = max(0, self.clock_us)
         name = self._use_case.name
@@ -302,7 +315,6 @@ class Judging:
             "held": [pack(record) for record in self._held.values()],
             "done": sorted(self._done),
             "recent": list(self._recent),
-            "labels": list(self._labels),
             "scores": [self._first_score, self._last_score],
             "counts": [self._revision, self._decisions],
         }
@@ -317,7 +329,6 @@ class Judging:
         self._held = {record.message.id: record for record in map(unpack, state["held"])}
         self._done = set(state["done"])
         self._recent.extend(state["recent"])
-        self._labels.extend(state["labels"])
         self._first_score, self._last_score = state["scores"]
         self._revision, self._decisions = state["counts"]
 

@@ -80,7 +80,9 @@ class Matching:
             message = record.message
             if not message.is_watermark:
                 self._buffer.add(record)
-            elif self._watermarks.observe(record.topic, record.partition, message.payload.writer, message.payload.known_at_us):
+            elif self._watermarks.observe(
+                record.topic, record.partition, message.payload.writer, message.payload.known_at_us
+            ):
                 for due in self._buffer.advance(self.clock_us):
                     self._take(due.message, out)
                 self._score_cohorts(out)
@@ -152,7 +154,11 @@ class Matching:
                 for name in sorted(names, key=lambda n: (self._entities[n].predicted_for_us, n)):
                     entity = self._entities[name]
                     entity.scored_at_us = clock_us
-                    out.append(self._score(name, entity, LABEL_STATE_NEVER if entity.label is None else LABEL_STATE_MATCHED, clock_us))
+                    out.append(
+                        self._score(
+                            name, entity, LABEL_STATE_NEVER if entity.label is None else LABEL_STATE_MATCHED, clock_us
+                        )
+                    )
                 del self._cohorts[start_us]
         while self._entities:
             name, entity = next(iter(self._entities.items()))
@@ -182,7 +188,9 @@ class Matching:
             topic="scores",
             key=name,
             payload=payload,
-            id=derive_id("score", self._use_case.name, name, entity.predicted_for_us, int(state), entity.label_event_id),
+            id=derive_id(
+                "score", self._use_case.name, name, entity.predicted_for_us, int(state), entity.label_event_id
+            ),
             source="driftloop/monitor",
             time_us=entity.predicted_for_us,
             known_at_us=known_at_us,
@@ -197,7 +205,17 @@ class Matching:
             "watermarks": self._watermarks.snapshot(),
             "buffer": self._buffer.snapshot(),
             "entities": [
-                [n, e.predicted_for_us, e.known_at_us, e.slices, e.prediction, e.label, e.label_known_at_us, e.label_event_id, e.never]
+                [
+                    n,
+                    e.predicted_for_us,
+                    e.known_at_us,
+                    e.slices,
+                    e.prediction,
+                    e.label,
+                    e.label_known_at_us,
+                    e.label_event_id,
+                    e.never,
+                ]
                 + [e.scored_at_us]
                 for n, e in self._entities.items()
             ],

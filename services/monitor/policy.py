@@ -1,6 +1,6 @@
 """Decides when a new model is asked for: merges every trigger into one request at a time, within a budget; asks nobody.
 
-Triggers: no model yet (bootstrap), drift of the error, decay (no better than the recent rate of the label), new rows of
+Triggers: no model yet (bootstrap), drift of the error, decay (no better than the label's own rate of the label), new rows of
 the regime that the newest model was trained on, schedule, and people. Drift of inputs or predictions alone asks for nothing:
 it says that the world looks different, not that the model is worse; it is logged and is evidence when the error follows.
 """
@@ -24,7 +24,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     RetrainReason,
 )
 from driftloop.usecase import Policy, duration_us
-from services.monitor.drift import Alarm
+from services.monitor.drift import Alarm, Decay
 
 SNAPSHOT_VERSION = 1
 MIN_REGIME_ROWS = 500  # a change is learned from no fewer rows of the new regime
@@ -83,9 +83,9 @@ class RetrainPolicy:
             because = f"the error rose from {alarm.before:.3f} to {alarm.after:.3f} nats over {alarm.rows_since} mature labels"
             self._want(Wanted(RETRAIN_REASON_DRIFT, because, (alarm_id,), alarm.since_us))
 
-    def decayed(self, error: float, floor: float, causes: tuple[str, ...]) -> None:
-        """The production model's recent error is above that of predicting the recent rate."""
-        because = f"the recent error of {error:.3f} nats is above {floor:.3f}, which the label's recent rate alone would reach"
+    def decayed(self, decay: Decay, causes: tuple[str, ...]) -> None:
+        """The production model does no better than predicting the rate of the labels before."""
+        because = f"the recent error of {decay.error:.3f} nats is above {decay.floor:.3f}, which the label's own rate would reach"
         self._want(Wanted(RETRAIN_REASON_DECAY, because, causes, self._regime_since_us))
 
     def commanded(self, who: str, why: str, command_id: str) -> None:
@@ -96,12 +96,12 @@ class RetrainPolicy:
         if self._wanted is None or self._wanted.reason != wanted.reason or wanted.since_us != self._wanted.since_us:
             self._wanted, self._excused = wanted, ""
 
-    def answered(self, request_id: str, trained_rows: int, published: bool) -> bool:
+    def answered(self, request_id: str, published: bool) -> bool:
         """Trainer answered the open request; False if it is not the open one."""
         if request_id != self.open_request:
             return False
         self.open_request = ""
-        self._fitted_rows = max(trained_rows, self.regime_rows)
+        self._fitted_rows = self.regime_rows
         self.has_model = self.has_model or published
         return True
 
@@ -124,7 +124,9 @@ class RetrainPolicy:
             needed = max(policy.bootstrap_rows, int(self._fitted_rows * 1.2))
             if self._rows < needed:
                 return None
-            return Wanted(RETRAIN_REASON_BOOTSTRAP, f"{self._rows} mature labelled rows and no model yet", recent, urgent=True)
+            return Wanted(
+                RETRAIN_REASON_BOOTSTRAP, f"{self._rows} mature labelled rows and no model yet", recent, urgent=True
+            )
         if self._schedule_us and clock_us - self.asked_at_us >= self._schedule_us:
             return Wanted(RETRAIN_REASON_SCHEDULE, f"{policy.schedule} have passed", recent, self._regime_since_us)
         if rows >= policy.new_data * self._fitted_rows:
@@ -177,4 +179,8 @@ class RetrainPolicy:
             self._wanted = Wanted(reason, because, tuple(causes), since_us, urgent)
         self._regime_since_us, self.regime_rows = state["regime"]
         self._fitted_rows = state["fitted_rows"]
-        self.has_model, self.open_request, self.asked_at_us = state["has_model"], state["open_request"], state["asked_at_us"]
+        self.has_model, self.open_request, self.asked_at_us = (
+            state["has_model"],
+            state["open_request"],
+            state["asked_at_us"],
+        )

@@ -90,7 +90,9 @@ class Evidence:
         spread = -2.0 * math.log(2.0 * alpha)
         rho_squared = (spread + math.log(max(spread, 1.0)) + 1.0) / self._planned_blocks  # tightest at the planned rows
         grown = blocks * rho_squared + 1.0
-        return deviation * math.sqrt(2.0 * grown / (blocks * blocks * rho_squared) * math.log1p(math.sqrt(grown) / (2.0 * alpha)))
+        return deviation * math.sqrt(
+            2.0 * grown / (blocks * blocks * rho_squared) * math.log1p(math.sqrt(grown) / (2.0 * alpha))
+        )
 
     def lower(self, confidence: float) -> float:
         """The gain is above this at all times with the confidence."""
@@ -103,7 +105,9 @@ class Evidence:
     def as_map(self, confidence: float) -> dict[str, float]:
         """What a decision shows of it."""
         bounds = {"gain_lower": self.lower(confidence), "gain_upper": self.upper(confidence)}
-        return {"paired_rows": float(self.rows), "gain": self.mean} | {k: v for k, v in bounds.items() if math.isfinite(v)}
+        return {"paired_rows": float(self.rows), "gain": self.mean} | {
+            k: v for k, v in bounds.items() if math.isfinite(v)
+        }
 
     def snapshot(self) -> list[float]:
         """State as plain values."""
@@ -144,7 +148,9 @@ class Releases:
         """A model passed trainer's gates: the first one answers at once, a later one is compared in the shadow."""
         if self.champion is None:
             self.champion = candidate
-            return [Step(DECISION_KIND_FIRST_MODEL, candidate.model_id, "the first model: nothing to compare it with", {})]
+            return [
+                Step(DECISION_KIND_FIRST_MODEL, candidate.model_id, "the first model: nothing to compare it with", {})
+            ]
         steps = []
         if self.has_challenger and self.other is not None:
             steps.append(self._drop("a newer challenger takes its place"))
@@ -192,7 +198,11 @@ class Releases:
             return [Step(DECISION_KIND_PROMOTE, challenger.model_id, because, shown)]
         if evidence.rows >= policy.give_up_rows:
             return [self._drop(f"not shown to be better within {policy.give_up_rows} paired mature rows")]
-        if self.other_role == ROLE_SHADOW and evidence.rows >= policy.canary_rows and evidence.lower(CANARY_CONFIDENCE) > 0:
+        if (
+            self.other_role == ROLE_SHADOW
+            and evidence.rows >= policy.canary_rows
+            and evidence.lower(CANARY_CONFIDENCE) > 0
+        ):
             self.other_role = ROLE_CANARY
             because = f"ahead by {shown['gain']:.4f} nats a row on {int(shown['paired_rows'])} paired mature rows"
             return [Step(DECISION_KIND_CANARY, challenger.model_id, because, shown)]
@@ -203,14 +213,18 @@ class Releases:
         if evidence.rows >= policy.canary_rows and evidence.lower(policy.confidence) > 0:
             return self.roll_back("mature labels show that the previous model was better")
         if evidence.rows >= policy.give_up_rows and self.champion is not None:
-            step = Step(DECISION_KIND_KEEP, self.champion.model_id, "its probation is over", evidence.as_map(policy.confidence))
+            step = Step(
+                DECISION_KIND_KEEP, self.champion.model_id, "its probation is over", evidence.as_map(policy.confidence)
+            )
             self.other, self._evidence = None, self._fresh()
             return [step]
         return []
 
     def _drop(self, because: str) -> Step:
         assert self.other is not None
-        step = Step(DECISION_KIND_DROP_CHALLENGER, self.other.model_id, because, self._evidence.as_map(self._policy.confidence))
+        step = Step(
+            DECISION_KIND_DROP_CHALLENGER, self.other.model_id, because, self._evidence.as_map(self._policy.confidence)
+        )
         self.other, self.other_role, self._evidence = None, ROLE_SHADOW, self._fresh()
         return step
 
@@ -237,5 +251,9 @@ def _plain(candidate: Candidate | None) -> list[str] | None:
 
 def _arm(candidate: Candidate, role: Role, share: float) -> Arm:
     return Arm(
-        model_id=candidate.model_id, bundle_url=candidate.bundle_url, bundle_digest=candidate.bundle_digest, role=role, share=share
+        model_id=candidate.model_id,
+        bundle_url=candidate.bundle_url,
+        bundle_digest=candidate.bundle_digest,
+        role=role,
+        share=share,
     )

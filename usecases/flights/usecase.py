@@ -1,22 +1,61 @@
 """Will a flight arrive more than 30 minutes late? Asked 60 minutes before scheduled departure."""
 
-from driftloop.usecase import Event, Field, Label, Latest, Policy, Prediction, Request, UseCase, Window, before, hour_of, weekday_of
+from driftloop.usecase import (
+    Event,
+    Field,
+    Label,
+    Latest,
+    Policy,
+    Prediction,
+    Request,
+    UseCase,
+    Window,
+    before,
+    hour_of,
+    weekday_of,
+)
 
 delay = {"unit": "min", "ge": -120, "le": 2880}
-scheduled = Event("flight_scheduled", entity="flight_id", fields={
-    "carrier": Field(str), "origin": Field(str), "dest": Field(str), "tail_number": Field(str, optional=True),
-    "distance": Field(float, unit="mile", ge=0), "departs_at": Field("time")})
-departed = Event("flight_departed", entity="flight_id", fields={
-    "carrier": Field(str), "origin": Field(str), "dest": Field(str), "delay": Field(float, **delay)})
-arrived = Event("flight_arrived", entity="flight_id", fields={
-    "carrier": Field(str), "origin": Field(str), "dest": Field(str), "tail_number": Field(str, optional=True),
-    "delay": Field(float, **delay)})
+scheduled = Event(
+    "flight_scheduled",
+    entity="flight_id",
+    fields={
+        "carrier": Field(str),
+        "origin": Field(str),
+        "dest": Field(str),
+        "tail_number": Field(str, optional=True),
+        "distance": Field(float, unit="mile", ge=0),
+        "departs_at": Field("time"),
+    },
+)
+departed = Event(
+    "flight_departed",
+    entity="flight_id",
+    fields={"carrier": Field(str), "origin": Field(str), "dest": Field(str), "delay": Field(float, **delay)},
+)
+arrived = Event(
+    "flight_arrived",
+    entity="flight_id",
+    fields={
+        "carrier": Field(str),
+        "origin": Field(str),
+        "dest": Field(str),
+        "tail_number": Field(str, optional=True),
+        "delay": Field(float, **delay),
+    },
+)
 cancelled = Event("flight_cancelled", entity="flight_id", fields={"carrier": Field(str), "origin": Field(str)})
 diverted = Event("flight_diverted", entity="flight_id", fields={"carrier": Field(str), "origin": Field(str)})
-weather = Event("weather_observed", entity="station", fields={
-    "origin": Field(str), "wind_speed": Field(float, unit="mph", ge=0, le=250, optional=True),
-    "visibility": Field(float, unit="mile", ge=0, le=100, optional=True),
-    "precipitation": Field(float, unit="inch", ge=0, le=50, optional=True)})
+weather = Event(
+    "weather_observed",
+    entity="station",
+    fields={
+        "origin": Field(str),
+        "wind_speed": Field(float, unit="mph", ge=0, le=250, optional=True),
+        "visibility": Field(float, unit="mile", ge=0, le=100, optional=True),
+        "precipitation": Field(float, unit="inch", ge=0, le=50, optional=True),
+    },
+)
 
 flights = UseCase(
     name="flights",

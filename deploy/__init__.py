@@ -1,0 +1,1 @@
+"""How the loop is run: on one machine, in containers, on a cluster."""

@@ -1,0 +1,1 @@
+"""The `driftloop` command; the only place that brings library, deployment and simulation together."""

@@ -1,0 +1,51 @@
+"""Registers the subcommands; each lives in the module of its name and imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "up": "driftloop.cli.local:up",
+    "down": "driftloop.cli.local:down",
+    "demo": "driftloop.cli.demo:demo",
+    "replay": "driftloop.cli.replay:replay",
+    "trace": "driftloop.cli.trace:trace",
+}
+SUMMARIES = {
+    "up": "Start Kafka and the five services here, until Ctrl-C.",
+    "down": "Stop a running loop.",
+    "demo": "Run the whole loop on recorded events and show what it did.",
+    "replay": "Replay recorded events against a running loop.",
+    "trace": "Print the causes and consequences of anything that has an id.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand only when it is called: `driftloop --help` takes no seconds."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+
+@click.command(cls=LazyGroup)
+@click.version_option(package_name="driftloop")
+def main() -> None:
+    """Machine learning on event streams that corrects itself."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""`driftloop demo`: the whole loop on recorded events, from an empty folder to a summary and a report, ending by itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from driftloop.cli.replay import Played, Replay, load_stretch, step_count, steps_of
+from driftloop.client import ClientError
+from driftloop.contracts.serving.v1.serving_pb2 import Vector
+from driftloop.usecase import DAY_US, ReplayStep, UseCase, UseCaseError, load_replay, replay_steps
+
+WARM_UP_US = 2 * DAY_US  # longer than any window and than the announcement of an entity
+GIB = 1 << 30
+
+
+@click.command()
+@click.argument("name")
+@click.option("--start", help="First day of the stretch, as 2013-03-01.")
+@click.option("--days", type=click.IntRange(2, 366), default=42, show_default=True)
+@click.option(
+    "--inject", default="concept", show_default=True, help="Change to inject; 'none' leaves the stream as it was."
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build/demo"), show_default=True)
+def demo(name: str, start: str | None, days: int, inject: str, out: Path) -> None:
+    """Run the whole loop on recorded events of use case NAME and show what it did."""
+    started = time.monotonic()
+    console = Console()
+    try:
+        use_case, stretch = load_stretch(name, start=start, days=days, inject=None if inject == "none" else inject)
+    except UseCaseError as error:
+        raise click.UsageError(str(error)) from error
+    from deploy.local import LocalError, LocalLoop, free_base_port
+    from driftloop.cli.history import first_by_id, read_topics
+    from driftloop.cli.measurements import measure
+    from driftloop.cli.report import write_report
+    from driftloop.cli.summary import by_topic, judged_rows, quality, summarise
+
+    out.mkdir(parents=True, exist_ok=True)
+    console.print(f"[bold]{name}[/]: {stretch.rows} entities over {days} days, change injected: {inject}")
+    loop = LocalLoop(
+        name,
+        out / "local",
+        base_port=free_base_port(),
+        clock_mode="replay",
+        fresh=True,
+        reporter=lambda line: console.print(f"  {line}"),
+    )
+    try:
+        with loop:
+            ready_s = time.monotonic() - started
+            played = _play(use_case, stretch, loop.addresses["ingest"], loop.addresses["serving"], console)
+            messages = first_by_id(read_topics(loop.bootstrap_servers, name))
+            measurements = measure(loop.bootstrap_servers, name, played)
+            measurements |= {"ready_s": ready_s, "peak_memory_gib": loop.peak_memory_bytes / GIB}
+            measurements["restarts"] = {service: loop.restarts(service) for service in loop.addresses}
+    except LocalError as error:
+        raise click.ClickException(str(error)) from error
+    except (ClientError, TimeoutError) as error:
+        raise click.ClickException(
+            f"the replay stopped: {error}; the services' logs are in {out / 'local' / 'logs'}"
+        ) from error
+    summary = summarise(played, messages, stretch.injected_at_us, use_case.predict.on.name)
+    topics = by_topic(messages)
+    rows = judged_rows(topics)
+    static = _first_model(out / "local" / "artifacts", topics)
+    if static is not None:
+        summary["quality"] = quality(
+            rows.last(5_000), static, lambda entities: clean_rows(name, use_case, entities, rows.at_us[-5_000:])
+        )
+    summary["seconds"] = round(time.monotonic() - started, 1)
+    (out / "summary.json").write_text(json.dumps(summary, indent=1))
+    (out / "measurements.json").write_text(json.dumps(measurements | {"seconds": summary["seconds"]}, indent=1))
+    write_report(out / "report.html", use_case, summary, topics, rows, static)
+    show(summary, measurements, console)
+    console.print(f"report: {out / 'report.html'}    summary: {out / 'summary.json'}")
+    open_links = missing_links(summary, injected=stretch.injected_at_us is not None)
+    if open_links or played.failures:
+        raise click.ClickException("the loop did not close: " + "; ".join([*open_links, *played.failures[:3]]))
+
+
+def _play(use_case: UseCase, stretch: Any, ingest: str, serving: str, console: Console) -> Played:
+    player = Replay(use_case, ingest, serving)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("replaying", total=step_count(use_case, stretch))
+
+            def after_step(step: ReplayStep, played: Played) -> None:
+                day = (step.end_us - stretch.start_us) / DAY_US
+                text = (
+                    f"day {day:4.1f}  {played.events['accepted']} events  {played.predictions['answered']} predictions"
+                )
+                progress.update(bar, advance=1, description=text)
+
+            return player.run(steps_of(use_case, stretch), after_step)
+    finally:
+        player.close()
+
+
+def _first_model(artifacts: Path, topics: dict[str, list[Any]]) -> Any:
+    """The predict function of the first model that answered, from its bundle; None if there never was one."""
+    from driftloop.artifacts import ArtifactStore, fetch_bundle, load_bundle, load_verify_key
+
+    for message in sorted(topics.get("releases", []), key=lambda m: m.payload.revision):
+        if message.payload.HasField("champion"):
+            arm = message.payload.champion
+            store = ArtifactStore(str(artifacts))
+            folder = Path(tempfile.mkdtemp(prefix="driftloop-bundle-"))
+            try:
+                file = fetch_bundle(store, arm.bundle_url, arm.bundle_digest, load_verify_key(store), folder, GIB)
+                return load_bundle(file, folder / "bentos", arm.model_id).predict
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def clean_rows(
+    name: str, use_case: UseCase, entities: Sequence[str], at_us: Sequence[int]
+) -> tuple[dict[str, Vector], dict[str, float]]:
+    """Vectors and labels of entities on the stream without injection, by the loop's own hearts in this process."""
+    from datetime import UTC, datetime
+
+    from simulation.loop import Loop
+
+    first = datetime.fromtimestamp((min(at_us) - WARM_UP_US) / 1e6, UTC).date()
+    last = datetime.fromtimestamp(max(at_us) / 1e6, UTC).date()
+    stretch = load_replay(name).stretch(start=first.isoformat(), days=(last - first).days + 2)
+    loop = Loop(use_case, None, vectors_only=True)
+    loop.run(replay_steps(stretch, use_case.step_us))
+    recorded = loop.recorded
+    wanted = set(entities)
+    labels = {entity: label for entity, (label, _) in recorded.labels.items() if entity in wanted}
+    return {entity: recorded.vectors[entity] for entity in wanted if entity in recorded.vectors}, labels
+
+
+def missing_links(summary: dict[str, Any], injected: bool) -> list[str]:
+    """What a closed loop would have and this one has not, in words."""
+    found = []
+    events = summary["events"]
+    if events["sent"] != events["accepted"] + events["duplicate"] + events["rejected"]:
+        found.append("not every event is accounted for")
+    if summary["predictions"]["failed"]:
+        found.append(f"{summary['predictions']['failed']} predict calls failed")
+    if not any(model["promoted"] for model in summary["models"]):
+        found.append("no model was released")
+    if injected:
+        if summary["drift"]["detected_at"] is None:
+            found.append("the injected change was not found")
+        if not any(
+            model["promoted"] and model["reason"] in ("drift", "decay", "follow_up") for model in summary["models"]
+        ):
+            found.append("no model that the drift asked for was promoted")
+        if not summary["trace"]:
+            found.append("no chain of causes leads from an event to a release")
+    return found
+
+
+def show(summary: dict[str, Any], measurements: dict[str, Any], console: Console) -> None:
+    """The summary for a person."""
+    table = Table(title="What the loop did", show_header=False, title_justify="left")
+    for name in ("events", "predictions", "labels"):
+        table.add_row(name, "  ".join(f"{value} {key.replace('_', ' ')}" for key, value in summary[name].items()))
+    found = summary["drift"]
+    table.add_row(
+        "drift",
+        f"injected {found['injected_at']}  detected {found['detected_at']}  after {found['labels_to_detect']} labels",
+    )
+    for model in summary["models"]:
+        state = "promoted" if model["promoted"] else "not promoted" if model["published"] else "refused"
+        table.add_row(
+            f"model {model['id'][:8]}", f"{model['at'][:16]}  {model['reason']}  {model['trained_rows']} rows  {state}"
+        )
+    for release in summary["releases"]:
+        table.add_row(
+            f"release {release['at'][:16]}", f"{release['model'][:8]} {release['stage']}: {release['because']}"
+        )
+    quality = summary.get("quality", {})
+    if quality.get("rows"):
+        for metric in ("log_loss", "pr_auc"):
+            values = "  ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in quality[metric].items())
+            table.add_row(f"{metric} on the last {quality['rows']}", values)
+        if quality["recovered_share"] is not None:
+            table.add_row(
+                "recovered", f"{quality['recovered_share']:.0%} of what the change cost the never-retrained model"
+            )
+    table.add_row("took", f"{summary['seconds']:.0f} s, peak memory {measurements['peak_memory_gib']:.1f} GiB")
+    console.print(table)

@@ -1,0 +1,41 @@
+"""Reads what the loop has written to its topics, whole, for people and reports; writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from driftloop.contracts import Message, Record, topics
+from driftloop.messaging import KafkaReader
+
+READ_TIMEOUT_S = 60.0
+BATCH_RECORDS = 5_000
+
+
+def read_topics(bootstrap_servers: str, use_case: str, names: Sequence[str] = ()) -> Iterator[Record]:
+    """Every data record of the named topics (all by default), up to their present ends; control and malformed records left out."""
+    wanted = list(names) or list(topics())
+    reader = KafkaReader(bootstrap_servers, use_case, wanted)
+    try:
+        left = {place for place, end in reader.end_offsets().items() if end > 0}
+        ends = reader.end_offsets()
+        while left:
+            records = reader.poll(READ_TIMEOUT_S, BATCH_RECORDS)
+            if not records:
+                raise TimeoutError(f"no records from {sorted(left)} within {READ_TIMEOUT_S:.0f} s: is the broker up?")
+            for record in records:
+                place = (record.topic, record.partition)
+                if record.offset + 1 >= ends.get(place, 0):
+                    left.discard(place)
+                if isinstance(record, Record) and not record.message.is_watermark:
+                    yield record
+    finally:
+        reader.close()
+
+
+def first_by_id(records: Iterator[Record]) -> dict[str, Message[Any]]:
+    """Messages by id; of repetitions, which carry the same id, the first."""
+    found: dict[str, Message[Any]] = {}
+    for record in records:
+        found.setdefault(record.message.id, record.message)
+    return found

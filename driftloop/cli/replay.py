@@ -1,0 +1,186 @@
+"""`driftloop replay`: plays a recorded stretch against a running loop, step by step, as its producer and as its client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from driftloop.client import (
+    ClientError,
+    ClockBehind,
+    EventsClient,
+    NoModel,
+    Prediction,
+    PredictionRequest,
+    PredictionsClient,
+    Unreachable,
+)
+from driftloop.usecase import (
+    DAY_US,
+    ReplayStep,
+    ReplayStretch,
+    UseCase,
+    UseCaseError,
+    load_replay,
+    load_use_case,
+    replay_steps,
+)
+
+RETRAIN_TIMEOUT_S = 900.0  # how long one step may take while a model is trained
+WAIT_SLICE_S = 25.0
+
+
+@dataclass(slots=True)
+class Played:
+    """What a replay did: counts of events and calls, and how long the calls took (seconds)."""
+
+    events: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("sent", "accepted", "duplicate", "rejected"), 0)
+    )
+    predictions: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("answered", "before_model", "failed"), 0)
+    )
+    failures: list[str] = field(default_factory=list)
+    predict_s: list[float] = field(default_factory=list)
+    ingest_s: float = 0.0
+    wait_s: list[float] = field(default_factory=list)
+    steps: int = 0
+    clock_us: int = 0
+
+
+class Replay:
+    """Plays steps: asks the step's predictions, sends its events, moves the clock, waits until the loop has followed."""
+
+    def __init__(self, use_case: UseCase, ingest_address: str, serving_address: str) -> None:
+        self.played = Played()
+        self._events = EventsClient(ingest_address, use_case, source="replay")
+        self._predictions = PredictionsClient(serving_address, use_case)
+
+    def run(
+        self, steps: Iterator[ReplayStep], after_step: Callable[[ReplayStep, Played], None] | None = None
+    ) -> Played:
+        """Plays all steps; `after_step` sees each one done. Raises what no retry could mend, apart from failed predict calls."""
+        first = True
+        for step in steps:
+            if first:
+                self._events.advance(step.start_us)
+                self._wait(step.start_us)
+                first = False
+            self._ask(step)
+            self._send(step)
+            self._events.advance(step.end_us)
+            self._wait(step.end_us)
+            self.played.steps += 1
+            self.played.clock_us = step.end_us
+            if after_step is not None:
+                after_step(step, self.played)
+        return self.played
+
+    def close(self) -> None:
+        """Closes both channels."""
+        self._events.close()
+        self._predictions.close()
+
+    def _ask(self, step: ReplayStep) -> None:
+        counts = self.played.predictions
+        requests = [PredictionRequest(r.entity, r.fields, f"replay-{r.at_us}") for r in step.requests]
+        # The first call of a step goes alone: its latency is a call's own, not that of a queue of them.
+        started = time.perf_counter()
+        for index, answer in enumerate(self._answers(requests)):
+            if isinstance(answer, NoModel):
+                counts["before_model"] += 1
+            elif isinstance(answer, ClientError):
+                counts["failed"] += 1
+                self.played.failures.append(f"predict: {answer}")
+            else:
+                counts["answered"] += 1
+                if index == 0:
+                    self.played.predict_s.append(time.perf_counter() - started)
+
+    def _answers(self, requests: list[PredictionRequest]) -> Iterator[Prediction | ClientError]:
+        yield from self._predictions.predict_many(requests[:1])
+        yield from self._predictions.predict_many(requests[1:])
+
+    def _send(self, step: ReplayStep) -> None:
+        if not step.events:
+            return
+        started = time.perf_counter()
+        outcomes = self._events.send_batch(step.events)
+        self.played.ingest_s += time.perf_counter() - started
+        self.played.events["sent"] += len(outcomes)
+        for outcome in outcomes:
+            self.played.events[outcome.outcome] += 1
+            if outcome.outcome == "rejected":
+                why = "; ".join(f"{v.field}: {v.description}" for v in outcome.violations)
+                self.played.failures.append(f"event {outcome.event_id}: {why}")
+
+    def _wait(self, clock_us: int) -> None:
+        started = time.monotonic()
+        while True:
+            try:
+                self._predictions.wait_for_clock(clock_us, timeout_s=WAIT_SLICE_S)
+                break
+            except (ClockBehind, Unreachable) as error:
+                if time.monotonic() - started > RETRAIN_TIMEOUT_S:
+                    raise TimeoutError(f"the loop has not followed in {RETRAIN_TIMEOUT_S:.0f} s: {error}") from error
+        self.played.wait_s.append(time.monotonic() - started)
+
+
+def load_stretch(name: str, **options: Any) -> tuple[UseCase, ReplayStretch]:
+    """A use case and a stretch of its recorded history; UseCaseError says what is wrong with the options."""
+    use_case = load_use_case(name)
+    stretch: ReplayStretch = load_replay(name).stretch(
+        **{key: value for key, value in options.items() if value is not None}
+    )
+    return use_case, stretch
+
+
+def steps_of(use_case: UseCase, stretch: ReplayStretch) -> Iterator[ReplayStep]:
+    """The stretch's steps, and empty ones until its last labels have matured."""
+    return replay_steps(stretch, use_case.step_us, use_case.label.matures_after_us)
+
+
+def step_count(use_case: UseCase, stretch: ReplayStretch) -> int:
+    """How many steps `steps_of` gives, about."""
+    return (stretch.end_us + use_case.label.matures_after_us - stretch.start_us) // use_case.step_us + 1
+
+
+@click.command()
+@click.argument("name")
+@click.option("--start", help="First day of the stretch, as 2013-03-01.")
+@click.option("--days", type=click.IntRange(1, 366), default=42, show_default=True)
+@click.option("--inject", help="A change to inject, such as 'concept'.")
+@click.option("--ingest", "ingest_address", envvar="INGEST_ADDRESS", default="127.0.0.1:7001", show_default=True)
+@click.option("--serving", "serving_address", envvar="SERVING_ADDRESS", default="127.0.0.1:7003", show_default=True)
+def replay(
+    name: str, start: str | None, days: int, inject: str | None, ingest_address: str, serving_address: str
+) -> None:
+    """Replay a recorded stretch of use case NAME against a running loop (`driftloop up`)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    try:
+        use_case, stretch = load_stretch(name, start=start, days=days, inject=inject)
+    except UseCaseError as error:
+        raise click.UsageError(str(error)) from error
+    player = Replay(use_case, ingest_address, serving_address)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task("steps", total=step_count(use_case, stretch))
+
+        def advance(step: ReplayStep, played: Played) -> None:
+            days_done = (step.end_us - stretch.start_us) / DAY_US
+            progress.update(bar, advance=1, description=f"day {days_done:4.1f}, {played.events['sent']} events")
+
+        try:
+            played = player.run(steps_of(use_case, stretch), advance)
+        except (ClientError, TimeoutError) as error:
+            raise click.ClickException(f"the replay stopped: {error}") from error
+        finally:
+            player.close()
+    click.echo(f"events {played.events}, predictions {played.predictions}")
+    if played.failures:
+        raise click.ClickException(f"{len(played.failures)} calls failed, the first: {played.failures[0]}")

@@ -1,0 +1,241 @@
+"""Says what a replay did, from the messages that it left and nothing else: counts, drift, models, releases, quality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import average_precision_score
+
+from driftloop.cli.replay import Played
+from driftloop.cli.trace import Chain
+from driftloop.contracts import Message, rfc3339
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    LABEL_STATE_MATCHED,
+    LABEL_STATE_NEVER,
+    ROLE_CANARY,
+    ROLE_PREVIOUS,
+    SERIES_KIND_ERROR,
+    Release,
+    RetrainReason,
+)
+from driftloop.contracts.serving.v1.serving_pb2 import Vector
+from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED
+
+QUALITY_ROWS = 5_000
+Floats = npt.NDArray[np.float64]
+Predict = Callable[[Floats, list[list[str]]], Floats]
+"""Numbers (rows, numeric inputs) and texts to one probability per row."""
+
+
+@dataclass(frozen=True)
+class JudgedRows:
+    """Labelled rows that were predicted, in order of prediction time (microseconds)."""
+
+    entities: list[str]
+    at_us: npt.NDArray[np.int64]
+    labels: Floats
+    loop: Floats  # what was answered
+    numbers: Floats
+    texts: list[list[str]]
+
+    def last(self, rows: int) -> JudgedRows:
+        """The newest so many."""
+        return JudgedRows(
+            self.entities[-rows:],
+            self.at_us[-rows:],
+            self.labels[-rows:],
+            self.loop[-rows:],
+            self.numbers[-rows:],
+            self.texts[-rows:],
+        )
+
+    def __len__(self) -> int:
+        return len(self.entities)
+
+
+def by_topic(messages: Mapping[str, Message[Any]]) -> dict[str, list[Message[Any]]]:
+    """Messages of each topic in order of (known_at, id)."""
+    found: dict[str, list[Message[Any]]] = {}
+    for message in sorted(messages.values(), key=lambda m: (m.known_at_us, m.id)):
+        found.setdefault(message.topic, []).append(message)
+    return found
+
+
+def judged_rows(topics: Mapping[str, list[Message[Any]]]) -> JudgedRows:
+    """Every predicted row with a mature label."""
+    predictions = {message.id: message.payload for message in topics.get("predictions", [])}
+    scores = [
+        m.payload
+        for m in topics.get("scores", [])
+        if m.payload.state == LABEL_STATE_MATCHED and m.payload.prediction_id in predictions
+    ]
+    scores.sort(key=lambda score: (score.predicted_for_us, score.entity))
+    vectors = [predictions[score.prediction_id].vector for score in scores]
+    return JudgedRows(
+        entities=[score.entity for score in scores],
+        at_us=np.array([score.predicted_for_us for score in scores], dtype=np.int64),
+        labels=np.array([score.label for score in scores]),
+        loop=np.array([predictions[score.prediction_id].score for score in scores]),
+        numbers=np.array([list(vector.numbers) for vector in vectors]),
+        texts=[list(vector.texts) for vector in vectors],
+    )
+
+
+def row_losses(labels: Floats, scores: Floats) -> Floats:
+    """Log loss of each row in nats, probabilities clipped at 1e-7."""
+    clipped = np.clip(scores, 1e-7, 1 - 1e-7)
+    return -np.where(labels > 0.5, np.log(clipped), np.log1p(-clipped))
+
+
+def _pr_auc(labels: Floats, scores: Floats) -> float:
+    return float(average_precision_score(labels, scores)) if labels.any() else 0.0
+
+
+def quality(
+    rows: JudgedRows, static: Predict, clean: Callable[[Sequence[str]], tuple[dict[str, Vector], dict[str, float]]]
+) -> dict[str, Any]:
+    """Log loss and PR-AUC of the loop, of the first model never retrained, and of that model on the stream without injection.
+
+    All on the same rows. `clean` gives vectors and labels of the same entities from the clean stream.
+    """
+    if not len(rows):
+        return {"rows": 0}
+    vectors, labels = clean(rows.entities)
+    there = [index for index, entity in enumerate(rows.entities) if entity in vectors and entity in labels]
+    kept = JudgedRows(
+        [rows.entities[i] for i in there],
+        rows.at_us[there],
+        rows.labels[there],
+        rows.loop[there],
+        rows.numbers[there],
+        [rows.texts[i] for i in there],
+    )
+    clean_labels = np.array([labels[entity] for entity in kept.entities])
+    clean_numbers = np.array([list(vectors[entity].numbers) for entity in kept.entities])
+    clean_scores = static(clean_numbers, [list(vectors[entity].texts) for entity in kept.entities])
+    static_scores = static(kept.numbers, kept.texts)
+    pairs = {
+        "loop": (kept.labels, kept.loop),
+        "static": (kept.labels, static_scores),
+        "static_without_injection": (clean_labels, clean_scores),
+    }
+    loss = {name: float(row_losses(*pair).mean()) for name, pair in pairs.items()}
+    lost = loss["static"] - loss["static_without_injection"]
+    return {
+        "rows": len(kept),
+        "log_loss": loss,
+        "recovered_share": (loss["static"] - loss["loop"]) / lost if lost > 0 else None,
+        "pr_auc": {name: _pr_auc(*pair) for name, pair in pairs.items()},
+    }
+
+
+def _stage(release: Release) -> tuple[str, str]:
+    """The model that a release is about, and its stage."""
+    for arm in release.arms:
+        if arm.role != ROLE_PREVIOUS:
+            return arm.model_id, "canary" if arm.role == ROLE_CANARY else "shadow"
+    return release.champion.model_id, "champion"
+
+
+def releases(topics: Mapping[str, list[Message[Any]]]) -> list[dict[str, Any]]:
+    """Every change of who answers, in order."""
+    found: list[dict[str, Any]] = []
+    before: tuple[str, str] | None = None
+    for message in sorted(topics.get("releases", []), key=lambda m: m.payload.revision):
+        release = message.payload
+        if not release.HasField("champion"):
+            continue
+        now = _stage(release)
+        if now != before:
+            found.append(
+                {"model": now[0], "stage": now[1], "at": rfc3339(release.clock_us), "because": release.because}
+            )
+        before = now
+    return found
+
+
+def models(topics: Mapping[str, list[Message[Any]]]) -> list[dict[str, Any]]:
+    """Every answer of trainer, and whether it came to answer everybody."""
+    champions = {m.payload.champion.model_id for m in topics.get("releases", []) if m.payload.HasField("champion")}
+    reasons = {
+        m.id: RetrainReason.Name(m.payload.reason).removeprefix("RETRAIN_REASON_").lower()
+        for m in topics.get("retrain", [])
+    }
+    return [
+        {
+            "id": m.payload.id,
+            "reason": reasons.get(m.payload.request_id, "unknown"),
+            "published": m.payload.outcome == OUTCOME_PUBLISHED,
+            "because": m.payload.because,
+            "at": rfc3339(m.payload.clock_us),
+            "trained_rows": m.payload.trained_rows,
+            "row_epochs": m.payload.row_epochs,
+            "promoted": m.payload.id in champions,
+            "metrics": dict(m.payload.metrics),
+        }
+        for m in topics.get("models", [])
+    ]
+
+
+def drift(topics: Mapping[str, list[Message[Any]]], injected_at_us: int | None) -> dict[str, Any]:
+    """When the injected change was found. Alarms of the error count: they are what asks for models."""
+    alarms = [m.payload for m in topics.get("drift", []) if m.payload.kind == SERIES_KIND_ERROR]
+    found: dict[str, Any] = {
+        "injected_at": None if injected_at_us is None else rfc3339(injected_at_us),
+        "detected_at": None,
+        "labels_to_detect": None,
+        "alarms_before": len([a for a in alarms if injected_at_us is None or a.clock_us <= injected_at_us]),
+        "input_alarms": len(topics.get("drift", [])) - len(alarms),
+    }
+    after = [a.clock_us for a in alarms if injected_at_us is not None and a.clock_us > injected_at_us]
+    if after and injected_at_us is not None:
+        known = [
+            m.payload.label_known_at_us for m in topics.get("scores", []) if m.payload.state == LABEL_STATE_MATCHED
+        ]
+        detected_us = min(after)
+        # Labels that were known by then count, judged or not: waiting for whole cohorts is part of the price.
+        found |= {
+            "detected_at": rfc3339(detected_us),
+            "labels_to_detect": sum(injected_at_us < known_us <= detected_us for known_us in known),
+        }
+    return found
+
+
+def labels(topics: Mapping[str, list[Message[Any]]], announcing: str) -> dict[str, int]:
+    """Entities by what became of their label."""
+    states = {m.payload.entity: m.payload.state for m in topics.get("scores", [])}
+    announced = len({m.payload.entity for m in topics.get("events", []) if m.payload.type == announcing})
+    matched = sum(state != LABEL_STATE_NEVER for state in states.values())
+    return {"matched": matched, "pending": max(0, announced - len(states)), "never": len(states) - matched}
+
+
+def full_chain(topics: Mapping[str, list[Message[Any]]], messages: Mapping[str, Message[Any]]) -> list[str]:
+    """Ids of one chain from an event to the release of the model that the drift it was part of led to."""
+    chain = Chain(messages)
+    for message in sorted(topics.get("releases", []), key=lambda m: m.payload.revision, reverse=True):
+        path = chain.event_to_release(message.id)
+        if path:
+            return [link.id for link in path]
+    return []
+
+
+def summarise(
+    played: Played, messages: Mapping[str, Message[Any]], injected_at_us: int | None, announcing: str
+) -> dict[str, Any]:
+    """Everything of summary.json but quality and seconds."""
+    topics = by_topic(messages)
+    use_case = next(iter(topics["events"])).payload.use_case if topics.get("events") else ""
+    return {
+        "use_case": use_case,
+        "events": played.events | {"dead_lettered": len(topics.get("dead-letters", []))},
+        "predictions": dict(played.predictions),
+        "labels": labels(topics, announcing),
+        "models": models(topics),
+        "drift": drift(topics, injected_at_us),
+        "releases": releases(topics),
+        "trace": full_chain(topics, messages),
+    }

@@ -1,0 +1,1 @@
+"""Use cases that come with driftloop; each is found by its folder."""

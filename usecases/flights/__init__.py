@@ -1,0 +1,1 @@
+"""Flights out of New York, 2013."""
