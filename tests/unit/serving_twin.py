@@ -98,7 +98,7 @@ class Twin:
         self.channel = channel
         self.stub: Any = PredictionServiceStub(channel)
         self._revision = 0
-        self._clock_us = 1_000
+        self.clock_us = 1_000
 
     def feature(self, view: str, key: str, values: Sequence[FieldValue | None], sequence: int, known_at_us: int) -> str:
         """Writes an update of a feature entity; its id."""
@@ -150,9 +150,20 @@ class Twin:
     async def released(self, *arms: tuple[str, Role], shares: Sequence[float] = ()) -> None:
         """Releases and waits until it is applied."""
         self.release(*arms, shares=shares)
-        self._clock_us += 1_000
-        self.advance(self._clock_us)
-        await self.at(self._clock_us)
+        self.clock_us += 1_000
+        self.advance(self.clock_us)
+        await self.at(self.clock_us)
+
+    async def marked(self, clock_us: int) -> None:
+        """Moves the clock and waits until the replica has said so on `predictions`: all answers before it are there."""
+        reader, waiting = self.bus.reader(["predictions"]), set(range(SPREAD))
+        self.advance(clock_us)
+        async with asyncio.timeout(10):
+            while waiting:
+                for record in await asyncio.to_thread(reader.poll, 1.0, 10_000):
+                    assert isinstance(record, Record)
+                    if record.message.is_watermark and record.message.known_at_us >= clock_us:
+                        waiting.discard(record.partition)
 
     def records(self, topic: str, control: bool = False) -> list[Record]:
         """What the bus holds of a topic, watermarks only if `control`."""

@@ -24,6 +24,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 from driftloop.contracts.serving.v1.serving_pb2 import (
     GetReleaseRequest,
     PredictBatchRequest,
+    PredictResponse,
     WaitForClockRequest,
 )
 from driftloop.messaging import MemoryBus
@@ -59,8 +60,7 @@ async def test_an_answer_names_its_model_clock_freshness_and_vector_and_is_logge
         assert [(f.view, f.found, f.age_us) for f in answered.freshness] == [(SHOP, True, 1_100), (RIDER, False, 0)]
         assert list(answered.defaulted) == [f"{RIDER}__minutes"]
         assert list(answered.vector.numbers)[:3] == [12.5, 20.0, 2.0]
-        replica.advance(3_000)
-        await replica.at(3_000)
+        await replica.marked(3_000)
         (record,) = replica.records("predictions")
         logged = record.message.payload
         assert (logged.id, logged.entity, logged.request_id, logged.revision) == (answered.prediction_id, "o1", "1", 1)
@@ -101,6 +101,7 @@ async def test_the_trace_of_a_caller_goes_on_in_the_log(tmp_path: Path) -> None:
     async with twin(tmp_path) as replica:
         await replica.released(("m1", ROLE_CHAMPION))
         await replica.stub.Predict(request(), metadata=(("traceparent", traceparent),))
+        await replica.marked(3_000)
         (record,) = replica.records("predictions")
         assert record.message.traceparent == traceparent
 
@@ -214,39 +215,39 @@ async def test_a_cold_start_waits_for_the_newest_release(tmp_path: Path) -> None
 
 
 async def test_hot_swaps_fail_no_call_and_every_answer_is_of_the_version_it_names(tmp_path: Path) -> None:
-    scores = {f"m{n}": (n + 1) / 100 for n in range(50)}
+    scores = {f"m{n}": (n + 1) / 100 for n in range(51)}
     async with twin(tmp_path, {model_id: Constant(score) for model_id, score in scores.items()}) as replica:
         await replica.released(("m0", ROLE_CHAMPION))
-        swapping, answered = True, []
+        answered: list[PredictResponse] = []
+        swapping, grew = True, asyncio.Event()
 
         async def caller(number: int) -> None:
             call = 0
             while swapping:
                 call += 1
                 answered.append(await replica.stub.Predict(request(f"o{number}", str(call))))
+                grew.set()
+
+        async def answers(more: int) -> None:
+            wanted = len(answered) + more
+            while len(answered) < wanted and not any(task.done() for task in callers):
+                grew.clear()
+                await grew.wait()
 
         callers = [asyncio.create_task(caller(number)) for number in range(32)]
-        for model_id in list(scores)[1:]:
-            count = len(answered)
-            await replica.released((model_id, ROLE_CHAMPION))
-            while len(answered) < count + 32:  # so that every version answers
-                await callers_moved(callers)
+        for model_id in scores:
+            if model_id != "m0":
+                await replica.released((model_id, ROLE_CHAMPION))
+            await answers(2 * len(callers))  # those in flight at the swap, and as many of the new version
         swapping = False
         await asyncio.gather(*callers)
+        await replica.marked(replica.clock_us + 1)
         assert {a.model_id for a in answered} == set(scores)
         assert all(a.score == scores[a.model_id] for a in answered)
         logged = {r.message.id: r.message.payload for r in replica.records("predictions")}
         assert all(
             (logged[a.prediction_id].model_id, logged[a.prediction_id].score) == (a.model_id, a.score) for a in answered
         )
-
-
-async def callers_moved(callers: Sequence[asyncio.Task[None]]) -> None:
-    """Gives callers the loop; raises what one of them raised."""
-    for task in callers:
-        if task.done():
-            task.result()
-    await asyncio.sleep(0)
 
 
 # The clock
@@ -286,8 +287,7 @@ async def test_the_watermark_of_a_clock_follows_the_answers_given_before_it_on_e
         await replica.released(("m1", ROLE_CHAMPION))
         for n in range(20):
             await replica.stub.Predict(request(f"o{n}"))
-        replica.advance(9_000)
-        await replica.at(9_000)
+        await replica.marked(9_000)
         for n in range(20):
             await replica.stub.Predict(request(f"o{n}", "2"))
         for partition in range(SPREAD):

@@ -6,7 +6,8 @@ import asyncio
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ def prediction(number: int) -> Prediction:
 
 def log(kept: Spool, producer: HeldProducer) -> PredictionLog:
     return PredictionLog(kept, producer, 0, ServingInstruments())
+
+
+@asynccontextmanager
+async def running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs endless work beside a test."""
+    tasks = [asyncio.create_task(one) for one in work]
+    await settled()
+    yield
+    for task in tasks:
+        task.cancel()
+    assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*tasks, return_exceptions=True))
 
 
 async def settled() -> None:
@@ -208,58 +220,56 @@ def test_kill_9_loses_nothing_that_was_appended(tmp_path: Path) -> None:
 # The log: spool and producer together
 
 
-async def test_answers_go_out_at_once_and_are_forgotten_when_the_broker_has_them(tmp_path: Path) -> None:
-    producer = HeldProducer()
-    on_disk = spool(tmp_path)
+async def test_answers_are_forgotten_only_when_the_broker_has_them(tmp_path: Path) -> None:
+    producer, on_disk = HeldProducer(), spool(tmp_path)
     kept = log(on_disk, producer)
-    kept.write([prediction(1), prediction(2)])
-    assert producer.ids() == ["p1", "p2"]
-    drained = asyncio.create_task(kept.drained())
-    producer.acknowledge(1)
-    await settled()
-    assert not drained.done()
-    producer.acknowledge(0)
-    await drained
+    async with running(kept.run()):
+        kept.write([prediction(1), prediction(2)])
+        drained = asyncio.create_task(kept.drained())
+        await settled()
+        assert producer.ids() == ["p1", "p2"]
+        producer.acknowledge(1)
+        await settled()
+        assert not drained.done()
+        producer.acknowledge(0)
+        await drained
     on_disk.close()
     assert list(spool(tmp_path).recover()) == []
 
 
 async def test_after_a_restart_the_rest_goes_first_with_its_trace(tmp_path: Path) -> None:
-    producer = HeldProducer()
-    on_disk = spool(tmp_path)
+    producer, on_disk = HeldProducer(), spool(tmp_path)
     before = log(on_disk, producer)
-    before.write([prediction(1), prediction(2)], TRACEPARENT)
-    before.write([prediction(3)])
-    producer.acknowledge(0)
-    await settled()
+    async with running(before.run()):
+        before.write([prediction(1), prediction(2)], TRACEPARENT)
+        before.write([prediction(3)])
+        await settled()
+        producer.acknowledge(0)
+        await settled()
     on_disk.close()
 
     after = HeldProducer()
     kept = log(spool(tmp_path), after)
     assert kept.recover() == 2
     kept.write([prediction(4)])
-    assert after.ids() == []
-    running = asyncio.create_task(kept.run())
-    await settled()
-    assert after.ids() == ["p2", "p3", "p4"]
-    assert [message.traceparent for message in after.sent] == [TRACEPARENT, "", ""]
-    after.acknowledge(0, 1, 2)
-    await kept.drained()
-    running.cancel()
+    async with running(kept.run()):
+        assert after.ids() == ["p2", "p3", "p4"]
+        assert [message.traceparent for message in after.sent] == [TRACEPARENT, "", ""]
+        after.acknowledge(0, 1, 2)
+        await kept.drained()
 
 
 async def test_a_full_queue_keeps_the_order_and_loses_nothing(tmp_path: Path) -> None:
     producer = HeldProducer()
     kept = log(spool(tmp_path), producer)
-    running = asyncio.create_task(kept.run())
-    producer.full = True
-    kept.write([prediction(1)])
-    await settled()
-    kept.write([prediction(2)])
-    producer.full = False
-    await producer.has_sent(2)
-    assert producer.ids() == ["p1", "p2"]
-    running.cancel()
+    async with running(kept.run()):
+        producer.full = True
+        kept.write([prediction(1)])
+        await settled()
+        kept.write([prediction(2)])
+        producer.full = False
+        await producer.has_sent(2)
+        assert producer.ids() == ["p1", "p2"]
 
 
 async def test_what_the_broker_did_not_take_is_sent_again_and_holds_the_watermark_back(
@@ -269,48 +279,46 @@ async def test_what_the_broker_did_not_take_is_sent_again_and_holds_the_watermar
     producer = HeldProducer()
     kept = log(spool(tmp_path), producer)
     watermarks = WatermarkWriter(kept, producer, 0, 2)
-    tasks = [asyncio.create_task(kept.run()), asyncio.create_task(watermarks.run())]
-    kept.write([prediction(1)])
-    watermarks.reach(10)
-    producer.acknowledge(0, error=DeliveryFailed("timed out"))
-    await producer.has_sent(2)
-    assert producer.ids() == ["p1", "p1"]
-    producer.acknowledge(1)
-    await settled()
-    assert [(m.payload.writer, m.partition, m.known_at_us) for m in producer.sent[2:]] == [
-        ("serving/0", 0, 10),
-        ("serving/0", 1, 10),
-    ]
-    for task in tasks:
-        task.cancel()
+    async with running(kept.run(), watermarks.run()):
+        kept.write([prediction(1)])
+        watermarks.reach(10)
+        await producer.has_sent(1)
+        producer.acknowledge(0, error=DeliveryFailed("timed out"))
+        await producer.has_sent(2)
+        assert producer.ids() == ["p1", "p1"]
+        producer.acknowledge(1)
+        await producer.has_sent(4)
+        assert [(m.payload.writer, m.partition, m.known_at_us) for m in producer.sent[2:]] == [
+            ("serving/0", 0, 10),
+            ("serving/0", 1, 10),
+        ]
 
 
 async def test_a_watermark_waits_for_every_answer_given_before_it_and_for_none_given_after(tmp_path: Path) -> None:
     producer = HeldProducer()
     kept = log(spool(tmp_path), producer)
     watermarks = WatermarkWriter(kept, producer, 3, 1)
-    running = asyncio.create_task(watermarks.run())
-    kept.write([prediction(1)])
-    watermarks.reach(10)
-    await settled()
-    kept.write([prediction(11)])
-    assert producer.ids() == ["p1", "p11"]
-    producer.acknowledge(0)
-    await settled()
-    assert [m.payload.writer for m in producer.sent if m.is_watermark] == ["serving/3"]
-    running.cancel()
+    async with running(kept.run(), watermarks.run()):
+        kept.write([prediction(1)])
+        watermarks.reach(10)
+        await settled()
+        kept.write([prediction(11)])
+        await settled()
+        assert [m.id for m in producer.sent] == ["p1", "p11"]
+        producer.acknowledge(0)
+        await producer.has_sent(3)
+        assert [m.payload.writer for m in producer.sent if m.is_watermark] == ["serving/3"]
 
 
 async def test_a_watermark_that_the_broker_did_not_take_is_written_again(tmp_path: Path) -> None:
     producer = HeldProducer()
     watermarks = WatermarkWriter(log(spool(tmp_path), producer), producer, 0, 1)
-    running = asyncio.create_task(watermarks.run())
-    watermarks.reach(10)
-    await settled()
-    producer.acknowledge(0, error=DeliveryFailed("timed out"))
-    await settled()
-    assert [m.known_at_us for m in producer.sent] == [10, 10]
-    running.cancel()
+    async with running(watermarks.run()):
+        watermarks.reach(10)
+        await producer.has_sent(1)
+        producer.acknowledge(0, error=DeliveryFailed("timed out"))
+        await producer.has_sent(2)
+        assert [m.known_at_us for m in producer.sent] == [10, 10]
 
 
 async def test_a_full_log_refuses_the_answer(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from services.serving.instruments import ServingInstruments
 from services.serving.prediction import log_record
 
 _RESEND_AFTER_S = 1.0  # the broker has been silent for the producer's whole delivery timeout
+_SENT_IN_TURN = 128  # about a millisecond; then calls have their turn
 _logger = logging.getLogger(__name__)
 
 
@@ -32,8 +33,8 @@ class _Waiting:
 class PredictionLog:
     """The log of one replica; everything but acknowledgements happens on the event loop's thread.
 
-    An answer goes to the producer straight from memory. What cannot be sent (the broker is away) waits here, bounded by
-    the spool; what an earlier process left goes first.
+    Answers leave when they are spooled and go to the producer right behind, from memory. What cannot be sent (the broker
+    is away) waits here, bounded by the spool; what an earlier process left goes first.
     """
 
     def __init__(self, spool: Spool, producer: Producer, replica: int, instruments: ServingInstruments) -> None:
@@ -48,28 +49,19 @@ class PredictionLog:
         self._arrivals: deque[tuple[_Waiting, Exception | None]] = deque()
         self._settling = False
         self._drains: deque[tuple[Position, asyncio.Future[None]]] = deque()
-        self._retry_after_s = _RESEND_AFTER_S
 
     def recover(self) -> int:
         """Takes up what an earlier process had not sent; the number of answers."""
         for position, body in self._spool.recover():
-            waiting = _Waiting(position, body)
-            self._unacknowledged.append(waiting)
-            self._unsent.append(waiting)
-        if self._unsent:
-            self._has_unsent.set()
+            self._take(position, body)
         return len(self._unsent)
 
     def write(self, predictions: Sequence[Prediction], traceparent: str = "") -> None:
         """Logs answers, all or none; LogFull: they must not leave. After it returns they survive the process."""
         head = bytes([len(traceparent)]) + traceparent.encode()
         bodies = [head + prediction.SerializeToString() for prediction in predictions]
-        for position, body, prediction in zip(self._spool.append(bodies), bodies, predictions, strict=True):
-            waiting = _Waiting(position, body)
-            self._unacknowledged.append(waiting)
-            if self._unsent or not self._sent(waiting, prediction, traceparent):
-                self._unsent.append(waiting)
-                self._has_unsent.set()
+        for position, body in zip(self._spool.append(bodies), bodies, strict=True):
+            self._take(position, body)
         self._measure()
 
     async def drained(self) -> None:
@@ -80,37 +72,38 @@ class PredictionLog:
             await future
 
     async def run(self) -> None:
-        """Sends what could not be sent at once; runs until it is cancelled."""
+        """Sends what is written, behind the answers; runs until it is cancelled."""
         while True:
             await self._has_unsent.wait()
-            while self._unsent:
-                waiting = self._unsent[0]
-                length = waiting.body[0]
-                try:
-                    prediction = Prediction.FromString(waiting.body[1 + length :])
-                except DecodeError:
-                    # The checksum held, so another version wrote it: nobody could read it later either.
-                    _logger.exception(
-                        "a spooled answer of %d bytes is none of this version and is dropped", len(waiting.body)
-                    )
-                    self._unsent.popleft()
-                    self._settle_one(waiting, None)
-                    continue
-                if self._sent(waiting, prediction, waiting.body[1 : 1 + length].decode()):
-                    self._unsent.popleft()
-                else:
-                    await asyncio.sleep(self._retry_after_s)
             self._has_unsent.clear()
+            in_turn = 0
+            while self._unsent:
+                try:
+                    self._send(self._unsent[0])
+                except QueueFull as error:
+                    await asyncio.sleep(error.retry_after_s)
+                    continue
+                self._unsent.popleft()
+                in_turn += 1
+                if in_turn % _SENT_IN_TURN == 0:
+                    await asyncio.sleep(0)
 
-    def _sent(self, waiting: _Waiting, prediction: Prediction, traceparent: str) -> bool:
+    def _take(self, position: Position, body: bytes) -> None:
+        waiting = _Waiting(position, body)
+        self._unacknowledged.append(waiting)
+        self._unsent.append(waiting)
+        self._has_unsent.set()
+
+    def _send(self, waiting: _Waiting) -> None:
+        start = 1 + waiting.body[0]
         try:
-            self._producer.send(
-                log_record(prediction, self._replica, traceparent), lambda error: self._arrived(waiting, error)
-            )
-        except QueueFull as error:
-            self._retry_after_s = error.retry_after_s
-            return False
-        return True
+            prediction = Prediction.FromString(waiting.body[start:])
+        except DecodeError:
+            # The checksum held, so another version wrote it: nobody could read it later either.
+            _logger.exception("a spooled answer of %d bytes is none of this version and is dropped", len(waiting.body))
+            return self._settle_one(waiting, None)
+        message = log_record(prediction, self._replica, waiting.body[1:start].decode())
+        self._producer.send(message, lambda error: self._arrived(waiting, error))
 
     def _arrived(self, waiting: _Waiting, error: Exception | None) -> None:
         """Called by the producer's thread: many arrivals share one wake-up of the loop."""
