@@ -62,8 +62,9 @@ async def serve(use_case: UseCase, settings: IngestSettings, kafka: KafkaSetting
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     admission = await asyncio.to_thread(_restored, use_case, settings, kafka)
+    lingering = kafka.model_copy(update={"linger_ms": settings.linger_ms})
     producer: Producer = KafkaProducer(
-        settings.kafka_bootstrap_servers, use_case.name, "driftloop-ingest", kafka, instruments("ingest")
+        settings.kafka_bootstrap_servers, use_case.name, "driftloop-ingest", lingering, instruments("ingest")
     )
     try:
         await _serve(use_case, settings, admission, producer, stop)

@@ -116,7 +116,7 @@ class Admission:
             )
             return Rejected([taken], id_taken=True)
         if self.mode == "replay" and event.known_at_us <= self.clock_us:
-            late = f"known_at_us is {event.known_at_us}, but the clock is already at {self.clock_us}"
+            late = f"is {event.known_at_us}, but the clock is already at {self.clock_us}"
             return Rejected([Violation(field="known_at_us", rule="known_at", description=late)])
         if self.room <= 0:
             return NoRoom()

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from driftloop.contracts.ingest.v1.ingest_pb2 import Violation
+from services.ingest.validation import described
 
 
 class IngestError(Exception):
@@ -27,7 +28,7 @@ class EventRejected(IngestError):
     """The event breaks these rules; its dead letter is acknowledged."""
 
     def __init__(self, event_id: str, violations: Sequence[Violation]) -> None:
-        super().__init__("; ".join(violation.description for violation in violations))
+        super().__init__(described(violations))
         self.event_id = event_id
         self.violations = tuple(violations)
 

@@ -25,7 +25,7 @@ from services.ingest.gateways import Ack, Outbox
 from services.ingest.instruments import IngestInstruments
 from services.ingest.settings import IngestSettings
 from services.ingest.status import code_number, refuse
-from services.ingest.validation import ID_CHARACTERS_MAX, TIME_US_MAX, name_violations
+from services.ingest.validation import ID_CHARACTERS_MAX, TIME_US_MAX, described, name_violations
 
 _SERVICE = "ingest"
 _log = logging.getLogger(__name__)
@@ -195,7 +195,8 @@ class IngestHandlers(IngestServiceServicer):
 
     async def _outcome(self, ticket: _Ticket, traceparent: str) -> pb.IngestResponse:
         while ticket.ack is not None:
-            await asyncio.wait([ticket.ack])
+            if not ticket.ack.done():
+                await asyncio.wait([ticket.ack])
             lost = ticket.ack.result()
             if lost is not None:
                 raise NotDelivered(str(lost))
@@ -210,7 +211,7 @@ class IngestHandlers(IngestServiceServicer):
             event.id if named else "",
             event.SerializeToString(),
             ",".join(dict.fromkeys(violation.rule for violation in violations)),
-            "; ".join(violation.description for violation in violations),
+            described(violations),
             _writable(event.event_time_us),
             _writable(event.known_at_us),
         )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from driftloop.contracts import MAX_RECORD_BYTES, UNSET_US
+from driftloop.contracts import UNSET_US
 from driftloop.contracts.event.v1.event_pb2 import Event, Value
 from driftloop.contracts.ingest.v1.ingest_pb2 import Violation
 from driftloop.usecase import Field, UseCase, duration_us
 
 ClockMode = Literal["live", "replay"]
 
+# Below 1 MiB: Kafka's clients refuse a message that takes 1,000,000 bytes with its key and headers, which are 5 KB at most.
+EVENT_BYTES_MAX = 983_040
 ID_CHARACTERS_MAX = 128
 ENTITY_CHARACTERS_MAX = 256
 SOURCE_CHARACTERS_MAX = 256
@@ -44,24 +46,29 @@ def _violation(field: str, rule: str, description: str) -> Violation:
     return Violation(field=_cut(field, NAME_CHARACTERS_MAX + len("fields.")), rule=rule, description=description)
 
 
-def size_violation(event: Event, bytes_max: int = MAX_RECORD_BYTES) -> Violation | None:
+def described(violations: Iterable[Violation]) -> str:
+    """Violations as one line for people: each field's path and what is wrong with it."""
+    return "; ".join(f"{v.field or 'event'}: {v.description}" for v in violations)
+
+
+def size_violation(event: Event, bytes_max: int = EVENT_BYTES_MAX) -> Violation | None:
     """What is wrong with the size of an event, if anything; checked first, since every other check costs by size."""
     size = event.ByteSize() + (0 if event.known_at_us >= STAMPED_FROM_US else STAMP_BYTES)
     if size <= bytes_max:
         return None
-    return _violation("", "size", f"the event has {size} bytes, more than {bytes_max}")
+    return _violation("", "size", f"has {size} bytes, more than {bytes_max}")
 
 
 def name_violations(field: str, text: str, characters_max: int, reserved: str = "") -> list[Violation]:
     """What is wrong with a text that identifies something: absent, too long, unprintable or with reserved characters."""
     if not text:
-        return [_violation(field, "required", f"{field} is missing")]
+        return [_violation(field, "required", "is missing")]
     if len(text) > characters_max:
-        return [_violation(field, "length", f"{field} has {len(text)} characters, more than {characters_max}")]
+        return [_violation(field, "length", f"has {len(text)} characters, more than {characters_max}")]
     if not text.isprintable():
-        return [_violation(field, "characters", f"{field} has characters that cannot be printed")]
+        return [_violation(field, "characters", "has characters that cannot be printed")]
     if any(character in text for character in reserved):
-        return [_violation(field, "characters", f"{field} has one of the reserved characters {reserved!r}")]
+        return [_violation(field, "characters", f"has one of the reserved characters {reserved!r}")]
     return []
 
 
@@ -75,28 +82,24 @@ class _Rule:
     def check(self, name: str, value: Value, kind: str) -> Violation | None:
         declared, place = self.declared, "fields." + name
         if kind not in self.kinds:
-            return _violation(place, "type", f"{place} is declared {declared.kind}, the event has {kind}")
+            return _violation(place, "type", f"is declared {declared.kind}, the event has {kind}")
         found = getattr(value, kind)
         if kind == "text":
             if declared.one_of and found not in declared.one_of:
                 return _violation(
-                    place, "one_of", f"{place} is {_cut(found, VALUE_CHARACTERS_MAX)!r}, none of the declared texts"
+                    place, "one_of", f"is {_cut(found, VALUE_CHARACTERS_MAX)!r}, none of the declared texts"
                 )
             if len(found) > declared.max_length:
-                return _violation(
-                    place, "length", f"{place} has {len(found)} characters, more than {declared.max_length}"
-                )
+                return _violation(place, "length", f"has {len(found)} characters, more than {declared.max_length}")
             return None
         if kind == "number" and not math.isfinite(found):
-            return _violation(place, "finite", f"{place} is {found}: leave an unknown number out")
+            return _violation(place, "finite", f"is {found}: leave an unknown number out")
         if kind == "time_us" and not TIME_US_MIN <= found <= TIME_US_MAX:
-            return _violation(
-                place, "range", f"{place} is {found}: no time between the years 1 and 9999 in microseconds"
-            )
+            return _violation(place, "range", f"is {found}: no time between the years 1 and 9999 in microseconds")
         if declared.ge is not None and found < declared.ge:
-            return _violation(place, "range", f"{place} is {found}, below {declared.ge}")
+            return _violation(place, "range", f"is {found}, below {declared.ge}")
         if declared.le is not None and found > declared.le:
-            return _violation(place, "range", f"{place} is {found}, above {declared.le}")
+            return _violation(place, "range", f"is {found}, above {declared.le}")
         return None
 
 
@@ -138,7 +141,7 @@ class Validator:
         found = name_violations("id", event.id, ID_CHARACTERS_MAX, reserved=",")
         found += name_violations("entity", event.entity, ENTITY_CHARACTERS_MAX)
         if event.entity.startswith("~"):
-            found.append(_violation("entity", "characters", "entity begins with '~', which marks control records"))
+            found.append(_violation("entity", "characters", "begins with '~', which marks control records"))
         if event.source:
             found += name_violations("source", event.source, SOURCE_CHARACTERS_MAX)
         found += self._times(event, clock_us)
@@ -178,11 +181,7 @@ class Validator:
         event_time_us, known_at_us = event.event_time_us, event.known_at_us
         if not 0 < event_time_us <= TIME_US_MAX:
             rule = "required" if event_time_us == 0 else "range"
-            found.append(
-                _violation(
-                    "event_time_us", rule, f"event_time_us is {event_time_us}: give microseconds since 1970, UTC"
-                )
-            )
+            found.append(_violation("event_time_us", rule, f"is {event_time_us}: give microseconds since 1970, UTC"))
         if self._mode == "live":
             known_at_us, ahead_us = event_time_us, self._future_us
         else:
@@ -190,29 +189,19 @@ class Validator:
             if not 0 < known_at_us <= TIME_US_MAX:
                 rule = "required" if known_at_us == 0 else "range"
                 found.append(
-                    _violation(
-                        "known_at_us", rule, f"known_at_us is {known_at_us}: a replay says when an event could be known"
-                    )
+                    _violation("known_at_us", rule, f"is {known_at_us}: a replay says when an event could be known")
                 )
         if found:
             return found
         if known_at_us < event_time_us:
-            found.append(
-                _violation(
-                    "event_time_us", "order", f"event_time_us {event_time_us} is after known_at_us {known_at_us}"
-                )
-            )
+            found.append(_violation("event_time_us", "order", f"is {event_time_us}, after known_at_us {known_at_us}"))
         if clock_us != UNSET_US:
             place = "event_time_us" if self._mode == "live" else "known_at_us"
             if known_at_us > clock_us + ahead_us:
                 found.append(
-                    _violation(
-                        place, "future", f"{place} is {known_at_us}, more than {ahead_us} µs after the clock {clock_us}"
-                    )
+                    _violation(place, "future", f"is {known_at_us}, more than {ahead_us} µs after the clock {clock_us}")
                 )
             if event_time_us < clock_us - self._retention_us:
-                description = (
-                    f"event_time_us is {event_time_us}, more than {self._retention_us} µs before the clock {clock_us}"
-                )
+                description = f"is {event_time_us}, more than {self._retention_us} µs before the clock {clock_us}"
                 found.append(_violation("event_time_us", "retention", description))
         return found
