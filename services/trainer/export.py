@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from driftloop.artifacts.scoring import ONNX_CODES, ONNX_NUMBERS, ONNX_PROBABILITIES
+from driftloop.scoring.model import ONNX_CODES, ONNX_NUMBERS, ONNX_PROBABILITIES
 from services.trainer.network import Network
 from services.trainer.preprocessing import Preprocessing
 

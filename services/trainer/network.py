@@ -18,7 +18,7 @@ from torch import Tensor, nn
 _EVALUATION_ROWS = 16_384
 
 
-class Core(nn.Module):
+class Core(nn.Module):  # type: ignore[misc]
     """Two layers with a residual over encoded numbers and embedded texts; one logit per row, shape (rows,)."""
 
     def __init__(self, width: int, cardinalities: Sequence[int], hidden: int, embedding: int, dropout: float) -> None:
@@ -40,7 +40,7 @@ class Core(nn.Module):
         return logits
 
 
-class Heads(nn.Module):
+class Heads(nn.Module):  # type: ignore[misc]
     """Gain and offset per category; zero, so without effect, until they are trained."""
 
     def __init__(self, cardinalities: Sequence[int]) -> None:
@@ -57,7 +57,7 @@ class Heads(nn.Module):
         return logits * (1.0 + total[:, 0]) + total[:, 1]
 
 
-class Network(nn.Module):
+class Network(nn.Module):  # type: ignore[misc]
     """Core and heads, and a second set of heads for rows from before a change, which only training uses."""
 
     def __init__(self, core: Core, heads: Heads, earlier: Heads) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import safetensors.torch
 import torch
 
-from driftloop.artifacts.scoring import ScoringModel
+from driftloop.scoring.model import ScoringModel
 from driftloop.usecase import UseCase
 from services.trainer.export import to_onnx
 from services.trainer.measures import average_precision, log_losses
