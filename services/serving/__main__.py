@@ -10,6 +10,7 @@ import sys
 
 import uvloop
 
+from driftloop.artifacts import ArtifactStore
 from driftloop.messaging import KafkaProducer, KafkaReader, MessagingError, await_topics
 from driftloop.telemetry import instruments, setup_logging, setup_telemetry
 from driftloop.usecase import UseCase, UseCaseError, load_use_case
@@ -33,7 +34,7 @@ async def serve(settings: ServingSettings, use_case: UseCase) -> None:
         partitions=await asyncio.to_thread(await_topics, servers, use_case.name, topics, settings.start_timeout_s),
         producer=KafkaProducer(servers, use_case.name, name, instruments=instruments("serving")),
         open_reader=lambda: KafkaReader(servers, use_case.name, READ, client_id=name),
-        loader=BundleLoader(use_case, settings),
+        loader=BundleLoader(use_case, settings, ArtifactStore(settings.artifacts_url)),
         open_online_reader=lambda: _online_reader(settings, use_case),
     )
     await Replica(use_case, settings, outside).run(stopped)

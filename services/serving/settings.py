@@ -63,7 +63,7 @@ class ServingSettings(BaseSettings):
     read_poll_s: float = Field(default=0.5, gt=0, description="longest wait for a record: bounds how long a stop takes")
 
     bundle_bytes_max: int = Field(
-        default=268_435_456, gt=0, description="one bundle: several times the largest useful tabular model"
+        default=67_108_864, gt=0, description="one bundle: many times the largest useful tabular model"
     )
     bundle_attempts_max: int = Field(
         default=3, gt=0, description="an artifact store that does not answer is asked this often"
@@ -102,5 +102,5 @@ class ServingSettings(BaseSettings):
 
     @property
     def folder(self) -> Path:
-        """This replica's own folder."""
-        return self.state_dir / "serving" / str(self.replica)
+        """This replica's own folder; absolute, because importing a bundle moves the process's working folder for a moment."""
+        return self.state_dir.resolve() / "serving" / str(self.replica)

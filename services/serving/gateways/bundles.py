@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
@@ -24,46 +23,44 @@ _logger = logging.getLogger(__name__)
 class BundleLoader:
     """Fetches, checks and loads bundles, one at a time."""
 
-    def __init__(self, use_case: UseCase, settings: ServingSettings) -> None:
+    def __init__(self, use_case: UseCase, settings: ServingSettings, store: ArtifactStore) -> None:
         self._use_case = use_case
         self._settings = settings
+        self._store = store
         self._home = settings.folder / "bundles"
         self._thread = ThreadPoolExecutor(1, "serving-bundles")
 
     async def load(self, arm: Arm) -> Model:
         """The arm's model, tried out on a row without values; BundleRefused says why it must not answer."""
         loop = asyncio.get_running_loop()
-        for attempt in range(1, self._settings.bundle_attempts_max + 1):
+        attempt = 1
+        while True:
             try:
                 return await loop.run_in_executor(self._thread, self._load, arm)
-            except OSError as error:
-                _logger.warning("bundle %s, attempt %d: %s", arm.bundle_url, attempt, error)
-                unreachable = error
-                await asyncio.sleep(self._settings.bundle_retry_s)
-        raise BundleRefused("unreachable", f"{arm.bundle_url}: {unreachable}") from unreachable
+            except BundleRefused:
+                raise
+            except Exception as error:  # a store that does not answer; what its client raises is its own affair
+                _logger.warning("bundle %s, attempt %d: %s: %s", arm.bundle_url, attempt, type(error).__name__, error)
+                if attempt >= self._settings.bundle_attempts_max:
+                    raise BundleRefused("unreachable", f"{arm.bundle_url}: {type(error).__name__}: {error}") from error
+            attempt += 1
+            await asyncio.sleep(self._settings.bundle_retry_s)
 
     def _load(self, arm: Arm) -> Model:
-        # Imported here: BentoML takes a second, in which features and the spool are read.
+        # Imported here: these take a second, in which features and the spool are read.
         from driftloop.artifacts.bundles import fetch_bundle, load_bundle
         from driftloop.artifacts.signing import load_verify_key
 
-        store = ArtifactStore(self._settings.artifacts_url)
-        file = fetch_bundle(
-            store,
-            arm.bundle_url,
-            arm.bundle_digest,
-            load_verify_key(store),
-            self._home,
-            self._settings.bundle_bytes_max,
-        )
+        most, key = self._settings.bundle_bytes_max, load_verify_key(self._store)
+        file = fetch_bundle(self._store, arm.bundle_url, arm.bundle_digest, key, self._home / "fetched", most)
         try:
-            model = load_bundle(file, self._home / "bento", arm.model_id)
+            model = load_bundle(file, self._home / "bentoml", arm.model_id)
         finally:
-            Path(file).unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
         if model.inputs_digest != self._use_case.inputs_digest:
+            given = self._use_case.inputs_digest
             raise BundleRefused(
-                "inputs",
-                f"model {arm.model_id} takes inputs {model.inputs_digest}, this use case gives {self._use_case.inputs_digest}",
+                "inputs", f"model {arm.model_id} takes inputs {model.inputs_digest}, requests have {given}"
             )
         try_out(model, self._use_case)
         return model
