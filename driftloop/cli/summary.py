@@ -214,9 +214,12 @@ def labels(topics: Mapping[str, list[Message[Any]]], announcing: str) -> dict[st
 
 
 def full_chain(topics: Mapping[str, list[Message[Any]]], messages: Mapping[str, Message[Any]]) -> list[str]:
-    """Ids of one chain from an event to the release of the model that the drift it was part of led to."""
+    """Ids of one chain from an event to the release that the drift it was part of led to; a promotion if there is one."""
     chain = Chain(messages)
-    for message in sorted(topics.get("releases", []), key=lambda m: m.payload.revision, reverse=True):
+    ordered = sorted(topics.get("releases", []), key=lambda message: message.payload.revision)
+    champions = [m.payload.champion.model_id for m in ordered]
+    promotions = [m for m, now, before in zip(ordered[1:], champions[1:], champions, strict=False) if now != before]
+    for message in [*promotions[::-1], *ordered[::-1]]:
         path = chain.event_to_release(message.id)
         if path:
             return [link.id for link in path]

@@ -79,13 +79,23 @@ class BlockSeries:
 
     A block closes at `block_rows` rows and, if `block_us` is set, not before that much time has passed in it: a block that
     spans a whole day does not take night for drift. `only_rise`: a fall of the mean starts the series anew without an alarm.
+    ADWIN's bound supposes values in [0, 1] and single rows. Means of b rows, each within `value_range`, vary less than that:
+    they are scaled by √b / value_range, as if a block held √b independent rows (rows of a block share weather and hour).
     """
 
     def __init__(
-        self, name: str, kind: SeriesKind, alpha: float, block_rows: int, block_us: int = 0, only_rise: bool = False
+        self,
+        name: str,
+        kind: SeriesKind,
+        alpha: float,
+        block_rows: int,
+        block_us: int = 0,
+        only_rise: bool = False,
+        value_range: float = 1.0,
     ) -> None:
         self.name, self.kind, self.alpha = name, kind, alpha
         self._block_rows, self._block_us, self._only_rise = block_rows, block_us, only_rise
+        self._scale = math.sqrt(block_rows) / value_range
         self.skipped = 0
         self.reset()
 
@@ -118,7 +128,7 @@ class BlockSeries:
         block = _Block(self._sum / self._rows, self._rows, self._start_us)
         self._blocks.append(block)
         del self._blocks[:-MAX_BLOCKS]
-        self._adwin.update(block.mean)
+        self._adwin.update(block.mean * self._scale)
         if not self._adwin.drift_detected:
             return None
         blocks = self._blocks
@@ -137,7 +147,7 @@ class BlockSeries:
         self.reset()
         for kept in blocks[split:]:
             self._blocks.append(kept)
-            self._adwin.update(kept.mean)
+            self._adwin.update(kept.mean * self._scale)
         return None if self._only_rise and after <= before else alarm
 
     @property
@@ -155,7 +165,7 @@ class BlockSeries:
         self.reset()
         for mean, rows, start_us in state["blocks"]:
             self._blocks.append(_Block(mean, rows, start_us))
-            self._adwin.update(mean)
+            self._adwin.update(mean * self._scale)
         self._sum, self._rows, self._start_us = state["open"]
         self.skipped = state["skipped"]
 
@@ -267,6 +277,7 @@ class DriftWatch:
             ERROR_SHARE * policy.block_labels * per_label,
             policy.block_labels,
             only_rise=True,
+            value_range=MAX_LOSS,
         )
         self._floor = ErrorFloor(policy.block_labels)
         self._prediction = RankedSeries(

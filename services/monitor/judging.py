@@ -157,7 +157,7 @@ class Judging:
     def _decide(self, out: list[Message[Any]]) -> None:
         self._release(self._releases.decide(), tuple(self._recent), out)
         self._watch_decay()
-        verdict = self._policy.decide(self.clock_us, tuple(self._recent))
+        verdict = self._policy.decide(self.clock_us, tuple(self._recent), self._releases.has_challenger)
         if verdict is None:
             return
         wanted = verdict.wanted

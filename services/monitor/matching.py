@@ -6,7 +6,7 @@ have been closed as `never`, or at maturity: labels that come early are a biased
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from driftloop.contracts import UNSET_US, KnownTimeBuffer, Message, Record, Watermarks, derive_id, from_wire, watermark
@@ -204,21 +204,7 @@ class Matching:
             "version": SNAPSHOT_VERSION,
             "watermarks": self._watermarks.snapshot(),
             "buffer": self._buffer.snapshot(),
-            "entities": [
-                [
-                    n,
-                    e.predicted_for_us,
-                    e.known_at_us,
-                    e.slices,
-                    e.prediction,
-                    e.label,
-                    e.label_known_at_us,
-                    e.label_event_id,
-                    e.never,
-                ]
-                + [e.scored_at_us]
-                for n, e in self._entities.items()
-            ],
+            "entities": [[name, *astuple(entity)] for name, entity in self._entities.items()],
         }
 
     def restore(self, state: dict[str, Any]) -> None:

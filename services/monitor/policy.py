@@ -105,9 +105,12 @@ class RetrainPolicy:
         self.has_model = self.has_model or published
         return True
 
-    def decide(self, clock_us: int, recent: tuple[str, ...]) -> Verdict | None:
-        """The verdict at a clock, or None where there is nothing to say. `recent`: ids of the newest scores, as causes."""
-        wanted = self._wanted or self._due(clock_us, recent)
+    def decide(self, clock_us: int, recent: tuple[str, ...], on_trial: bool = False) -> Verdict | None:
+        """The verdict at a clock, or None where there is nothing to say. `recent`: ids of the newest scores, as causes.
+
+        While a challenger is `on_trial`, more rows or a schedule are no reason to start over with another one.
+        """
+        wanted = self._wanted or (None if on_trial else self._due(clock_us, recent))
         if wanted is None or self.open_request:
             return None
         hold = "" if wanted.urgent or not self.has_model else self._held_back(wanted, clock_us)

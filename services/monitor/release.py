@@ -189,7 +189,7 @@ class Releases:
     def _trial(self, challenger: Candidate) -> list[Step]:
         policy, evidence = self._policy, self._evidence
         shown = evidence.as_map(policy.confidence)
-        if evidence.upper(policy.confidence) < 0:
+        if evidence.rows >= policy.canary_rows and evidence.upper(policy.confidence) < 0:
             return [self._drop("mature labels show that it is worse than production")]
         if evidence.rows >= policy.promote_rows and evidence.lower(policy.confidence) > 0:
             self.champion, self.other, self.other_role = challenger, self.champion, ROLE_PREVIOUS

@@ -1,0 +1,183 @@
+"""The second stage of features: windows and latest values, held against a brute-force computation."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from driftloop.contracts import Message, Record, from_value, to_value, watermark
+from driftloop.contracts.features.v1.features_pb2 import TRIGGER_CLOCK, KeyedEvent
+from driftloop.usecase import HOUR_US, MINUTE_US, load_use_case
+from services.features.aggregation import Aggregation
+
+FLIGHTS = load_use_case("flights")
+VIEWS = {view.name: view for view in FLIGHTS.views}
+ORIGIN = "flight_departed_delay_by_origin"
+TAIL = "flight_arrived_latest_by_tail_number"
+KEY = f"{ORIGIN}|EWR"
+
+
+def keyed(offset: int, at_us: int, value: float, *, known_us: int | None = None, view: str = ORIGIN, source=(0, None)) -> Record:
+    known_at_us = at_us if known_us is None else known_us
+    payload = KeyedEvent(
+        view=view,
+        key=f"{view}|EWR",
+        event_id=f"e{offset}",
+        event_time_us=at_us,
+        known_at_us=known_at_us,
+        values=[to_value(value)],
+        source_partition=source[0],
+        source_offset=offset if source[1] is None else source[1],
+    )
+    return Record("keyed", 0, offset, Message("keyed", payload.key, payload, f"e{offset}/{view}", "test", at_us, known_at_us))
+
+
+def marks(offset: int, clock_us: int) -> list[Record]:
+    return [Record("keyed", 0, offset + p, watermark("keyed", 0, f"rekeying/{p}", clock_us)) for p in range(2)]
+
+
+def values(message) -> dict[str, float | None]:
+    view = VIEWS[message.payload.view]
+    names = [feature.name.removeprefix(f"{view.name}__") for feature in view.features]
+    return dict(zip(names, [from_value(v) for v in message.payload.values], strict=True))
+
+
+def updates(messages) -> list:
+    return [message for message in messages if not message.is_watermark]
+
+
+def test_an_event_changes_the_values_at_once_and_is_their_cause():
+    (update,) = Aggregation(FLIGHTS, 0, 2).fold([keyed(7, HOUR_US, 12.0)])
+    assert values(update)["mean_1h"] == 12.0
+    assert values(update)["count_12h"] == 1.0
+    assert (update.causes, update.payload.sequence, update.known_at_us, update.partition) == (("e7",), 7, HOUR_US, 0)
+
+
+def test_the_clock_moves_an_event_out_of_its_window_and_says_so():
+    heart = Aggregation(FLIGHTS, 0, 2)
+    heart.fold([keyed(0, HOUR_US, 12.0)])
+    out = heart.fold(marks(1, 2 * HOUR_US))
+    (update,) = updates(out)
+    assert values(update)["count_1h"] == 0.0
+    assert values(update)["mean_1h"] is None
+    assert values(update)["mean_3h"] == 12.0
+    assert (update.payload.trigger, update.causes, update.known_at_us) == (TRIGGER_CLOCK, ("e0",), 2 * HOUR_US)
+    assert out[-1].is_watermark
+    assert out[-1].payload.writer == "aggregation/0"
+
+
+def test_an_entity_that_nothing_is_left_of_is_forgotten():
+    heart = Aggregation(FLIGHTS, 0, 2)
+    heart.fold([keyed(0, HOUR_US, 12.0), *marks(1, 14 * HOUR_US)])
+    assert len(heart) == 0
+
+
+def test_the_clock_is_the_least_of_its_writers():
+    heart = Aggregation(FLIGHTS, 0, 2)
+    first, second = marks(0, 5 * HOUR_US)
+    assert heart.fold([first]) == []
+    assert [m.payload.known_at_us for m in heart.fold([second])] == [5 * HOUR_US]
+
+
+def test_a_record_written_again_after_a_crash_is_dropped():
+    heart = Aggregation(FLIGHTS, 0, 2)
+    heart.fold([keyed(0, HOUR_US, 1.0, source=(1, 5)), keyed(1, HOUR_US, 2.0, source=(0, 5))])
+    assert heart.fold([keyed(2, HOUR_US, 1.0, source=(1, 5)), keyed(3, HOUR_US, 1.0, source=(1, 4))]) == []
+    assert heart.repeated == 2
+
+
+def test_an_older_observation_never_overwrites_a_newer_one():
+    heart = Aggregation(FLIGHTS, 0, 2)
+    heart.fold([keyed(0, 2 * HOUR_US, 5.0, view=TAIL)])
+    assert heart.fold([keyed(1, HOUR_US, 9.0, known_us=3 * HOUR_US, view=TAIL)]) == []
+    assert heart.late == 1
+
+
+def test_a_latest_value_goes_missing_at_its_age():
+    heart = Aggregation(FLIGHTS, 0, 2)
+    heart.fold([keyed(0, HOUR_US, 5.0, view=TAIL)])
+    (update,) = updates(heart.fold(marks(1, 11 * HOUR_US)))
+    assert values(update) == {"delay": None}
+
+
+def test_an_event_older_than_any_window_changes_nothing_and_is_counted():
+    heart = Aggregation(FLIGHTS, 0, 2)
+    heart.fold(marks(0, 20 * HOUR_US))
+    assert heart.fold([keyed(5, HOUR_US, 1.0, known_us=21 * HOUR_US)]) == []
+    assert heart.late == 1
+
+
+def test_current_values_can_be_said_again():
+    heart = Aggregation(FLIGHTS, 0, 2)
+    (said,) = heart.fold([keyed(0, HOUR_US, 12.0)])
+    (again,) = heart.current()
+    assert (again.id, again.payload.values) == (said.id, said.payload.values)
+
+
+def brute_force(events: list[tuple[int, float]], clock_us: int) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    for window in (1, 3, 12):
+        inside = sorted(v for at_us, v in events if clock_us - window * HOUR_US < at_us <= clock_us)
+        found[f"mean_{window}h"] = math.fsum(inside) / len(inside) if inside else None
+        found[f"count_{window}h"] = float(len(inside))
+        found[f"p90_{window}h"] = inside[math.ceil(0.9 * len(inside)) - 1] if inside else None
+    return found
+
+
+event_lists = st.lists(
+    st.tuples(st.integers(0, 20 * 60), st.integers(0, 120), st.integers(-100, 1000)), min_size=1, max_size=25
+).map(lambda rows: sorted((known + late, known, float(value)) for known, late, value in rows))
+
+
+@settings(max_examples=60, deadline=None)
+@given(event_lists, st.integers(0, 35 * 60))
+def test_values_at_any_clock_are_those_of_a_brute_force_window(rows, clock_min):
+    heart = Aggregation(FLIGHTS, 0, 2)
+    known = [(k * MINUTE_US, at * MINUTE_US, value) for k, at, value in rows if k <= clock_min]
+    said = heart.fold([keyed(i, at_us, value, known_us=known_us) for i, (known_us, at_us, value) in enumerate(known)])
+    said += heart.fold(marks(100, clock_min * MINUTE_US))
+    expected = brute_force([(at_us, value) for _, at_us, value in known], clock_min * MINUTE_US)
+    newest = updates(said)[-1] if updates(said) else None
+    if newest is None:
+        assert all(not value for value in expected.values())
+    else:
+        assert values(newest) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(event_lists, st.randoms(use_true_random=False))
+def test_values_at_a_step_do_not_depend_on_the_order_within_it(rows, random):
+    shuffled = list(rows)
+    random.shuffle(shuffled)
+    results = []
+    for order in (rows, shuffled):
+        heart = Aggregation(FLIGHTS, 0, 2)
+        heart.fold(
+            [
+                keyed(i, at * MINUTE_US, value, known_us=known * MINUTE_US, source=(0, i))
+                for i, (known, at, value) in enumerate(order)
+            ]
+        )
+        heart.fold(marks(100, 24 * 60 * MINUTE_US))
+        results.append([values(message) for message in heart.current()])
+    assert results[0] == results[1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(event_lists, st.integers(0, 24))
+def test_folding_a_batch_equals_folding_one_at_a_time_also_across_a_restore(rows, cut):
+    records = []
+    for i, (known, at, value) in enumerate(rows):
+        records.append(keyed(3 * i, at * MINUTE_US, value, known_us=known * MINUTE_US))
+        records += marks(3 * i + 1, known * MINUTE_US)
+    whole = Aggregation(FLIGHTS, 0, 2)
+    expected = whole.fold(records)
+    one = Aggregation(FLIGHTS, 0, 2)
+    found = [message for record in records[:cut] for message in one.fold([record])]
+    other = Aggregation(FLIGHTS, 0, 2)
+    other.restore(one.snapshot())
+    found += other.fold(records[cut:])
+    assert found == expected
+    assert other.snapshot() == whole.snapshot()

@@ -1,0 +1,120 @@
+"""Alarms: soon after a change, not without one, and the same after a restart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftloop.contracts.monitor.v1.monitor_pb2 import SERIES_KIND_ERROR
+from driftloop.usecase import HOUR_US, MINUTE_US, Policy, load_use_case
+from services.monitor.drift import MAX_LOSS, BlockSeries, DriftWatch, ErrorFloor, RankedSeries, change_point, log_loss
+
+FLIGHTS = load_use_case("flights")
+ALPHA = 0.5 * 40 / Policy().alarm_labels
+
+
+def error_series() -> BlockSeries:
+    return BlockSeries("error", SERIES_KIND_ERROR, ALPHA, 40, only_rise=True, value_range=MAX_LOSS)
+
+
+def losses(rng, rows: int, wrong: float) -> list[float]:
+    return list(np.where(rng.random(rows) < wrong, log_loss(0.2, 1.0), log_loss(0.2, 0.0)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_abrupt_rise_of_the_error_is_found_and_dated(seed):
+    rng = np.random.default_rng(seed)
+    series = error_series()
+    alarms = []
+    for row, loss in enumerate(losses(rng, 5_000, 0.2) + losses(rng, 3_000, 0.4)):
+        alarm = series.add(loss, row * MINUTE_US)
+        if alarm is not None:
+            alarms.append((row, alarm))
+    row, alarm = alarms[0]
+    assert 5_000 < row < 7_500
+    assert abs(alarm.since_us / MINUTE_US - 5_000) < 300
+    assert alarm.after > alarm.before
+
+
+def test_stable_errors_raise_at_most_one_alarm_in_fifty_thousand_labels():
+    alarms = 0
+    for seed in range(4):
+        series = error_series()
+        alarms += sum(series.add(loss, i) is not None for i, loss in enumerate(losses(np.random.default_rng(seed), 50_000, 0.2)))
+    assert alarms <= 4
+
+
+def test_a_falling_error_is_no_alarm_and_a_later_rise_is():
+    rng = np.random.default_rng(1)
+    series = error_series()
+    found = [
+        row
+        for row, loss in enumerate(losses(rng, 4_000, 0.5) + losses(rng, 4_000, 0.1) + losses(rng, 2_000, 0.5))
+        if series.add(loss, row) is not None
+    ]
+    assert found
+    assert found[0] > 8_000
+
+
+@given(st.lists(st.sampled_from([0.1, 2.0, float("nan")]), max_size=300), st.integers(0, 300))
+def test_a_series_goes_on_from_a_snapshot_as_if_nothing_had_happened(values, cut):
+    whole, first, second = error_series(), error_series(), error_series()
+    expected = [whole.add(value, row) for row, value in enumerate(values)]
+    found = [first.add(value, row) for row, value in enumerate(values[:cut])]
+    second.restore(first.snapshot())
+    found += [second.add(value, row + min(cut, len(values))) for row, value in enumerate(values[cut:])]
+    assert found == expected
+    assert second.snapshot() == whole.snapshot()
+
+
+def test_missing_values_are_left_out_and_counted():
+    series = error_series()
+    for row in range(100):
+        series.add(float("nan"), row)
+    assert (series.skipped, series.blocks) == (100, 0)
+
+
+def test_a_shifted_input_of_any_scale_is_found_and_a_daily_rhythm_is_not():
+    rng = np.random.default_rng(0)
+    series = RankedSeries("input/x", SERIES_KIND_ERROR, 1e-3)
+    at_us = [row * 2 * MINUTE_US for row in range(40_000)]
+    rhythm = 1e6 * np.sin(np.array(at_us) / (24 * HOUR_US) * 2 * np.pi) + rng.normal(0, 1e5, len(at_us))
+    shifted = rhythm + np.where(np.arange(len(at_us)) > 30_000, 1e6, 0)
+    found = [row for row, value in enumerate(shifted) if series.add(value, at_us[row]) is not None]
+    assert found
+    assert found[0] > 30_000
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=40))
+def test_the_change_point_leaves_the_least_squared_error(means):
+    def squared_error(split: int) -> float:
+        return sum(float(np.sum((np.array(part) - np.mean(part)) ** 2)) for part in (means[:split], means[split:]))
+
+    split = change_point(means)
+    assert 1 <= split < len(means)
+    assert squared_error(split) <= min(squared_error(i) for i in range(1, len(means))) + 1e-9
+
+
+def test_a_model_no_better_than_the_rate_has_decayed_and_a_better_one_has_not():
+    rng = np.random.default_rng(2)
+    labels = (rng.random(4_000) < 0.2).astype(float)
+    for score, expected in ((0.6, True), (0.2, False)):
+        floor = ErrorFloor(40)
+        for label in labels:
+            floor.add(log_loss(score, label), label)
+        assert (floor.decay() is not None) == expected
+
+
+def test_the_watch_goes_on_from_a_snapshot():
+    rng = np.random.default_rng(3)
+    whole, other = DriftWatch(FLIGHTS), DriftWatch(FLIGHTS)
+    rows = [(float(s), list(rng.normal(size=24)), float(l)) for s, l in zip(rng.random(600), rng.random(600) < 0.3, strict=True)]
+    for i, (score, numbers, label) in enumerate(rows):
+        if i == 300:
+            other.restore(whole.snapshot())
+        for watch in [whole] + ([other] if i >= 300 else []):
+            watch.predicted(score, numbers, i * MINUTE_US)
+            watch.labelled(score, label, i * MINUTE_US)
+    assert other.snapshot() == whole.snapshot()

@@ -1,0 +1,149 @@
+"""Judging as a whole: from scores and answers to requests, decisions and releases."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from driftloop.contracts import Message, Record, watermark
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    COMMAND_KIND_BUNDLE_REFUSED,
+    DECISION_KIND_MODEL_REFUSED,
+    LABEL_STATE_MATCHED,
+    RETRAIN_REASON_BOOTSTRAP,
+    Command,
+    Score,
+)
+from driftloop.contracts.serving.v1.scored_pb2 import Scored
+from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, OUTCOME_REFUSED, Model
+from driftloop.usecase import HOUR_US, Policy, load_use_case
+from services.monitor.judging import Judging
+
+FLIGHTS = dataclasses.replace(load_use_case("flights"), policy=Policy(bootstrap_rows=200, canary_rows=80, promote_rows=160))
+
+
+def judging() -> Judging:
+    return Judging(FLIGHTS, 2, 1)
+
+
+def clock(clock_us: int) -> list[Record]:
+    places = [("predictions", 0, "serving/0"), ("predictions", 1, "serving/0"), ("scores", 0, "matching/0"), ("scores", 0, "matching/1")]
+    return [Record(topic, p, 0, watermark(topic, p, writer, clock_us)) for topic, p, writer in places]
+
+
+def scored(index: int, at_us: int, label: float, scores: dict[str, float] | None = None) -> Record:
+    payload = Score(
+        use_case="flights", entity=f"f{index}", predicted_for_us=at_us, matured_at_us=at_us, state=LABEL_STATE_MATCHED, label=label,
+        scores=[Scored(model_id=m, score=s) for m, s in (scores or {}).items()],
+    )
+    return Record("scores", 0, index, Message("scores", f"f{index}", payload, f"s{index}", "test", at_us, at_us))
+
+
+def answered(model_id: str, request_id: str, outcome=OUTCOME_PUBLISHED) -> Record:
+    payload = Model(use_case="flights", id=model_id, request_id=request_id, outcome=outcome, because="tried", bundle_url=f"b/{model_id}")
+    return Record("models", 0, 0, Message("models", "flights", payload, model_id, "test", 0, 0, (request_id,)))
+
+
+def rows(first: int, count: int, hour: int, models=()) -> list[Record]:
+    rng = np.random.default_rng(first)
+    found = []
+    for i in range(count):
+        label = float(rng.random() < 0.3)
+        scores = {m: (0.25 if quality == "poor" else 0.1 + 0.75 * label) for m, quality in models}
+        found.append(scored(first + i, hour * HOUR_US + i, label, scores))
+    return found
+
+
+def of(messages, topic: str) -> list:
+    return [message for message in messages if message.topic == topic and not message.is_watermark]
+
+
+def started() -> tuple[Judging, str]:
+    heart = judging()
+    out = heart.fold([*rows(0, 200, 1), *clock(2 * HOUR_US)])
+    return heart, of(out, "retrain")[0].id
+
+
+def test_the_first_model_is_requested_and_the_release_says_that_it_is_pending():
+    heart = judging()
+    assert of(heart.fold([*rows(0, 199, 1), *clock(2 * HOUR_US)]), "retrain") == []
+    out = heart.fold([*rows(199, 1, 3), *clock(4 * HOUR_US)])
+    (request,), (release,) = of(out, "retrain"), of(out, "releases")
+    assert request.payload.reason == RETRAIN_REASON_BOOTSTRAP
+    assert request.payload.clock_us == 4 * HOUR_US
+    assert release.payload.pending_retrain == request.id
+    assert not release.payload.HasField("champion")
+    assert len(request.causes) == 9
+    assert request.ranges[0].last == 199
+    assert out[-1].is_watermark
+    assert out[-1].payload.writer == "judging"
+
+
+def test_the_first_published_model_answers_and_asks_for_a_checkpoint_before_it_is_told():
+    heart, request_id = started()
+    out = heart.fold([answered("m1", request_id)])
+    (release,) = of(out, "releases")
+    assert heart.needs_checkpoint
+    assert (release.payload.champion.model_id, release.payload.pending_retrain, release.payload.revision) == ("m1", "", 2)
+    assert of(out, "decisions")[0].causes[0] == "m1"
+    assert heart.fold([answered("m1", request_id)]) == []
+
+
+def test_a_refused_model_ends_the_wait_and_changes_nobody():
+    heart, request_id = started()
+    out = heart.fold([answered("m1", request_id, OUTCOME_REFUSED)])
+    assert [m.payload.kind for m in of(out, "decisions")] == [DECISION_KIND_MODEL_REFUSED]
+    assert [m.payload.pending_retrain for m in of(out, "releases")] == [""]
+
+
+def test_an_answer_that_comes_before_its_request_is_folded_again_waits_for_it():
+    heart, request_id = started()
+    other = judging()
+    assert other.fold([answered("m1", request_id)]) == []
+    out = other.fold([*rows(0, 200, 1), *clock(2 * HOUR_US)])
+    assert [m.payload.champion.model_id for m in of(out, "releases")] == ["", "m1"]
+
+
+def test_what_was_judged_before_is_dropped_when_it_comes_again():
+    heart, _ = started()
+    assert of(heart.fold([*rows(0, 200, 1), *clock(2 * HOUR_US)]), "retrain") == []
+    assert heart.snapshot()["policy"]["rows"] == 200
+
+
+def test_a_better_challenger_is_promoted_on_mature_rows():
+    heart, request_id = started()
+    heart.fold([answered("m1", request_id)])
+    out = heart.fold([*rows(200, 240, 10, [("m1", "poor")]), *clock(12 * HOUR_US)])
+    (request,) = of(out, "retrain")
+    heart.fold([answered("m2", request.id)])
+    roles = []
+    for hour in range(20, 30):
+        out = heart.fold([*rows(hour * 100, 80, hour, [("m1", "poor"), ("m2", "good")]), *clock((hour + 1) * HOUR_US)])
+        roles += [(m.payload.champion.model_id, [arm.model_id for arm in m.payload.arms]) for m in of(out, "releases")]
+    assert ("m2", ["m1"]) in roles
+
+
+def test_a_bundle_that_serving_refused_is_an_incident():
+    heart, request_id = started()
+    heart.fold([answered("m1", request_id)])
+    command = Command(use_case="flights", id="c1", kind=COMMAND_KIND_BUNDLE_REFUSED, who="serving/0", why="bad signature", model_id="m1")
+    out = heart.fold([Record("commands", 0, 0, Message("commands", "flights", command, "c1", "test", 0, 0))])
+    assert "bad signature" in of(out, "incidents")[0].payload.what
+
+
+def test_folding_a_batch_equals_folding_one_at_a_time_also_across_a_restore():
+    records = [*rows(0, 200, 1), *clock(2 * HOUR_US)]
+    request_id = of(judging().fold(records), "retrain")[0].id
+    records += [answered("m1", request_id)]
+    for hour in range(3, 9):
+        records += [*rows(hour * 100, 50, hour, [("m1", "poor")]), *clock((hour + 1) * HOUR_US)]
+    whole = judging()
+    expected = whole.fold(records)
+    for cut in (10, 201, 203, 205, 300):
+        one, other = judging(), judging()
+        found = [message for record in records[:cut] for message in one.fold([record])]
+        other.restore(one.snapshot())
+        found += other.fold(records[cut:])
+        assert found == expected
+        assert other.snapshot() == whole.snapshot()

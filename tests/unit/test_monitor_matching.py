@@ -1,0 +1,178 @@
+"""Labels find their predictions, and cohorts are judged whole."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from driftloop.contracts import Message, Record, prediction_id, to_wire, watermark
+from driftloop.contracts.event.v1.event_pb2 import Event
+from driftloop.contracts.monitor.v1.monitor_pb2 import LABEL_STATE_CORRECTED, LABEL_STATE_MATCHED, LABEL_STATE_NEVER
+from driftloop.contracts.serving.v1.scored_pb2 import Scored
+from driftloop.contracts.serving.v1.serving_pb2 import Prediction
+from driftloop.usecase import DAY_US, HOUR_US, load_use_case
+from services.monitor.matching import Matching
+
+FLIGHTS = load_use_case("flights")
+AIR = {"carrier": "UA", "origin": "EWR", "dest": "IAH"}
+BEGIN = 100 * DAY_US
+
+
+def event(kind: str, entity: str, known_at_us: int, suffix: str = "", **fields) -> Record:
+    event_id = f"{kind}:{entity}{suffix}"
+    declared = FLIGHTS.event_types[kind].fields
+    wire = to_wire({k: v for k, v in (AIR | fields).items() if k in declared}, declared)
+    payload = Event(use_case="flights", id=event_id, type=kind, entity=entity, event_time_us=known_at_us, known_at_us=known_at_us, fields=wire)
+    return Record("events", 0, 0, Message("events", entity, payload, event_id, "test", known_at_us, known_at_us))
+
+
+def announced(entity: str, departs_at_us: int) -> Record:
+    return event("flight_scheduled", entity, BEGIN - DAY_US, distance=100.0, departs_at=departs_at_us)
+
+
+def predicted(entity: str, as_of_us: int, score: float = 0.3, request_id: str = "1") -> Record:
+    found = prediction_id("flights", entity, request_id)
+    payload = Prediction(
+        use_case="flights", id=found, entity=entity, as_of_us=as_of_us, model_id="m1", arm="champion", score=score,
+        scores=[Scored(model_id="m1", score=score)],
+    )
+    return Record("predictions", 0, 0, Message("predictions", entity, payload, found, "test", as_of_us, as_of_us + 1))
+
+
+def clock(clock_us: int) -> list[Record]:
+    return [
+        Record("events", 0, 0, watermark("events", 0, "ingest", clock_us)),
+        Record("predictions", 0, 0, watermark("predictions", 0, "serving/0", clock_us)),
+    ]
+
+
+def scores(messages) -> list:
+    return [message.payload for message in messages if not message.is_watermark]
+
+
+def matching() -> Matching:
+    return Matching(FLIGHTS, 0, 2, 1)
+
+
+def arrival(entity: str, known_at_us: int, delay: float, suffix: str = "") -> Record:
+    return event("flight_arrived", entity, known_at_us, suffix, delay=delay)
+
+
+def test_a_label_meets_its_prediction_and_names_both_as_causes():
+    heart = matching()
+    heart.fold([announced("f", BEGIN + HOUR_US), *clock(BEGIN), predicted("f", BEGIN)])
+    out = heart.fold([arrival("f", BEGIN + 3 * HOUR_US, 45.0), *clock(BEGIN + 4 * HOUR_US)])
+    (score,) = scores(out)
+    assert (score.state, score.label, score.prediction_id) == (LABEL_STATE_MATCHED, 1.0, prediction_id("flights", "f", "1"))
+    assert score.predicted_for_us == BEGIN
+    assert dict(score.slices) == {"origin": "EWR", "carrier": "UA"}
+    assert out[0].causes == (score.prediction_id, "flight_arrived:f")
+    assert out[-1].payload.writer == "matching/0"
+
+
+def test_a_cohort_waits_for_its_last_label():
+    heart = matching()
+    heart.fold([announced("a", BEGIN + HOUR_US), announced("b", BEGIN + HOUR_US + 1), *clock(BEGIN)])
+    assert scores(heart.fold([arrival("a", BEGIN + 2 * HOUR_US, 0.0), *clock(BEGIN + 5 * HOUR_US)])) == []
+    out = heart.fold([arrival("b", BEGIN + 6 * HOUR_US, 40.0), *clock(BEGIN + 7 * HOUR_US)])
+    assert [(s.entity, s.label, s.matured_at_us) for s in scores(out)] == [
+        ("a", 0.0, BEGIN + 7 * HOUR_US),
+        ("b", 1.0, BEGIN + 7 * HOUR_US),
+    ]
+
+
+def test_a_cancelled_entity_is_closed_as_never_and_keeps_nobody_waiting():
+    heart = matching()
+    heart.fold([announced("a", BEGIN + HOUR_US), announced("b", BEGIN + HOUR_US), *clock(BEGIN)])
+    out = heart.fold([event("flight_cancelled", "a", BEGIN + HOUR_US), arrival("b", BEGIN + 2 * HOUR_US, 0.0), *clock(BEGIN + 3 * HOUR_US)])
+    assert [(s.entity, s.state) for s in scores(out)] == [("a", LABEL_STATE_NEVER), ("b", LABEL_STATE_MATCHED)]
+
+
+def test_what_has_no_label_by_maturity_is_closed_as_never():
+    heart = matching()
+    heart.fold([announced("a", BEGIN + HOUR_US), *clock(BEGIN + 24 * HOUR_US)])
+    assert heart.pending == 1
+    out = heart.fold(clock(BEGIN + 25 * HOUR_US))
+    assert [s.state for s in scores(out)] == [LABEL_STATE_NEVER]
+    assert heart.pending == 0
+
+
+def test_an_entity_that_nobody_asked_about_is_scored_without_a_prediction():
+    heart = matching()
+    out = heart.fold([announced("a", BEGIN + HOUR_US), arrival("a", BEGIN + 2 * HOUR_US, 0.0), *clock(BEGIN + 3 * HOUR_US)])
+    (score,) = scores(out)
+    assert score.prediction_id == ""
+    assert score.state == LABEL_STATE_MATCHED
+
+
+def test_a_label_that_comes_again_with_another_value_is_a_correction():
+    heart = matching()
+    heart.fold([announced("a", BEGIN + HOUR_US), arrival("a", BEGIN + 2 * HOUR_US, 0.0), *clock(BEGIN + 3 * HOUR_US)])
+    out = heart.fold([arrival("a", BEGIN + 4 * HOUR_US, 50.0, "/2"), *clock(BEGIN + 5 * HOUR_US)])
+    assert [(s.state, s.label) for s in scores(out)] == [(LABEL_STATE_CORRECTED, 1.0)]
+
+
+def test_the_same_label_event_again_is_no_correction():
+    heart = matching()
+    heart.fold([announced("a", BEGIN + HOUR_US), arrival("a", BEGIN + 2 * HOUR_US, 0.0), *clock(BEGIN + 3 * HOUR_US)])
+    assert scores(heart.fold([arrival("a", BEGIN + 4 * HOUR_US, 0.0), *clock(BEGIN + 5 * HOUR_US)])) == []
+
+
+def test_the_first_logged_answer_counts():
+    heart = matching()
+    heart.fold([announced("a", BEGIN + HOUR_US), *clock(BEGIN), predicted("a", BEGIN, 0.2), predicted("a", BEGIN, 0.9)])
+    heart.fold([predicted("a", BEGIN + 1, 0.8, "2"), *clock(BEGIN + HOUR_US)])
+    out = heart.fold([arrival("a", BEGIN + 2 * HOUR_US, 0.0), *clock(BEGIN + 3 * HOUR_US)])
+    assert [s.scores[0].score for s in scores(out)] == [0.2]
+
+
+def test_nothing_is_scored_before_both_inputs_have_passed_the_clock():
+    heart = matching()
+    records = [announced("a", BEGIN + HOUR_US), arrival("a", BEGIN + 2 * HOUR_US, 0.0)]
+    events_only, predictions_only = clock(BEGIN + 3 * HOUR_US)
+    assert heart.fold([*records, events_only]) == []
+    assert len(scores(heart.fold([predictions_only]))) == 1
+
+
+flights = st.lists(
+    st.tuples(st.integers(0, 300), st.integers(0, 600), st.sampled_from(["arrived", "cancelled", "lost"]), st.booleans()),
+    min_size=1,
+    max_size=12,
+)
+
+
+def story(rows) -> list[Record]:
+    """Steps of an hour: what was known in each, then the clock."""
+    records = [announced(f"f{i}", BEGIN + HOUR_US + at * 60_000_000) for i, (at, *_) in enumerate(rows)] + clock(BEGIN - 1)
+    dated = []
+    for i, (at, after, fate, asked) in enumerate(rows):
+        at_us = BEGIN + at * 60_000_000
+        if asked:
+            dated.append((at_us, predicted(f"f{i}", at_us)))
+        if fate == "arrived":
+            dated.append((at_us + after * 60_000_000, arrival(f"f{i}", at_us + after * 60_000_000 + 1, float(after))))
+        elif fate == "cancelled":
+            dated.append((at_us, event("flight_cancelled", f"f{i}", at_us + 1)))
+    for hour in range(42):
+        end_us = BEGIN + hour * HOUR_US
+        records += [r for _, r in sorted(dated, key=lambda d: d[0]) if end_us - HOUR_US < r.message.known_at_us <= end_us]
+        records += clock(end_us)
+    return records
+
+
+@settings(max_examples=40, deadline=None)
+@given(flights, st.integers(0, 120))
+def test_every_announced_entity_is_scored_once_and_batches_restores_and_order_change_nothing(rows, cut):
+    records = story(rows)
+    whole = matching()
+    expected = whole.fold(records)
+    one = matching()
+    found = [message for record in records[:cut] for message in one.fold([record])]
+    other = matching()
+    other.restore(one.snapshot())
+    found += other.fold(records[cut:])
+    assert found == expected
+    assert other.snapshot() == whole.snapshot()
+    assert sorted(s.entity for s in scores(expected)) == sorted(f"f{i}" for i in range(len(rows)))
+    again = [record for record in records for _ in range(2)]
+    assert matching().fold(again) == expected

@@ -1,0 +1,132 @@
+"""When a new model is asked for, and why not now."""
+
+from __future__ import annotations
+
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    RETRAIN_REASON_BOOTSTRAP,
+    RETRAIN_REASON_DRIFT,
+    RETRAIN_REASON_FOLLOW_UP,
+    RETRAIN_REASON_MANUAL,
+    RETRAIN_REASON_NEW_DATA,
+    RETRAIN_REASON_SCHEDULE,
+    SERIES_KIND_ERROR,
+    SERIES_KIND_INPUT,
+)
+from driftloop.usecase import DAY_US, HOUR_US, Policy
+from services.monitor.drift import Alarm
+from services.monitor.policy import MIN_REGIME_ROWS, RetrainPolicy
+
+
+def rows(policy: RetrainPolicy, count: int, at_us: int = 0) -> None:
+    for _ in range(count):
+        policy.labelled(at_us)
+
+
+def with_model(**changes) -> RetrainPolicy:
+    policy = RetrainPolicy(Policy(bootstrap_rows=1_000, **changes))
+    rows(policy, 1_000)
+    verdict = policy.decide(0, ("s",))
+    assert verdict.wanted.reason == RETRAIN_REASON_BOOTSTRAP
+    policy.asked("r0", 0)
+    assert policy.answered("r0", published=True)
+    return policy
+
+
+def alarm(since_us: int, kind=SERIES_KIND_ERROR) -> Alarm:
+    return Alarm("error", kind, "adwin", since_us, 0.3, 0.8, 700, 1e-4)
+
+
+def test_the_first_model_is_asked_for_once_enough_rows_are_mature():
+    policy = RetrainPolicy(Policy(bootstrap_rows=1_000))
+    rows(policy, 999)
+    assert policy.decide(0, ()) is None
+    rows(policy, 1)
+    assert policy.decide(0, ("s1", "s2")).wanted.causes == ("s1", "s2")
+
+
+def test_a_refused_first_model_is_asked_for_again_only_with_more_rows():
+    policy = RetrainPolicy(Policy(bootstrap_rows=1_000))
+    rows(policy, 1_000)
+    policy.asked("r0", 0)
+    policy.answered("r0", published=False)
+    assert policy.decide(1, ()) is None
+    rows(policy, 200)
+    assert policy.decide(1, ()).wanted.reason == RETRAIN_REASON_BOOTSTRAP
+
+
+def test_nothing_is_asked_while_a_request_is_open():
+    policy = with_model()
+    policy.alarmed(alarm(5), "d1")
+    rows(policy, MIN_REGIME_ROWS, 6)
+    policy.asked("r1", DAY_US)
+    policy.commanded("me", "now", "c1")
+    assert policy.decide(2 * DAY_US, ()) is None
+    assert not policy.answered("another", published=True)
+
+
+def test_drift_of_the_error_asks_for_a_model_of_the_new_regime():
+    policy = with_model()
+    policy.alarmed(alarm(5), "d1")
+    rows(policy, MIN_REGIME_ROWS, 6)
+    wanted = policy.decide(DAY_US, ()).wanted
+    assert (wanted.reason, wanted.since_us, wanted.causes) == (RETRAIN_REASON_DRIFT, 5, ("d1",))
+
+
+def test_drift_of_an_input_alone_asks_for_nothing():
+    policy = with_model()
+    policy.alarmed(alarm(5, SERIES_KIND_INPUT), "d1")
+    assert policy.decide(DAY_US, ()) is None
+
+
+def test_too_few_rows_since_the_change_are_a_reason_to_wait_said_once():
+    policy = with_model()
+    policy.alarmed(alarm(5), "d1")
+    assert str(MIN_REGIME_ROWS) in policy.decide(DAY_US, ()).not_now
+    assert policy.decide(DAY_US + 1, ()) is None
+
+
+def test_the_cooldown_and_the_budget_hold_back_and_a_command_does_not():
+    policy = with_model(cooldown="6h", budget="2 retrains/day")
+    policy.alarmed(alarm(5), "d1")
+    rows(policy, MIN_REGIME_ROWS, 6)
+    assert "6h" in policy.decide(HOUR_US, ()).not_now
+    assert policy.decide(7 * HOUR_US, ()).not_now == ""
+    policy.asked("r1", 7 * HOUR_US)
+    policy.answered("r1", published=True)
+    policy.alarmed(alarm(7), "d2")
+    rows(policy, MIN_REGIME_ROWS, 8)
+    assert "budget" in policy.decide(14 * HOUR_US, ()).not_now
+    policy.commanded("me", "now", "c1")
+    verdict = policy.decide(14 * HOUR_US, ())
+    assert (verdict.wanted.reason, verdict.not_now) == (RETRAIN_REASON_MANUAL, "")
+
+
+def test_more_rows_of_the_regime_are_a_reason_unless_a_challenger_is_on_trial():
+    policy = with_model()
+    rows(policy, 1_000)
+    assert policy.decide(DAY_US, (), on_trial=True) is None
+    assert policy.decide(DAY_US, ()).wanted.reason == RETRAIN_REASON_NEW_DATA
+    policy.alarmed(alarm(5), "d1")
+    rows(policy, 600, 6)
+    policy.asked("r1", DAY_US)
+    policy.answered("r1", published=True)
+    rows(policy, 599, 6)
+    assert policy.decide(2 * DAY_US, ()) is None
+    rows(policy, 1, 6)
+    assert policy.decide(2 * DAY_US, ()).wanted.reason == RETRAIN_REASON_FOLLOW_UP
+
+
+def test_a_schedule_asks_whatever_is_seen():
+    policy = with_model(schedule="2d")
+    assert policy.decide(DAY_US, ()) is None
+    assert policy.decide(2 * DAY_US, ()).wanted.reason == RETRAIN_REASON_SCHEDULE
+
+
+def test_a_restored_policy_decides_the_same():
+    policy = with_model()
+    policy.alarmed(alarm(5), "d1")
+    rows(policy, MIN_REGIME_ROWS, 6)
+    other = RetrainPolicy(Policy(bootstrap_rows=1_000))
+    other.restore(policy.snapshot())
+    assert other.snapshot() == policy.snapshot()
+    assert other.decide(DAY_US, ()) == policy.decide(DAY_US, ())

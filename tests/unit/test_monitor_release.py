@@ -1,0 +1,165 @@
+"""Who answers: by evidence from the same mature rows, forward and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    DECISION_KIND_CANARY,
+    DECISION_KIND_DROP_CHALLENGER,
+    DECISION_KIND_FIRST_MODEL,
+    DECISION_KIND_KEEP,
+    DECISION_KIND_PROMOTE,
+    DECISION_KIND_ROLL_BACK,
+    DECISION_KIND_SHADOW,
+    ROLE_CANARY,
+    ROLE_CHAMPION,
+    ROLE_PREVIOUS,
+    ROLE_SHADOW,
+)
+from driftloop.usecase import Policy
+from services.monitor.release import Candidate, Evidence, Releases
+
+POLICY = Policy()
+
+
+def candidate(name: str) -> Candidate:
+    return Candidate(name, f"bundles/{name}", name)
+
+
+def started(policy: Policy = POLICY) -> Releases:
+    releases = Releases(policy)
+    releases.published(candidate("a"))
+    return releases
+
+
+def feed(releases: Releases, rows: int, better: float, seed: int = 0):
+    """Rows on which the second model's chance is better by so much; the kinds of all steps taken."""
+    rng = np.random.default_rng(seed)
+    kinds = []
+    for _ in range(rows):
+        truth = 0.2 + 0.6 * rng.random()
+        label = float(rng.random() < truth)
+        noise = rng.normal(0, 0.15)
+        near, far = np.clip(truth, 0.02, 0.98), np.clip(truth + noise, 0.02, 0.98)
+        strength = abs(better)
+        other = (1 - strength) * far + strength * near
+        pair = (far, other) if better >= 0 else (other, far)
+        scores = {releases.champion.model_id: float(pair[0])}
+        if releases.other is not None:
+            scores[releases.other.model_id] = float(pair[1])
+        releases.labelled(scores, label)
+        kinds += [step.kind for step in releases.decide()]
+    return kinds
+
+
+def test_the_first_model_answers_at_once():
+    releases = Releases(POLICY)
+    (step,) = releases.published(candidate("a"))
+    champion, others = releases.arms()
+    assert (step.kind, champion.role, champion.share, others) == (DECISION_KIND_FIRST_MODEL, ROLE_CHAMPION, 1.0, [])
+
+
+def test_there_are_no_arms_before_the_first_model():
+    assert Releases(POLICY).arms() == (None, [])
+
+
+def test_a_better_challenger_goes_from_shadow_over_canary_to_champion():
+    releases = started()
+    assert [s.kind for s in releases.published(candidate("b"))] == [DECISION_KIND_SHADOW]
+    assert [(arm.role, arm.share) for arm in releases.arms()[1]] == [(ROLE_SHADOW, 0.0)]
+    kinds = feed(releases, 300, 1.0)
+    for seed in range(1, 50):
+        if not kinds:
+            kinds += feed(releases, 40, 1.0, seed)
+    assert kinds == [DECISION_KIND_CANARY]
+    champion, (canary,) = releases.arms()
+    assert (canary.role, canary.share, champion.share) == (ROLE_CANARY, POLICY.canary_share, 1 - POLICY.canary_share)
+    for seed in range(50, 150):
+        if releases.champion.model_id == "a":
+            kinds += feed(releases, 40, 1.0, seed)
+    assert kinds[-1] == DECISION_KIND_PROMOTE
+    champion, (previous,) = releases.arms()
+    assert (champion.model_id, previous.model_id, previous.role, champion.share) == ("b", "a", ROLE_PREVIOUS, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_harmful_challenger_is_dropped_and_never_promoted(seed):
+    releases = started()
+    releases.published(candidate("b"))
+    kinds = feed(releases, POLICY.give_up_rows, -1.0, seed)
+    assert DECISION_KIND_PROMOTE not in kinds
+    assert DECISION_KIND_DROP_CHALLENGER in kinds
+    assert releases.champion.model_id == "a"
+
+
+def test_a_challenger_that_cannot_be_told_apart_is_given_up():
+    releases = started()
+    releases.published(candidate("b"))
+    assert feed(releases, POLICY.give_up_rows, 0.0) == [DECISION_KIND_DROP_CHALLENGER]
+
+
+def test_a_champion_that_turns_out_worse_is_rolled_back_on_late_labels():
+    releases = started()
+    releases.published(candidate("b"))
+    while releases.champion.model_id == "a":
+        feed(releases, 200, 1.0, seed=3)
+    kinds = feed(releases, 4_000, 1.0, seed=5)  # the second of the pair, now the previous model, is the better one
+    assert kinds == [DECISION_KIND_ROLL_BACK]
+    assert releases.champion.model_id == "a"
+    assert releases.other is None
+
+
+def test_a_champion_that_keeps_its_place_ends_its_probation():
+    releases = started()
+    releases.published(candidate("b"))
+    while releases.champion.model_id == "a":
+        feed(releases, 200, 1.0, seed=3)
+    assert feed(releases, POLICY.give_up_rows, -1.0, seed=5) == [DECISION_KIND_KEEP]
+    assert releases.arms()[1] == []
+
+
+def test_a_newer_challenger_takes_the_place_of_an_older_one():
+    releases = started()
+    releases.published(candidate("b"))
+    assert [s.kind for s in releases.published(candidate("c"))] == [DECISION_KIND_DROP_CHALLENGER, DECISION_KIND_SHADOW]
+    assert [arm.model_id for arm in releases.arms()[1]] == ["c"]
+
+
+def test_a_challenger_that_serving_refused_leaves_and_the_champion_stays():
+    releases = started()
+    releases.published(candidate("b"))
+    assert [s.kind for s in releases.refused_by_serving("b", "bad signature")] == [DECISION_KIND_DROP_CHALLENGER]
+    assert releases.refused_by_serving("a", "bad signature") == []
+    assert releases.champion.model_id == "a"
+
+
+def test_rows_that_only_one_of_the_two_has_scored_are_no_evidence():
+    releases = started()
+    releases.published(candidate("b"))
+    for _ in range(2_000):
+        releases.labelled({"a": 0.9}, 0.0)
+    assert releases.decide() == []
+
+
+def test_a_restored_state_decides_the_same():
+    releases, other = started(), Releases(POLICY)
+    releases.published(candidate("b"))
+    feed(releases, 500, 1.0)
+    other.restore(releases.snapshot())
+    assert other.snapshot() == releases.snapshot()
+    assert feed(other, 2_000, 1.0, seed=4) == feed(releases, 2_000, 1.0, seed=4)
+
+
+def test_the_bound_holds_at_all_times_at_once():
+    missed = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        evidence = Evidence(40, 800)
+        crossed = False
+        for loss in rng.normal(0.0, 1.0, 4_000):
+            evidence.add(loss, 0.0)
+            crossed = crossed or (evidence.rows >= 300 and evidence.lower(0.95) > 0)
+        missed += crossed
+    assert missed <= 0.05 * 200 + 6

@@ -1,0 +1,137 @@
+"""What a use case's author writes, and what is wrong with it when it is wrong."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftloop.usecase import (
+    HOUR_US,
+    DeclarationError,
+    Event,
+    Field,
+    Label,
+    Latest,
+    Policy,
+    Prediction,
+    Request,
+    UnknownUseCase,
+    UseCase,
+    Window,
+    before,
+    duration_us,
+    entity_key,
+    floor_us,
+    hour_of,
+    load_use_case,
+)
+
+order = Event("order_placed", "order", {"shop": Field(str), "amount": Field(float), "due": Field("time")})
+paid = Event("order_paid", "order", {"shop": Field(str), "days": Field(float)})
+
+
+def declared(**changes):
+    values = {
+        "name": "orders",
+        "events": [order, paid],
+        "predict": Prediction(on=order, at=before("due", "1h")),
+        "features": [Request("amount", hour_of("due")), Window(paid, by="shop", of="days", over=["3h", "1h"], stats=["mean", "count"])],
+        "label": Label(on=paid, value=lambda e: e["days"] > 1),
+    }
+    return UseCase(**(values | changes))
+
+
+def test_inputs_follow_the_declared_order_with_windows_ascending():
+    assert declared().numeric_inputs == (
+        "amount",
+        "hour_of_due",
+        "order_paid_days_by_shop__mean_1h",
+        "order_paid_days_by_shop__count_1h",
+        "order_paid_days_by_shop__mean_3h",
+        "order_paid_days_by_shop__count_3h",
+    )
+
+
+def test_a_request_carries_its_own_fields_and_every_join_key():
+    assert set(declared().request_fields) == {"amount", "due", "shop"}
+
+
+def test_the_prediction_time_is_floored_to_the_step():
+    at_us = declared().prediction_time_us({"due": 10 * HOUR_US + 7})
+    assert at_us == 9 * HOUR_US
+
+
+def test_an_absent_request_field_gives_its_stated_default():
+    values = declared().request_values({"due": 5 * HOUR_US})
+    assert values[0] != values[0]
+    assert values[1] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "no spaces"}, "name"),
+        ({"events": [order]}, "not listed"),
+        ({"predict": Prediction(on=order, at=before("amount", "1h"))}, "no time field"),
+        ({"features": [Request("nothing")]}, "nothing"),
+        ({"slices": ["amount"]}, "slice"),
+        ({"features": [Latest(paid, by="shop", of="days", max_age="1h"), Latest(paid, by="shop", of="days", max_age="2h")]}, "merge"),
+        ({"retention": "a while"}, "duration"),
+        ({"events": [order, paid, order]}, "same name"),
+    ],
+)
+def test_a_declaration_that_contradicts_itself_is_refused_with_what_is_wrong(changes, said):
+    with pytest.raises(DeclarationError, match=said):
+        declared(**changes)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"budget": "many"}, {"canary_share": 0.0}, {"confidence": 0.4}, {"new_data": 1.0}, {"canary_rows": 900}, {"bootstrap_rows": 5}],
+)
+def test_a_policy_that_cannot_be_kept_is_refused(wrong):
+    with pytest.raises(DeclarationError):
+        Policy(**wrong)
+
+
+@pytest.mark.parametrize("text", ["", "5", "h", "-1h", "0m", "1.5h", "1y"])
+def test_a_duration_that_is_none_is_refused(text):
+    with pytest.raises(DeclarationError):
+        duration_us(text)
+
+
+@given(st.integers(0, 10**16), st.integers(1, 10**12))
+def test_flooring_gives_the_newest_multiple_not_after(at_us, step_us):
+    floored = floor_us(at_us, step_us)
+    assert floored % step_us == 0
+    assert floored <= at_us < floored + step_us
+
+
+@given(st.lists(st.text(), min_size=2, max_size=2), st.lists(st.text(), min_size=2, max_size=2))
+def test_two_entities_never_share_a_key(first, second):
+    assert (entity_key("view", first) == entity_key("view", second)) == (first == second)
+
+
+def test_an_unknown_use_case_is_named_with_where_it_was_looked_for(tmp_path):
+    with pytest.raises(UnknownUseCase, match="nowhere"):
+        load_use_case("nowhere", str(tmp_path))
+
+
+def test_a_use_case_is_found_in_a_folder_of_the_users_own(tmp_path):
+    (tmp_path / "own").mkdir()
+    text = """
+from driftloop.usecase import Event, Field, Label, Prediction, Request, UseCase, before
+asked = Event("asked", "id", {"at": Field("time"), "x": Field(float)})
+told = Event("told", "id", {"y": Field(float)})
+own = UseCase("own", [asked, told], Prediction(asked, before("at", "1m")), [Request("x")], Label(told, lambda e: e["y"] > 0))
+"""
+    (tmp_path / "own" / "usecase.py").write_text(text)
+    assert load_use_case("own", str(tmp_path)).numeric_inputs == ("x",)
+
+
+def test_a_file_that_declares_no_use_case_of_its_name_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "usecase.py").write_text("x = 1\n")
+    with pytest.raises(DeclarationError, match="exactly one"):
+        load_use_case("empty", str(tmp_path))
