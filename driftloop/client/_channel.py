@@ -10,7 +10,8 @@ import grpc
 
 from driftloop.telemetry import current_traceparent
 
-_SERVICES = ("driftloop.ingest.v1.IngestService", "driftloop.serving.v1.PredictionService")
+_INGEST = "driftloop.ingest.v1.IngestService"
+_SERVICES = (_INGEST, "driftloop.serving.v1.PredictionService")
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -61,8 +62,10 @@ class ClientSettings:
                 "backoffMultiplier": self.backoff_multiplier,
                 "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
             }
+        # A broken stream goes on behind its last answer, which only `EventsClient.stream` knows: gRPC must not begin it anew.
+        stream = {"name": [{"service": _INGEST, "method": "IngestStream"}], "waitForReady": True}
         return [
-            ("grpc.service_config", json.dumps({"methodConfig": [method]})),
+            ("grpc.service_config", json.dumps({"methodConfig": [method, stream]})),
             ("grpc.enable_retries", 1),
             # Beyond this a request is not kept for a retry; gRPC's default of 256 KiB would lose large batches.
             ("grpc.per_rpc_retry_buffer_size", self.message_bytes_max + 65_536),
