@@ -30,11 +30,13 @@ async def serve(settings: ServingSettings, use_case: UseCase) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     servers, name = settings.kafka_bootstrap_servers, f"serving-{settings.replica}"
     topics = (*READ, *WRITTEN)
+    loader = BundleLoader(use_case, settings, ArtifactStore(settings.artifacts_url))
+    loader.open_ahead()
     outside = Outside(
         partitions=await asyncio.to_thread(await_topics, servers, use_case.name, topics, settings.start_timeout_s),
         producer=KafkaProducer(servers, use_case.name, name, instruments=instruments("serving")),
         open_reader=lambda: KafkaReader(servers, use_case.name, READ, client_id=name),
-        loader=BundleLoader(use_case, settings, ArtifactStore(settings.artifacts_url)),
+        loader=loader,
         open_online_reader=lambda: _online_reader(settings, use_case),
     )
     await Replica(use_case, settings, outside).run(stopped)

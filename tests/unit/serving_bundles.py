@@ -19,12 +19,11 @@ def constant_graph(use_case: UseCase, score: float) -> bytes:
     nodes = [
         helper.make_node("Shape", ["numbers"], ["rows"], start=0, end=1),
         helper.make_node("ConstantOfShape", ["rows"], ["probabilities"], value=value),
-        helper.make_node("Identity", ["codes"], ["unused"]),
     ]
-    inputs = [
-        helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, ["n", len(use_case.numeric_inputs)]),
-        helper.make_tensor_value_info("codes", TensorProto.INT64, ["n", len(use_case.text_inputs)]),
-    ]
+    inputs = [helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, ["n", len(use_case.numeric_inputs)])]
+    if use_case.text_inputs:
+        nodes.append(helper.make_node("Identity", ["codes"], ["unused"]))
+        inputs.append(helper.make_tensor_value_info("codes", TensorProto.INT64, ["n", len(use_case.text_inputs)]))
     outputs = [helper.make_tensor_value_info("probabilities", TensorProto.DOUBLE, ["n"])]
     graph = helper.make_graph(nodes, "constant", inputs, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

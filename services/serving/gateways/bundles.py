@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from driftloop.artifacts import ArtifactStore, BundleRefused
+from driftloop.artifacts.bundles import fetch_bundle, load_bundle
+from driftloop.artifacts.signing import load_verify_key
 from driftloop.contracts.monitor.v1.monitor_pb2 import Arm
 from driftloop.usecase import UseCase
 from services.serving.routing import Model
@@ -30,6 +32,10 @@ class BundleLoader:
         self._home = settings.folder / "bundles"
         self._thread = ThreadPoolExecutor(1, "serving-bundles")
 
+    def open_ahead(self) -> None:
+        """Imports what loading needs, which takes a second, before the first release is read."""
+        self._thread.submit(_import_ahead)
+
     async def load(self, arm: Arm) -> Model:
         """The arm's model, tried out on a row without values; BundleRefused says why it must not answer."""
         loop = asyncio.get_running_loop()
@@ -47,10 +53,6 @@ class BundleLoader:
             await asyncio.sleep(self._settings.bundle_retry_s)
 
     def _load(self, arm: Arm) -> Model:
-        # Imported here: these take a second, in which features and the spool are read.
-        from driftloop.artifacts.bundles import fetch_bundle, load_bundle
-        from driftloop.artifacts.signing import load_verify_key
-
         most, key = self._settings.bundle_bytes_max, load_verify_key(self._store)
         file = fetch_bundle(self._store, arm.bundle_url, arm.bundle_digest, key, self._home / "fetched", most)
         try:
@@ -64,6 +66,14 @@ class BundleLoader:
             )
         try_out(model, self._use_case)
         return model
+
+
+def _import_ahead() -> None:
+    import bentoml
+    import onnxruntime
+
+    # BentoML imports most of itself only when its decorator is first asked for.
+    _logger.debug("imported %s and ONNX Runtime %s", bentoml.service.__module__, onnxruntime.__version__)
 
 
 def try_out(model: Model, use_case: UseCase) -> None:
