@@ -1,0 +1,15 @@
+"""Errors of the feature store, named by what the caller does next."""
+
+from __future__ import annotations
+
+
+class FeatureStoreError(Exception):
+    """Base of every error of the feature store."""
+
+
+class LogBehind(FeatureStoreError):
+    """The offline log has not reached a time within the wait: wait again. The message names what is behind."""
+
+
+class LogDamaged(FeatureStoreError):
+    """A manifest cannot be read or the manifests contradict each other: stop; a person has to look."""

@@ -1,0 +1,72 @@
+"""A use case's Feast store: its configuration, and its definitions applied; never values."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feast import FeatureStore
+from feast.repo_config import RegistryConfig, RepoConfig
+
+from driftloop.featurestore.definitions import definitions, project_name
+from driftloop.usecase import UseCase
+
+_ENTITY_KEY_VERSION = 3
+
+
+@dataclass(frozen=True)
+class FeatureStoreSettings:
+    """Where a use case's Feast store lives.
+
+    registry_path   the registry's file, one per process: it follows from the declaration, so it need not be shared
+    artifacts_url   the artifact store that holds the offline log
+    online_sqlite   the online store's file, shared by the process that writes and those that read
+    online_redis    "host:port" (and options as Feast takes them) of a Redis online store; used instead of SQLite if set
+    join_threads    threads of the point-in-time join
+    """
+
+    registry_path: Path
+    artifacts_url: str
+    online_sqlite: Path
+    online_redis: str = ""
+    join_threads: int = 2
+
+
+def feature_store(use_case: UseCase, settings: FeatureStoreSettings) -> FeatureStore:
+    """The use case's store, with its definitions applied: doing it again changes nothing but what the declaration changed."""
+    registry_path = settings.registry_path.resolve()
+    registry_path.parent.mkdir(parents=True, exist_ok=True)
+    online: dict[str, Any]
+    if settings.online_redis:
+        # Its own check of timestamps drops the later of two updates of one microsecond; OnlineWriter orders by sequence.
+        online = {"type": "redis", "connection_string": settings.online_redis, "skip_dedup": True}
+    else:
+        path = settings.online_sqlite.resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _allow_reading_while_writing(path)
+        online = {"type": "sqlite", "path": str(path)}
+    store = FeatureStore(
+        config=RepoConfig(
+            project=project_name(use_case),
+            provider="local",
+            # Nobody else writes this registry, so it is never read again: a refresh would block a request.
+            registry=RegistryConfig(path=str(registry_path), cache_ttl_seconds=0),
+            offline_store={
+                "type": "driftloop.featurestore.offline.KnownTimeOfflineStore",
+                "threads": settings.join_threads,
+            },
+            online_store=online,
+            entity_key_serialization_version=_ENTITY_KEY_VERSION,
+        )
+    )
+    found = definitions(use_case, settings.artifacts_url)
+    store.apply([*found.entities, *found.views, found.service])
+    return store
+
+
+def _allow_reading_while_writing(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
