@@ -97,8 +97,18 @@ def test_protos_break_nothing_against_the_stored_descriptors(tmp_path):
         (b"k", b"", [], "header"),
         (b"k", b"x" * (1 << 20) + b"y", [], "size"),
         (b"k", b"", [("ce_id", b"\xff"), ("ce_source", b"s"), ("ce_type", b"t")], "header"),
-        (b"k", b"", [("ce_id", b"i"), ("ce_source", b"s"), ("ce_type", b"t"), ("ce_eventtime", b"x"), ("ce_knownat", b"1")], "header"),
-        (b"k", b"", [("ce_id", b"i"), ("ce_source", b"s"), ("ce_type", b"t"), ("ce_eventtime", b"1"), ("ce_knownat", b"1")], "type"),
+        (
+            b"k",
+            b"",
+            [("ce_id", b"i"), ("ce_source", b"s"), ("ce_type", b"t"), ("ce_eventtime", b"x"), ("ce_knownat", b"1")],
+            "header",
+        ),
+        (
+            b"k",
+            b"",
+            [("ce_id", b"i"), ("ce_source", b"s"), ("ce_type", b"t"), ("ce_eventtime", b"1"), ("ce_knownat", b"1")],
+            "type",
+        ),
     ],
 )
 def test_a_record_that_is_no_message_says_which_rule_it_breaks(key, value, headers, rule):
@@ -109,7 +119,9 @@ def test_a_record_that_is_no_message_says_which_rule_it_breaks(key, value, heade
 
 def test_bytes_that_are_no_payload_are_malformed():
     example = topics()["events"]
-    good = encode(Message("events", "k", json_format.ParseDict(dict(example.example), example.payload_class()), "i", "s", 1, 1))
+    good = encode(
+        Message("events", "k", json_format.ParseDict(dict(example.example), example.payload_class()), "i", "s", 1, 1)
+    )
     with pytest.raises(MalformedRecord) as refused:
         decode("events", good.key, b"\xff\xff\xff", good.headers)
     assert refused.value.rule == "payload"

@@ -19,7 +19,9 @@ TAIL = "flight_arrived_latest_by_tail_number"
 KEY = f"{ORIGIN}|EWR"
 
 
-def keyed(offset: int, at_us: int, value: float, *, known_us: int | None = None, view: str = ORIGIN, source=(0, None)) -> Record:
+def keyed(
+    offset: int, at_us: int, value: float, *, known_us: int | None = None, view: str = ORIGIN, source=(0, None)
+) -> Record:
     known_at_us = at_us if known_us is None else known_us
     payload = KeyedEvent(
         view=view,
@@ -31,7 +33,9 @@ def keyed(offset: int, at_us: int, value: float, *, known_us: int | None = None,
         source_partition=source[0],
         source_offset=offset if source[1] is None else source[1],
     )
-    return Record("keyed", 0, offset, Message("keyed", payload.key, payload, f"e{offset}/{view}", "test", at_us, known_at_us))
+    return Record(
+        "keyed", 0, offset, Message("keyed", payload.key, payload, f"e{offset}/{view}", "test", at_us, known_at_us)
+    )
 
 
 def marks(offset: int, clock_us: int) -> list[Record]:

@@ -64,7 +64,9 @@ def test_an_event_without_views_is_accepted_for_the_offline_log_all_the_same():
 def test_the_watermark_goes_to_every_partition_of_keyed_once():
     heart = Rekeying(FLIGHTS, 1, 3)
     marks = heart.fold([mark(0, 50), mark(1, 50), mark(2, 40)])
-    assert [(m.partition, m.payload.writer, m.payload.known_at_us) for m in marks] == [(p, "rekeying/1", 50) for p in range(3)]
+    assert [(m.partition, m.payload.writer, m.payload.known_at_us) for m in marks] == [
+        (p, "rekeying/1", 50) for p in range(3)
+    ]
 
 
 def test_ids_are_forgotten_after_the_dedupe_horizon():

@@ -42,7 +42,9 @@ def test_stable_errors_raise_at_most_one_alarm_in_fifty_thousand_labels():
     alarms = 0
     for seed in range(4):
         series = error_series()
-        alarms += sum(series.add(loss, i) is not None for i, loss in enumerate(losses(np.random.default_rng(seed), 50_000, 0.2)))
+        alarms += sum(
+            series.add(loss, i) is not None for i, loss in enumerate(losses(np.random.default_rng(seed), 50_000, 0.2))
+        )
     assert alarms <= 4
 
 
@@ -110,7 +112,10 @@ def test_a_model_no_better_than_the_rate_has_decayed_and_a_better_one_has_not():
 def test_the_watch_goes_on_from_a_snapshot():
     rng = np.random.default_rng(3)
     whole, other = DriftWatch(FLIGHTS), DriftWatch(FLIGHTS)
-    rows = [(float(s), list(rng.normal(size=24)), float(l)) for s, l in zip(rng.random(600), rng.random(600) < 0.3, strict=True)]
+    rows = [
+        (float(s), list(rng.normal(size=24)), float(l))
+        for s, l in zip(rng.random(600), rng.random(600) < 0.3, strict=True)
+    ]
     for i, (score, numbers, label) in enumerate(rows):
         if i == 300:
             other.restore(whole.snapshot())

@@ -20,7 +20,9 @@ from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, OUTCOM
 from driftloop.usecase import HOUR_US, Policy, load_use_case
 from services.monitor.judging import Judging
 
-FLIGHTS = dataclasses.replace(load_use_case("flights"), policy=Policy(bootstrap_rows=200, canary_rows=80, promote_rows=160))
+FLIGHTS = dataclasses.replace(
+    load_use_case("flights"), policy=Policy(bootstrap_rows=200, canary_rows=80, promote_rows=160)
+)
 
 
 def judging() -> Judging:
@@ -28,20 +30,37 @@ def judging() -> Judging:
 
 
 def clock(clock_us: int) -> list[Record]:
-    places = [("predictions", 0, "serving/0"), ("predictions", 1, "serving/0"), ("scores", 0, "matching/0"), ("scores", 0, "matching/1")]
+    places = [
+        ("predictions", 0, "serving/0"),
+        ("predictions", 1, "serving/0"),
+        ("scores", 0, "matching/0"),
+        ("scores", 0, "matching/1"),
+    ]
     return [Record(topic, p, 0, watermark(topic, p, writer, clock_us)) for topic, p, writer in places]
 
 
 def scored(index: int, at_us: int, label: float, scores: dict[str, float] | None = None) -> Record:
     payload = Score(
-        use_case="flights", entity=f"f{index}", predicted_for_us=at_us, matured_at_us=at_us, state=LABEL_STATE_MATCHED, label=label,
+        use_case="flights",
+        entity=f"f{index}",
+        predicted_for_us=at_us,
+        matured_at_us=at_us,
+        state=LABEL_STATE_MATCHED,
+        label=label,
         scores=[Scored(model_id=m, score=s) for m, s in (scores or {}).items()],
     )
     return Record("scores", 0, index, Message("scores", f"f{index}", payload, f"s{index}", "test", at_us, at_us))
 
 
 def answered(model_id: str, request_id: str, outcome=OUTCOME_PUBLISHED) -> Record:
-    payload = Model(use_case="flights", id=model_id, request_id=request_id, outcome=outcome, because="tried", bundle_url=f"b/{model_id}")
+    payload = Model(
+        use_case="flights",
+        id=model_id,
+        request_id=request_id,
+        outcome=outcome,
+        because="tried",
+        bundle_url=f"b/{model_id}",
+    )
     return Record("models", 0, 0, Message("models", "flights", payload, model_id, "test", 0, 0, (request_id,)))
 
 
@@ -85,7 +104,11 @@ def test_the_first_published_model_answers_and_asks_for_a_checkpoint_before_it_i
     out = heart.fold([answered("m1", request_id)])
     (release,) = of(out, "releases")
     assert heart.needs_checkpoint
-    assert (release.payload.champion.model_id, release.payload.pending_retrain, release.payload.revision) == ("m1", "", 2)
+    assert (release.payload.champion.model_id, release.payload.pending_retrain, release.payload.revision) == (
+        "m1",
+        "",
+        2,
+    )
     assert of(out, "decisions")[0].causes[0] == "m1"
     assert heart.fold([answered("m1", request_id)]) == []
 
@@ -127,7 +150,14 @@ def test_a_better_challenger_is_promoted_on_mature_rows():
 def test_a_bundle_that_serving_refused_is_an_incident():
     heart, request_id = started()
     heart.fold([answered("m1", request_id)])
-    command = Command(use_case="flights", id="c1", kind=COMMAND_KIND_BUNDLE_REFUSED, who="serving/0", why="bad signature", model_id="m1")
+    command = Command(
+        use_case="flights",
+        id="c1",
+        kind=COMMAND_KIND_BUNDLE_REFUSED,
+        who="serving/0",
+        why="bad signature",
+        model_id="m1",
+    )
     out = heart.fold([Record("commands", 0, 0, Message("commands", "flights", command, "c1", "test", 0, 0))])
     assert "bad signature" in of(out, "incidents")[0].payload.what
 

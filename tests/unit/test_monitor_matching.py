@@ -22,7 +22,15 @@ def event(kind: str, entity: str, known_at_us: int, suffix: str = "", **fields) 
     event_id = f"{kind}:{entity}{suffix}"
     declared = FLIGHTS.event_types[kind].fields
     wire = to_wire({k: v for k, v in (AIR | fields).items() if k in declared}, declared)
-    payload = Event(use_case="flights", id=event_id, type=kind, entity=entity, event_time_us=known_at_us, known_at_us=known_at_us, fields=wire)
+    payload = Event(
+        use_case="flights",
+        id=event_id,
+        type=kind,
+        entity=entity,
+        event_time_us=known_at_us,
+        known_at_us=known_at_us,
+        fields=wire,
+    )
     return Record("events", 0, 0, Message("events", entity, payload, event_id, "test", known_at_us, known_at_us))
 
 
@@ -33,7 +41,13 @@ def announced(entity: str, departs_at_us: int) -> Record:
 def predicted(entity: str, as_of_us: int, score: float = 0.3, request_id: str = "1") -> Record:
     found = prediction_id("flights", entity, request_id)
     payload = Prediction(
-        use_case="flights", id=found, entity=entity, as_of_us=as_of_us, model_id="m1", arm="champion", score=score,
+        use_case="flights",
+        id=found,
+        entity=entity,
+        as_of_us=as_of_us,
+        model_id="m1",
+        arm="champion",
+        score=score,
         scores=[Scored(model_id="m1", score=score)],
     )
     return Record("predictions", 0, 0, Message("predictions", entity, payload, found, "test", as_of_us, as_of_us + 1))
@@ -63,7 +77,11 @@ def test_a_label_meets_its_prediction_and_names_both_as_causes():
     heart.fold([announced("f", BEGIN + HOUR_US), *clock(BEGIN), predicted("f", BEGIN)])
     out = heart.fold([arrival("f", BEGIN + 3 * HOUR_US, 45.0), *clock(BEGIN + 4 * HOUR_US)])
     (score,) = scores(out)
-    assert (score.state, score.label, score.prediction_id) == (LABEL_STATE_MATCHED, 1.0, prediction_id("flights", "f", "1"))
+    assert (score.state, score.label, score.prediction_id) == (
+        LABEL_STATE_MATCHED,
+        1.0,
+        prediction_id("flights", "f", "1"),
+    )
     assert score.predicted_for_us == BEGIN
     assert dict(score.slices) == {"origin": "EWR", "carrier": "UA"}
     assert out[0].causes == (score.prediction_id, "flight_arrived:f")
@@ -84,7 +102,13 @@ def test_a_cohort_waits_for_its_last_label():
 def test_a_cancelled_entity_is_closed_as_never_and_keeps_nobody_waiting():
     heart = matching()
     heart.fold([announced("a", BEGIN + HOUR_US), announced("b", BEGIN + HOUR_US), *clock(BEGIN)])
-    out = heart.fold([event("flight_cancelled", "a", BEGIN + HOUR_US), arrival("b", BEGIN + 2 * HOUR_US, 0.0), *clock(BEGIN + 3 * HOUR_US)])
+    out = heart.fold(
+        [
+            event("flight_cancelled", "a", BEGIN + HOUR_US),
+            arrival("b", BEGIN + 2 * HOUR_US, 0.0),
+            *clock(BEGIN + 3 * HOUR_US),
+        ]
+    )
     assert [(s.entity, s.state) for s in scores(out)] == [("a", LABEL_STATE_NEVER), ("b", LABEL_STATE_MATCHED)]
 
 
@@ -99,7 +123,9 @@ def test_what_has_no_label_by_maturity_is_closed_as_never():
 
 def test_an_entity_that_nobody_asked_about_is_scored_without_a_prediction():
     heart = matching()
-    out = heart.fold([announced("a", BEGIN + HOUR_US), arrival("a", BEGIN + 2 * HOUR_US, 0.0), *clock(BEGIN + 3 * HOUR_US)])
+    out = heart.fold(
+        [announced("a", BEGIN + HOUR_US), arrival("a", BEGIN + 2 * HOUR_US, 0.0), *clock(BEGIN + 3 * HOUR_US)]
+    )
     (score,) = scores(out)
     assert score.prediction_id == ""
     assert score.state == LABEL_STATE_MATCHED
@@ -135,7 +161,9 @@ def test_nothing_is_scored_before_both_inputs_have_passed_the_clock():
 
 
 flights = st.lists(
-    st.tuples(st.integers(0, 300), st.integers(0, 600), st.sampled_from(["arrived", "cancelled", "lost"]), st.booleans()),
+    st.tuples(
+        st.integers(0, 300), st.integers(0, 600), st.sampled_from(["arrived", "cancelled", "lost"]), st.booleans()
+    ),
     min_size=1,
     max_size=12,
 )
@@ -143,7 +171,9 @@ flights = st.lists(
 
 def story(rows) -> list[Record]:
     """Steps of an hour: what was known in each, then the clock."""
-    records = [announced(f"f{i}", BEGIN + HOUR_US + at * 60_000_000) for i, (at, *_) in enumerate(rows)] + clock(BEGIN - 1)
+    records = [announced(f"f{i}", BEGIN + HOUR_US + at * 60_000_000) for i, (at, *_) in enumerate(rows)] + clock(
+        BEGIN - 1
+    )
     dated = []
     for i, (at, after, fate, asked) in enumerate(rows):
         at_us = BEGIN + at * 60_000_000
@@ -155,7 +185,9 @@ def story(rows) -> list[Record]:
             dated.append((at_us, event("flight_cancelled", f"f{i}", at_us + 1)))
     for hour in range(42):
         end_us = BEGIN + hour * HOUR_US
-        records += [r for _, r in sorted(dated, key=lambda d: d[0]) if end_us - HOUR_US < r.message.known_at_us <= end_us]
+        records += [
+            r for _, r in sorted(dated, key=lambda d: d[0]) if end_us - HOUR_US < r.message.known_at_us <= end_us
+        ]
         records += clock(end_us)
     return records
 

@@ -36,7 +36,10 @@ def declared(**changes):
         "name": "orders",
         "events": [order, paid],
         "predict": Prediction(on=order, at=before("due", "1h")),
-        "features": [Request("amount", hour_of("due")), Window(paid, by="shop", of="days", over=["3h", "1h"], stats=["mean", "count"])],
+        "features": [
+            Request("amount", hour_of("due")),
+            Window(paid, by="shop", of="days", over=["3h", "1h"], stats=["mean", "count"]),
+        ],
         "label": Label(on=paid, value=lambda e: e["days"] > 1),
     }
     return UseCase(**(values | changes))
@@ -76,7 +79,15 @@ def test_an_absent_request_field_gives_its_stated_default():
         ({"predict": Prediction(on=order, at=before("amount", "1h"))}, "no time field"),
         ({"features": [Request("nothing")]}, "nothing"),
         ({"slices": ["amount"]}, "slice"),
-        ({"features": [Latest(paid, by="shop", of="days", max_age="1h"), Latest(paid, by="shop", of="days", max_age="2h")]}, "merge"),
+        (
+            {
+                "features": [
+                    Latest(paid, by="shop", of="days", max_age="1h"),
+                    Latest(paid, by="shop", of="days", max_age="2h"),
+                ]
+            },
+            "merge",
+        ),
         ({"retention": "a while"}, "duration"),
         ({"events": [order, paid, order]}, "same name"),
     ],
@@ -88,7 +99,14 @@ def test_a_declaration_that_contradicts_itself_is_refused_with_what_is_wrong(cha
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"budget": "many"}, {"canary_share": 0.0}, {"confidence": 0.4}, {"new_data": 1.0}, {"canary_rows": 900}, {"bootstrap_rows": 5}],
+    [
+        {"budget": "many"},
+        {"canary_share": 0.0},
+        {"confidence": 0.4},
+        {"new_data": 1.0},
+        {"canary_rows": 900},
+        {"bootstrap_rows": 5},
+    ],
 )
 def test_a_policy_that_cannot_be_kept_is_refused(wrong):
     with pytest.raises(DeclarationError):
