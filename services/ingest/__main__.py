@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
@@ -15,7 +16,15 @@ import uvloop
 
 from driftloop.contracts.ingest.v1 import ingest_pb2
 from driftloop.contracts.ingest.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
-from driftloop.messaging import KafkaProducer, KafkaReader, KafkaSettings, MessagingError, Producer, await_topics
+from driftloop.messaging import (
+    KafkaProducer,
+    KafkaReader,
+    KafkaSettings,
+    MessagingError,
+    Producer,
+    ReadFailed,
+    await_topics,
+)
 from driftloop.telemetry import add_health_and_reflection, instruments, setup_logging, setup_telemetry
 from driftloop.usecase import UseCase, UseCaseError, load_use_case
 from services.ingest.admission import TOPIC, Admission
@@ -27,27 +36,37 @@ from services.ingest.settings import IngestSettings
 
 _log = logging.getLogger("services.ingest")
 _OBSERVE_EVERY_S = 1.0
+_TRY_AGAIN_S = 0.5
 
 
 def _restored(use_case: UseCase, settings: IngestSettings, kafka: KafkaSettings) -> Admission:
-    servers = settings.kafka_bootstrap_servers
+    servers, deadline = settings.kafka_bootstrap_servers, time.monotonic() + settings.start_timeout_s
+    _log.info("waiting for the topics of %s on %s", use_case.name, servers)
     spread = await_topics(servers, use_case.name, [TOPIC, "dead-letters"], settings.start_timeout_s, kafka)[TOPIC]
-    admission = Admission(use_case, spread, settings.window_ids_max, settings.in_flight_max, settings.clock_mode)
-    oldest = oldest_offsets(servers, use_case.name, spread, kafka)
-    reader = KafkaReader(servers, use_case.name, [TOPIC], settings=kafka, client_id="driftloop-ingest-restore")
+    while True:
+        admission = Admission(use_case, spread, settings.window_ids_max, settings.in_flight_max, settings.clock_mode)
+        try:
+            events = _read_log(admission, use_case.name, spread, settings, kafka)
+        except (ReadFailed, CannotStart) as error:
+            # A broker that has just started, or just made the topics, may not lead them yet.
+            if time.monotonic() > deadline:
+                raise
+            _log.info("trying again: %s", error)
+            time.sleep(_TRY_AGAIN_S)
+            continue
+        clock = f"clock {admission.clock_us} ({admission.mode})"
+        _log.info("%s: %s, %d events remembered, %d partitions", use_case.name, clock, events, spread)
+        return admission
+
+
+def _read_log(admission: Admission, use_case: str, spread: int, settings: IngestSettings, kafka: KafkaSettings) -> int:
+    servers = settings.kafka_bootstrap_servers
+    oldest = oldest_offsets(servers, use_case, spread, kafka)
+    reader = KafkaReader(servers, use_case, [TOPIC], settings=kafka, client_id="driftloop-ingest-restore")
     try:
-        events = restore(admission, reader, oldest, settings.restore_records_max, settings.start_timeout_s)
+        return restore(admission, reader, oldest, settings.restore_records_max, settings.start_timeout_s)
     finally:
         reader.close()
-    _log.info(
-        "%s: clock %d (%s), %d events remembered, %d partitions",
-        use_case.name,
-        admission.clock_us,
-        admission.mode,
-        events,
-        spread,
-    )
-    return admission
 
 
 async def _every(period_s: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -56,12 +75,11 @@ async def _every(period_s: float, work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(period_s)
 
 
-async def serve(use_case: UseCase, settings: IngestSettings, kafka: KafkaSettings) -> None:
-    """Restores, opens the door and serves; returns after SIGTERM or SIGINT, raises what makes it stop."""
+async def serve(use_case: UseCase, settings: IngestSettings, kafka: KafkaSettings, admission: Admission) -> None:
+    """Opens the door and serves; returns after SIGTERM or SIGINT, raises what makes it stop."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    admission = await asyncio.to_thread(_restored, use_case, settings, kafka)
     lingering = kafka.model_copy(update={"linger_ms": settings.linger_ms})
     producer: Producer = KafkaProducer(
         settings.kafka_bootstrap_servers, use_case.name, "driftloop-ingest", lingering, instruments("ingest")
@@ -123,9 +141,12 @@ def main() -> int:
     settings, kafka = IngestSettings(), KafkaSettings()
     setup_logging("ingest", settings.log_level)
     telemetry = setup_telemetry("ingest")
+    # Until the loop runs there is nothing to flush; an exception, raised inside Kafka's C code, could get lost.
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     try:
         use_case = load_use_case(settings.use_case, settings.usecases)
-        uvloop.run(serve(use_case, settings, kafka))
+        admission = _restored(use_case, settings, kafka)
+        uvloop.run(serve(use_case, settings, kafka, admission))
     except (IngestError, MessagingError, UseCaseError) as error:
         _log.error("stopping: %s", error)
         return 1

@@ -1,0 +1,308 @@
+"""Ingest as a process on a real broker: nothing acknowledged is lost, nothing wrong gets in, and a kill changes neither."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from deploy.local import create_topics, free_base_port
+from driftloop.client import ClientSettings, EventsClient, NewEvent
+from driftloop.contracts import Record
+from driftloop.contracts.event.v1.event_pb2 import Event
+from driftloop.contracts.ingest.v1 import ingest_pb2 as pb
+from driftloop.contracts.ingest.v1.ingest_pb2_grpc import IngestServiceStub
+from driftloop.messaging import KafkaReader
+from driftloop.usecase import DAY_US, UseCase, load_use_case
+
+pytestmark = pytest.mark.timeout(120)
+ROOT = Path(__file__).resolve().parents[2]
+NOON_US = 1_362_139_200_000_000
+STEP_US = 900_000_000
+SPREAD = 2
+
+DECLARATION = """
+from driftloop.usecase import Event, Field, Label, Prediction, UseCase, before
+
+announced = Event("announced", entity="order", fields={{
+    "shop": Field(str), "price": Field(float, ge=0, le=500), "note": Field(str, optional=True, max_length=2_000_000),
+    "due": Field("time", optional=True)}})
+delivered = Event("delivered", entity="order", fields={{"late": Field(bool)}})
+orders = UseCase(
+    name="{name}", events=[announced, delivered], predict=Prediction(on=announced, at=before("due", "60m")), features=[],
+    label=Label(on=delivered, value=lambda e: bool(e["late"])), clock="{clock}")
+"""
+
+
+class Ingest:
+    """The service as a process that can be killed and started again."""
+
+    def __init__(self, bootstrap_servers: str, folder: Path, clock: str = "replay") -> None:
+        self.name = f"orders-{uuid.uuid4().hex[:8]}"
+        (folder / self.name).mkdir()
+        (folder / self.name / "usecase.py").write_text(DECLARATION.format(name=self.name, clock=clock))
+        self.use_case: UseCase = load_use_case(self.name, str(folder))
+        create_topics(bootstrap_servers, self.name, 30.0, SPREAD)
+        self.bootstrap_servers = bootstrap_servers
+        self.address = f"127.0.0.1:{free_base_port()}"
+        self._environment = os.environ | {
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "DRIFTLOOP_USE_CASE": self.name,
+            "DRIFTLOOP_USECASES": str(folder),
+            "DRIFTLOOP_CLOCK_MODE": "",
+            "INGEST_ADDRESS": self.address,
+            "INGEST_TICK_S": "0.1",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Starts the process; it serves a moment later, for which every client waits."""
+        self._process = subprocess.Popen([sys.executable, "-m", "services.ingest"], cwd=ROOT, env=self._environment)
+
+    def end(self, number: signal.Signals) -> int:
+        """Sends a signal and returns the exit status."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(15)
+
+    def ready(self) -> None:
+        """Waits until health says SERVING."""
+        with grpc.insecure_channel(self.address) as channel:
+            asked = health_pb2.HealthCheckRequest(service="driftloop.ingest")
+            answers = health_pb2_grpc.HealthStub(channel).Watch(asked, timeout=30, wait_for_ready=True)
+            assert any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in answers)
+            answers.cancel()
+
+    def client(self, **settings: Any) -> EventsClient:
+        return EventsClient(self.address, self.use_case, settings=ClientSettings(**settings))
+
+    def written(self, topic: str, enough: Callable[[list[Record]], bool] = bool) -> list[Record]:
+        """All records of a topic, as soon as they are enough; fails with what there was otherwise."""
+        reader = KafkaReader(self.bootstrap_servers, self.name, [topic])
+        found: list[Record] = []
+        try:
+            for _ in range(100):
+                there = sum(reader.end_offsets().values())
+                while len(found) < there:
+                    found += [record for record in reader.poll(1.0, 10_000) if isinstance(record, Record)]
+                if enough(found):
+                    return found
+                found += [record for record in reader.poll(0.2, 10_000) if isinstance(record, Record)]
+        finally:
+            reader.close()
+        raise AssertionError(f"{topic} holds {len(found)} records: not what was expected")
+
+    def events(self) -> list[Record]:
+        """The events written, watermarks left out."""
+        return [record for record in self.written("events") if not record.message.is_watermark]
+
+
+@pytest.fixture
+def start(kafka_bootstrap_servers: str, tmp_path: Path) -> Iterator[Callable[..., Ingest]]:
+    with contextlib.ExitStack() as stack:
+
+        def started(clock: str = "replay") -> Ingest:
+            ingest = Ingest(kafka_bootstrap_servers, tmp_path, clock)
+            stack.callback(ingest.end, signal.SIGKILL)
+            return ingest
+
+        yield started
+
+
+def event(number: int, after_us: int = 0, **fields: Any) -> NewEvent:
+    known_at_us = NOON_US + 1 + after_us + number
+    return NewEvent(
+        "announced", f"a{number}", f"order-{number % 50}", known_at_us, {"shop": "n", "price": 5} | fields, known_at_us
+    )
+
+
+def test_accepted_events_are_in_the_log_in_order_before_the_watermark(start: Callable[..., Ingest]) -> None:
+    ingest = start()
+    with ingest.client() as client:
+        assert client.advance(NOON_US) == NOON_US
+        outcomes = client.send_batch([event(number) for number in range(300)])
+        assert {outcome.outcome for outcome in outcomes} == {"accepted"}
+        assert client.send_batch([event(0)])[0].outcome == "duplicate"
+        client.advance(NOON_US + STEP_US)
+    records = ingest.written("events")
+    for partition in range(SPREAD):
+        held = [record for record in records if record.partition == partition]
+        marks = [r.message.known_at_us for r in held if r.message.is_watermark]
+        assert marks == [NOON_US, NOON_US + STEP_US]
+        assert held[0].message.is_watermark
+        assert held[-1].message.is_watermark
+        known = [r.message.known_at_us for r in held if not r.message.is_watermark]
+        assert known == sorted(known)
+    accepted = {r.message.id: r.message.payload for r in records if not r.message.is_watermark}
+    assert len(accepted) == len(records) - 2 * SPREAD == 300
+    assert accepted["a7"].fields["price"].number == 5.0
+
+
+def test_kill_9_in_the_middle_of_a_stream_loses_nothing_and_writes_nothing_twice(start: Callable[..., Ingest]) -> None:
+    ingest = start()
+    with ingest.client(stream_events_max=500) as client:
+        client.advance(NOON_US)
+        outcomes = client.stream(event(number) for number in range(3_000))
+        found = [next(outcomes) for _ in range(700)]
+        ingest.end(signal.SIGKILL)
+        ingest.start()
+        found += outcomes
+        assert [outcome.event_id for outcome in found] == [f"a{number}" for number in range(3_000)]
+        assert {outcome.outcome for outcome in found} <= {"accepted", "duplicate"}
+        ids = [record.message.id for record in ingest.events()]
+        assert sorted(ids) == sorted({f"a{number}" for number in range(3_000)})
+
+
+def test_a_call_made_while_ingest_is_away_succeeds_once_it_is_back_and_the_clock_is_where_it_was(
+    start: Callable[..., Ingest],
+) -> None:
+    ingest = start()
+    with ingest.client() as client, ThreadPoolExecutor(1) as threads:
+        client.advance(NOON_US)
+        client.send(event(1))
+        client.advance(NOON_US + STEP_US)
+        ingest.end(signal.SIGKILL)
+        away = threads.submit(client.send, event(2, after_us=STEP_US))
+        ingest.start()
+        assert away.result(30).outcome == "accepted"
+        assert client.send(event(1)).outcome == "duplicate"
+        (late,) = client.send_batch([event(3)])
+        assert [violation.rule for violation in late.violations] == ["known_at"]
+        (taken,) = client.send_batch([event(1, price=6)])
+        assert [violation.rule for violation in taken.violations] == ["id_taken"]
+        assert client.advance(NOON_US + STEP_US) == NOON_US + STEP_US
+
+
+BAD: dict[str, tuple[str, str, Callable[[Event], object]]] = {
+    "unknown use case": ("use_case", "UNKNOWN_USE_CASE", lambda e: setattr(e, "use_case", "parcels")),
+    "unknown event type": ("type", "UNKNOWN_TYPE", lambda e: setattr(e, "type", "returned")),
+    "unknown field": ("fields.colour", "UNKNOWN_FIELD", lambda e: setattr(e.fields["colour"], "text", "red")),
+    "wrong type": ("fields.price", "TYPE", lambda e: setattr(e.fields["price"], "text", "5")),
+    "NaN": ("fields.price", "FINITE", lambda e: setattr(e.fields["price"], "number", math.nan)),
+    "infinity": ("fields.price", "FINITE", lambda e: setattr(e.fields["price"], "number", math.inf)),
+    "missing key": ("entity", "REQUIRED", lambda e: setattr(e, "entity", "")),
+    "missing id": ("id", "REQUIRED", lambda e: setattr(e, "id", "")),
+    "missing field": ("fields.shop", "REQUIRED", lambda e: e.fields.pop("shop")),
+    "far in the future": ("known_at_us", "FUTURE", lambda e: setattr(e, "known_at_us", NOON_US + DAY_US)),
+    "before the retention": (
+        "event_time_us",
+        "RETENTION",
+        lambda e: setattr(e, "event_time_us", NOON_US - 91 * DAY_US),
+    ),
+    "over 1 MiB": ("", "SIZE", lambda e: setattr(e.fields["note"], "text", "n" * 1_048_576)),
+}
+
+
+def test_every_bad_event_is_refused_by_name_and_kept_in_dead_letters(start: Callable[..., Ingest]) -> None:
+    ingest = start()
+    with ingest.client() as client, grpc.insecure_channel(ingest.address) as channel:
+        client.advance(NOON_US)
+        stub = IngestServiceStub(channel)
+        for number, (name, (field, rule, corrupt)) in enumerate(BAD.items()):
+            bad = client.wire(event(number))
+            corrupt(bad)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Ingest(pb.IngestRequest(event=bad), timeout=20)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, name
+            trailers = dict(caught.value.trailing_metadata() or ())
+            (detail,) = Status.FromString(trailers["grpc-status-details-bin"]).details
+            violations = BadRequest()
+            assert detail.Unpack(violations)
+            assert [(v.field, v.reason) for v in violations.field_violations] == [(field, rule)], name
+        assert client.send(event(100)).outcome == "accepted"
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Ingest(pb.IngestRequest(event=client.wire(event(100, shop="s"))), timeout=20)
+        assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    letters = ingest.written("dead-letters", lambda found: len(found) == len(BAD) + 1)
+    kept = [letter.message.payload.rule for letter in letters]
+    assert kept == [rule.lower() for _, rule, _ in BAD.values()] + ["id_taken"]
+    assert {letter.message.payload.refused_by for letter in letters} == {"ingest"}
+    assert Event.FromString(letters[3].message.payload.value).fields["price"].text == "5"
+    assert [record.message.id for record in ingest.events()] == ["a100"]
+
+
+def test_the_largest_event_that_is_let_in_is_one_that_the_broker_takes(start: Callable[..., Ingest]) -> None:
+    ingest = start()
+    with ingest.client() as client:
+        client.advance(NOON_US)
+        room = 983_040 - client.wire(event(1, note="n")).ByteSize() - 16
+        largest = event(1, note=os.urandom(room // 2).hex())
+        assert client.send(largest).outcome == "accepted"
+        assert client.send(event(2)).outcome == "accepted"
+    assert {record.message.id for record in ingest.events()} == {"a1", "a2"}
+
+
+def test_a_live_clock_ticks_in_quiet_times_and_stamps_what_comes(start: Callable[..., Ingest]) -> None:
+    ingest = start("live")
+    ingest.ready()
+
+    def three_ticks_each(found: list[Record]) -> bool:
+        marks = [record.partition for record in found if record.message.is_watermark]
+        return all(marks.count(partition) >= 3 for partition in range(SPREAD))
+
+    with ingest.client() as client:
+        now_us = ingest.written("events", three_ticks_each)[-1].message.known_at_us
+        client.send(NewEvent("delivered", "d1", "order-1", now_us, {"late": True}))
+        assert client.send(NewEvent("delivered", "d1", "order-1", now_us, {"late": True})).outcome == "duplicate"
+    assert ingest.end(signal.SIGTERM) == 0
+    records = ingest.written("events")
+    (sent,) = [record for record in records if not record.message.is_watermark]
+    assert sent.message.payload.known_at_us == sent.message.known_at_us
+    before = [r for r in records if r.partition == sent.partition and r.offset < sent.offset]
+    after = [r for r in records if r.partition == sent.partition and r.offset > sent.offset]
+    assert all(record.message.known_at_us < sent.message.known_at_us for record in before)
+    assert all(record.message.known_at_us >= sent.message.known_at_us for record in after)
+
+
+def test_sigterm_ends_it_cleanly_and_health_says_when_it_is_ready(start: Callable[..., Ingest]) -> None:
+    ingest = start()
+    ingest.ready()
+    assert ingest.end(signal.SIGTERM) == 0
+
+
+def test_without_topics_it_says_so_and_exits(kafka_bootstrap_servers: str, tmp_path: Path) -> None:
+    (tmp_path / "orders").mkdir()
+    (tmp_path / "orders" / "usecase.py").write_text(DECLARATION.format(name="orders", clock="replay"))
+    ended = subprocess.run(
+        [sys.executable, "-m", "services.ingest"],
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers,
+            "DRIFTLOOP_USE_CASE": "orders",
+            "DRIFTLOOP_USECASES": str(tmp_path),
+            "INGEST_START_TIMEOUT_S": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert [line.split()[1] for line in ended.stderr.splitlines()] == ["INFO", "ERROR"]
+    assert "orders.events" in ended.stderr
+
+
+def test_sigterm_ends_it_while_it_still_waits_for_the_broker() -> None:
+    nowhere = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "DRIFTLOOP_USE_CASE": "flights"}
+    command = [sys.executable, "-m", "services.ingest"]
+    with subprocess.Popen(command, cwd=ROOT, env=nowhere, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "waiting for the topics of flights" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
