@@ -44,7 +44,7 @@ def demo(name: str, start: str | None, days: int, inject: str, out: Path) -> Non
     from driftloop.cli.history import first_by_id, read_topics
     from driftloop.cli.measurements import measure
     from driftloop.cli.report import write_report
-    from driftloop.cli.summary import by_topic, judged_rows, quality, summarise
+    from driftloop.cli.summary import QUALITY_ROWS, by_topic, judged_rows, quality, summarise
 
     out.mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]{name}[/]: {stretch.rows} entities over {days} days, change injected: {inject}")
@@ -76,7 +76,11 @@ def demo(name: str, start: str | None, days: int, inject: str, out: Path) -> Non
     static = _first_model(out / "local" / "artifacts", topics)
     if static is not None:
         summary["quality"] = quality(
-            rows.last(5_000), static, lambda entities: clean_rows(name, use_case, entities, rows.at_us[-5_000:])
+            rows.last(QUALITY_ROWS),
+            static,
+            lambda entities: clean_rows(
+                name, use_case, entities, [int(at_us) for at_us in rows.last(QUALITY_ROWS).at_us]
+            ),
         )
     summary["seconds"] = round(time.monotonic() - started, 1)
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
@@ -110,7 +114,9 @@ def _play(use_case: UseCase, stretch: Any, ingest: str, serving: str, console: C
 
 def _first_model(artifacts: Path, topics: dict[str, list[Any]]) -> Any:
     """The predict function of the first model that answered, from its bundle; None if there never was one."""
-    from driftloop.artifacts import ArtifactStore, fetch_bundle, load_bundle, load_verify_key
+    from driftloop.artifacts import ArtifactStore
+    from driftloop.artifacts.bundles import fetch_bundle, load_bundle
+    from driftloop.artifacts.signing import load_verify_key
 
     for message in sorted(topics.get("releases", []), key=lambda m: m.payload.revision):
         if message.payload.HasField("champion"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment
+from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
 from driftloop.cli.summary import JudgedRows, Predict, row_losses
@@ -52,7 +53,7 @@ def _figure(
     axes = figure.add_subplot()
     kernel = np.ones(SMOOTH_ROWS) / SMOOTH_ROWS
     if len(rows) > SMOOTH_ROWS:
-        at = [_when(int(t)) for t in rows.at_us[SMOOTH_ROWS - 1 :: 20]]
+        at = date2num([_when(int(t)) for t in rows.at_us[SMOOTH_ROWS - 1 :: 20]])
         lines = {"loop": rows.loop} | (
             {} if static is None else {"first model, never retrained": static(rows.numbers, rows.texts)}
         )
@@ -66,7 +67,10 @@ def _figure(
     if injected is not None:
         marks.append(("injected", int(datetime.fromisoformat(injected).timestamp() * 1e6)))
     for kind, time_us in marks:
-        axes.axvline(_when(time_us), color=COLOURS[kind], linewidth=2.2 if kind == "injected" else 1.0, alpha=0.7)
+        axes.axvline(
+            date2num(_when(time_us)), color=COLOURS[kind], linewidth=2.2 if kind == "injected" else 1.0, alpha=0.7
+        )
+    axes.xaxis_date()
     axes.set_ylabel("log loss, nats")
     if axes.has_data() and axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left")

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
-from google.protobuf import message_factory, symbol_database
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message as Payload
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -56,7 +56,7 @@ def payload_class(full_name: str) -> type[Payload]:
     version = rest.partition(".")[0]
     try:
         import_module(f"driftloop.contracts.{area}.{version}.{area}_pb2")
-        return message_factory.GetMessageClass(symbol_database.Default().pool.FindMessageTypeByName(full_name))
+        return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(full_name))
     except (ImportError, KeyError) as error:
         raise TopicFileError(f"no message {full_name}: run `make contracts` or correct the topic's file") from error
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from driftloop.usecase.durations import MINUTE_US, duration_us, floor_us
 from driftloop.usecase.errors import DeclarationError
@@ -53,7 +53,7 @@ class Label:
     """
 
     on: Event
-    value: Callable[[Fields], bool | float]
+    value: Callable[[Mapping[str, Any]], bool | float]
     never: Sequence[Event] = ()
     matures_after: str = "24h"
 

@@ -30,7 +30,6 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     Drift,
     Incident,
     Release,
-    RetrainReason,
     RetrainRequest,
     Score,
 )
@@ -173,7 +172,7 @@ class Judging:
         payload = RetrainRequest(
             use_case=self._use_case.name,
             id=request_id,
-            reason=RetrainReason.ValueType(wanted.reason),
+            reason=wanted.reason,
             because=wanted.because,
             clock_us=self.clock_us,
             since_us=wanted.since_us,

@@ -15,7 +15,7 @@ from driftloop.usecase import (
     weekday_of,
 )
 
-delay = {"unit": "min", "ge": -120, "le": 2880}
+delay = Field(float, unit="min", ge=-120, le=2880)
 scheduled = Event(
     "flight_scheduled",
     entity="flight_id",
@@ -31,7 +31,7 @@ scheduled = Event(
 departed = Event(
     "flight_departed",
     entity="flight_id",
-    fields={"carrier": Field(str), "origin": Field(str), "dest": Field(str), "delay": Field(float, **delay)},
+    fields={"carrier": Field(str), "origin": Field(str), "dest": Field(str), "delay": delay},
 )
 arrived = Event(
     "flight_arrived",
@@ -41,7 +41,7 @@ arrived = Event(
         "origin": Field(str),
         "dest": Field(str),
         "tail_number": Field(str, optional=True),
-        "delay": Field(float, **delay),
+        "delay": delay,
     },
 )
 cancelled = Event("flight_cancelled", entity="flight_id", fields={"carrier": Field(str), "origin": Field(str)})
