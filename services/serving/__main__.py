@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import uvloop
 
@@ -25,15 +27,22 @@ _logger = logging.getLogger("services.serving")
 
 async def serve(settings: ServingSettings, use_case: UseCase) -> None:
     """Runs one replica until SIGTERM or SIGINT; raises what it cannot recover from."""
-    stopped = asyncio.Event()
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stopped.set)
     servers, name = settings.kafka_bootstrap_servers, f"serving-{settings.replica}"
-    topics = (*READ, *WRITTEN)
+    wait = partial(await_topics, servers, use_case.name, (*READ, *WRITTEN), settings.start_timeout_s)
+    found = loop.run_in_executor(ThreadPoolExecutor(1, "serving-waiting"), wait)
+    _logger.info("waits for the topics of %s on %s", use_case.name, servers)
+    stop = asyncio.create_task(stopped.wait())
+    await asyncio.wait((found, stop), return_when=asyncio.FIRST_COMPLETED)
+    if not found.done():
+        return
+    stop.cancel()
     loader = BundleLoader(use_case, settings, ArtifactStore(settings.artifacts_url))
     loader.open_ahead()
     outside = Outside(
-        partitions=await asyncio.to_thread(await_topics, servers, use_case.name, topics, settings.start_timeout_s),
+        partitions=found.result(),
         producer=KafkaProducer(servers, use_case.name, name, instruments=instruments("serving")),
         open_reader=lambda: KafkaReader(servers, use_case.name, READ, client_id=name),
         loader=loader,

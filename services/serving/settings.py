@@ -54,7 +54,14 @@ class ServingSettings(BaseSettings):
         description="look-ups that may wait for the store's one thread; more are answered by defaults",
     )
     online_redis: str = Field(
-        default="", description="host:port of Feast's online store on Redis; empty: SQLite in the state folder"
+        default="",
+        validation_alias=_named("driftloop_online_redis"),
+        description="host:port of Feast's online store on Redis; empty: SQLite",
+    )
+    online_sqlite: Path | None = Field(
+        default=None,
+        validation_alias=_named("driftloop_online_sqlite"),
+        description="Feast's online store on SQLite, as features writes it; by default in the state folder",
     )
 
     read_batch_records: int = Field(
@@ -104,3 +111,8 @@ class ServingSettings(BaseSettings):
     def folder(self) -> Path:
         """This replica's own folder; absolute, because importing a bundle moves the process's working folder for a moment."""
         return self.state_dir.resolve() / "serving" / str(self.replica)
+
+    @property
+    def online_file(self) -> Path:
+        """The file of Feast's online store on SQLite, shared with features on the same machine."""
+        return (self.online_sqlite or self.state_dir / "online" / f"{self.use_case}.sqlite").resolve()

@@ -62,7 +62,7 @@ class World:
         self.revision = 0
         self.sequence = 0
 
-    def start(self) -> None:
+    def start(self, stderr: int | None = None) -> None:
         """Starts the replica."""
         environment = {
             **os.environ,
@@ -74,7 +74,7 @@ class World:
             "SERVING_ADDRESS": self.address,
             "BENTOML_DO_NOT_TRACK": "true",
         }
-        self.process = subprocess.Popen([sys.executable, "-m", "services.serving"], env=environment)
+        self.process = subprocess.Popen([sys.executable, "-m", "services.serving"], env=environment, stderr=stderr)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ends the replica; its exit status."""
@@ -270,4 +270,13 @@ async def test_before_the_first_model_the_service_is_ready_and_says_so(world: Wo
         world.release(world.bundle("m1", 0.25))
         await world.at(stub, 2_000)
         assert (await stub.Predict(world.request("o1"))).score == 0.25
+    assert world.stop() == 0
+
+
+def test_told_to_stop_while_it_waits_for_the_broker_it_stops(world: World) -> None:
+    world.servers = "127.0.0.1:1"
+    world.start(stderr=subprocess.PIPE)
+    assert world.process is not None
+    assert world.process.stderr is not None
+    assert any(b"waits for the topics" in line for line in world.process.stderr)
     assert world.stop() == 0

@@ -180,7 +180,8 @@ class Twin:
 
 def settings(folder: Path, **changes: Any) -> ServingSettings:
     """Settings of a replica in a folder of its own, on a port of its own."""
-    return ServingSettings(state_dir=folder, address="127.0.0.1:0", read_poll_s=0.05, stop_grace_s=0.1, **changes)
+    mine = {"address": "127.0.0.1:0", "read_poll_s": 0.05, "stop_grace_s": 0.1}
+    return ServingSettings(state_dir=folder, **(mine | changes))
 
 
 def request(
@@ -215,7 +216,11 @@ async def twin(
     replica = Replica(orders, settings(folder, **changes), outside)
     stopped = asyncio.Event()
     running = asyncio.create_task(replica.run(stopped))
-    await replica.listening.wait()
+    listening = asyncio.create_task(replica.listening.wait())
+    await asyncio.wait((running, listening), return_when=asyncio.FIRST_COMPLETED)
+    listening.cancel()
+    if running.done():
+        running.result()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{replica.port}") as channel:
         if wait:
             async with asyncio.timeout(10):

@@ -28,6 +28,7 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
     WaitForClockRequest,
 )
 from driftloop.messaging import MemoryBus
+from services.serving.errors import AlreadyRunning, CannotStart
 from services.serving.view import Entry
 from tests.unit.serving_twin import RIDER, SHOP, SPREAD, Constant, Twin, request, twin
 
@@ -376,3 +377,20 @@ async def test_the_service_can_be_discovered_by_reflection(tmp_path: Path) -> No
             names = {service.name for service in answered.list_services_response.service}
             assert {"driftloop.serving.v1.PredictionService", "grpc.health.v1.Health"} <= names
             break
+
+
+# Two replicas in one place
+
+
+async def test_a_replica_whose_address_is_taken_cannot_start(tmp_path: Path) -> None:
+    async with twin(tmp_path / "first") as replica:
+        with pytest.raises(CannotStart, match=str(replica.replica.port)):
+            async with twin(tmp_path / "second", address=f"127.0.0.1:{replica.replica.port}"):
+                raise AssertionError("both listen")
+
+
+async def test_a_replica_whose_spool_is_held_by_another_process_cannot_start(tmp_path: Path) -> None:
+    async with twin(tmp_path):
+        with pytest.raises(AlreadyRunning):
+            async with twin(tmp_path):
+                raise AssertionError("both write")
