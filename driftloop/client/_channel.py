@@ -21,9 +21,9 @@ class ClientSettings:
 
     deadline_s            for a call with all its retries: a killed server is back in 5 to 15 s
     retries               after UNAVAILABLE and RESOURCE_EXHAUSTED only; gRPC allows 4 at most
-    backoff_initial_s     before the first retry, give or take a fifth; a retry then waits for the connection
+    backoff_initial_s     before the first retry, give or take a fifth, unless the server names a delay; it then waits to connect
     backoff_multiplier    from one retry to the next
-    backoff_max_s         between two retries
+    backoff_max_s         between two retries: 1 + 3 + 9 s outlast a server that is back but still restoring itself
     reconnect_initial_s   before the first attempt to connect again
     reconnect_max_s       between two attempts: how long a server that is back goes unnoticed
     message_bytes_max     one request or response; ingest takes 8 MiB
@@ -33,9 +33,9 @@ class ClientSettings:
 
     deadline_s: float = 30.0
     retries: int = 3
-    backoff_initial_s: float = 0.5
+    backoff_initial_s: float = 1.0
     backoff_multiplier: float = 3.0
-    backoff_max_s: float = 5.0
+    backoff_max_s: float = 10.0
     reconnect_initial_s: float = 0.1
     reconnect_max_s: float = 1.0
     message_bytes_max: int = 8_388_608

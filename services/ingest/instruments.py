@@ -20,4 +20,3 @@ class IngestInstruments:
         self.window_ids = declared.gauge("window_ids")
         self.watermarks = declared.counter("watermarks")
         self.clock = declared.gauge("clock_seconds")
-        self.delivery_failures = declared.counter("delivery_failures")
