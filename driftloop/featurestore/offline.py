@@ -148,8 +148,11 @@ class KnownTimeOfflineStore(OfflineStore):  # type: ignore[misc]
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
+        # What another update replaced at the very time that it became known was never seen by anybody.
+        keys = ", ".join(_quoted(name) for name in join_key_columns)
+        seen = f"QUALIFY row_number() OVER (PARTITION BY {keys}, {KNOWN_AT} ORDER BY {SEQUENCE} DESC) = 1"
         columns = [*join_key_columns, *feature_name_columns, timestamp_field]
-        return _pull(config, data_source, columns, "", start_date, end_date)
+        return _pull(config, data_source, columns, seen, start_date, end_date)
 
 
 class _Join:

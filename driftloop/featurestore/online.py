@@ -74,8 +74,9 @@ class OnlineWriter:
         return sum(self._write_view(view, found) for view, found in newest.items())
 
     def _write_view(self, view: str, updates: dict[str, Message[FeatureUpdate]]) -> int:
-        self._recall(view, [key for key in updates if key not in self._newest])
-        fresh = {k: m for k, m in updates.items() if m.payload.sequence > self._newest.get(k, -1)}
+        held = {key: self._newest[key] for key in updates if key in self._newest}
+        held |= self._stored(view, [key for key in updates if key not in held])
+        fresh = {k: m for k, m in updates.items() if k not in held or m.payload.sequence > held[k]}
         if fresh:
             rows = [self._row(view, message) for message in fresh.values()]
             self._views.online.online_write_batch(self._views.config, self._views.feast[view], rows, None)
@@ -83,12 +84,14 @@ class OnlineWriter:
                 self._remember(key, message.payload.sequence)
         return len(fresh)
 
-    def _recall(self, view: str, keys: list[str]) -> None:
-        if not keys:
-            return
-        for key, (_, values) in zip(keys, self._views.read(view, keys, [SEQUENCE]), strict=True):
-            if values and values[SEQUENCE].WhichOneof("val"):
-                self._remember(key, values[SEQUENCE].int64_val)
+    def _stored(self, view: str, keys: list[str]) -> dict[str, int]:
+        """Sequences that the store has of keys that are not remembered."""
+        found = zip(keys, self._views.read(view, keys, [SEQUENCE]), strict=True) if keys else ()
+        return {
+            key: values[SEQUENCE].int64_val
+            for key, (_, values) in found
+            if values and values[SEQUENCE].WhichOneof("val")
+        }
 
     def _remember(self, key: str, sequence: int) -> None:
         self._newest[key] = sequence
