@@ -14,7 +14,6 @@ from driftloop.contracts import UNSET_US, Message, derive_id, prediction_id, to_
 from driftloop.contracts.event.v1.event_pb2 import Value
 from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
-    COMMAND_KIND_BUNDLE_REFUSED,
     ROLE_CANARY,
     ROLE_CHAMPION,
     ROLE_PREVIOUS,
@@ -29,8 +28,9 @@ from services.serving.clock import LoopClock
 from services.serving.errors import InvalidRequest, NoUsableScore
 from services.serving.prediction import Asked, Assembly, answer, log_record
 from services.serving.requests import read_request
-from services.serving.routing import Model, Router, next_router, refusal
+from services.serving.routing import Model, Router
 from services.serving.view import FeatureView
+from tests.unit.serving_twin import Constant
 
 ordered = Event(
     "ordered",
@@ -70,16 +70,6 @@ FIELDS: Mapping[str, FieldValue] = {
     "shop": "s1",
     "rider": "r1",
 }
-
-
-class Constant:
-    """Answers every row with one value."""
-
-    def __init__(self, score: float) -> None:
-        self.score = score
-
-    def predict(self, numbers: np.ndarray, texts: list[list[str]]) -> np.ndarray:
-        return np.full(len(texts), self.score)
 
 
 class Raising:
@@ -271,71 +261,7 @@ def test_an_entity_cannot_pass_for_a_control_record() -> None:
         read_request(orders, asks)
 
 
-# Routing
-
 MODELS: Mapping[str, Model] = {"m1": Constant(0.1), "m2": Constant(0.2), "m3": Constant(0.3)}
-
-
-def test_a_canary_answers_its_share_and_always_the_same_entities() -> None:
-    router = Router(release(("m1", ROLE_CHAMPION, 0.9), ("m2", ROLE_CANARY, 0.1)), MODELS)
-    entities = [f"o{n}" for n in range(20_000)]
-    exposed = {entity for entity in entities if router.arm_for(entity).role == "canary"}
-    assert 0.09 < len(exposed) / len(entities) < 0.11
-    again = Router(release(("m1", ROLE_CHAMPION, 0.9), ("m2", ROLE_CANARY, 0.1), revision=2), MODELS)
-    assert exposed == {entity for entity in entities if again.arm_for(entity).role == "canary"}
-
-
-def test_a_growing_share_keeps_the_entities_that_were_in_it() -> None:
-    small = Router(release(("m1", ROLE_CHAMPION, 0.9), ("m2", ROLE_CANARY, 0.1)), MODELS)
-    large = Router(release(("m1", ROLE_CHAMPION, 0.5), ("m2", ROLE_CANARY, 0.5)), MODELS)
-    entities = [f"o{n}" for n in range(2_000)]
-    assert all(large.arm_for(e).role == "canary" for e in entities if small.arm_for(e).role == "canary")
-
-
-def test_several_canaries_get_their_shares_of_all_entities() -> None:
-    router = Router(release(("m1", ROLE_CHAMPION, 0.4), ("m2", ROLE_CANARY, 0.3), ("m3", ROLE_CANARY, 0.3)), MODELS)
-    answered = [router.arm_for(f"o{n}").model_id for n in range(20_000)]
-    for model_id, share in (("m1", 0.4), ("m2", 0.3), ("m3", 0.3)):
-        assert abs(answered.count(model_id) / len(answered) - share) < 0.015
-
-
-def test_shadow_and_previous_answer_nobody() -> None:
-    router = Router(release(("m1", ROLE_CHAMPION, 1), ("m2", ROLE_SHADOW, 0), ("m3", ROLE_PREVIOUS, 0)), MODELS)
-    assert {router.arm_for(f"o{n}").role for n in range(500)} == {"champion"}
-    assert [arm.model_id for arm in router.arms] == ["m1", "m2", "m3"]
-
-
-def test_a_refused_challenger_is_left_out() -> None:
-    router = Router(release(("m1", ROLE_CHAMPION, 0.5), ("m9", ROLE_CANARY, 0.5)), MODELS)
-    assert {router.arm_for(f"o{n}").model_id for n in range(200)} == {"m1"}
-
-
-def test_a_release_with_a_refused_champion_changes_nothing_for_callers() -> None:
-    current = Router(release(("m1", ROLE_CHAMPION, 1)), MODELS)
-    assert (
-        next_router(release(("m9", ROLE_CHAMPION, 1), ("m1", ROLE_PREVIOUS, 0), revision=2), MODELS, current) is current
-    )
-
-
-def test_after_a_cold_start_the_previous_champion_stands_in_for_a_refused_one() -> None:
-    routed = next_router(release(("m9", ROLE_CHAMPION, 1), ("m1", ROLE_PREVIOUS, 0), revision=2), MODELS, None)
-    assert routed is not None
-    assert (routed.arm_for("o1").model_id, routed.arm_for("o1").role) == ("m1", "previous")
-    assert next_router(release(("m9", ROLE_CHAMPION, 1), ("m2", ROLE_SHADOW, 0)), MODELS, None) is None
-
-
-def test_a_release_before_the_first_model_routes_nobody() -> None:
-    assert next_router(Release(use_case="orders", revision=1, pending_retrain="r1"), {}, None) is None
-
-
-def test_a_refusal_is_a_command_caused_by_the_release() -> None:
-    message = Message("releases", "orders", release(("m1", ROLE_CHAMPION, 1)), "release-1", "test", 5, 5)
-    command = refusal(message, "m1", "serving/0", "the signature does not match")
-    assert (command.topic, command.key, command.causes) == ("commands", "orders", ("release-1",))
-    assert command.payload.kind == COMMAND_KIND_BUNDLE_REFUSED
-    assert (command.payload.who, command.payload.model_id) == ("serving/0", "m1")
-    assert command.id == refusal(message, "m1", "serving/0", "again").id
-    assert command.id != refusal(message, "m1", "serving/1", "again").id
 
 
 # Answers
