@@ -93,6 +93,10 @@ class FileSink:
         self._parts[group] = [*self._parts[group], part]
         return FileCut(self, group, part, rows, self._parts[group])
 
+    def release(self, group: int) -> None:
+        """See `Sink.release`."""
+        del self._rows[group], self._parts[group]
+
     def _manifest(self, group: int, parts: list[str]) -> None:
         (self._folder / f"manifest-{group}.json").write_text(json.dumps(parts))
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from driftloop.artifacts import ArtifactStore
 from driftloop.artifacts.checkpoints import CheckpointStore
-from driftloop.messaging import KafkaProducer, KafkaSettings, await_topics
-from driftloop.messaging.faust_worker import Stage, WorkerSettings, run_stages
+from driftloop.contracts import Record
+from driftloop.messaging import KafkaProducer, KafkaSettings, Malformed, await_topics
+from driftloop.messaging.faust_worker import Stage, WorkerSettings, end_process, run_stages
 from driftloop.messaging.heart_host import HeartHost
 from driftloop.messaging.hosting import HostSettings
 from tests.hearts import FileSink, Tally
@@ -33,8 +34,13 @@ async def main(bootstrap_servers: str, use_case: str, folder: Path, replica: str
         sinks=[FileSink(folder / "sink")],
         settings=HostSettings(checkpoint_records=400, checkpoint_s=0.3, fold_records_max=100, checkpoint_load_max=0.5),
     )
+
+    async def events(partition: int, records: Sequence[Record | Malformed]) -> None:
+        await host.deliver(("events", partition), records)
+
     stage = Stage(
         host,
+        {"events": events},
         use_case=use_case,
         group=f"{use_case}-tally",
         instance_id=f"tally-{replica}",
@@ -59,5 +65,4 @@ if __name__ == "__main__":
         asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4]))
         code = 0
     finally:
-        sys.stderr.flush()
-        os._exit(code)
+        end_process(code)

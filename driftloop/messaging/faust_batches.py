@@ -53,6 +53,7 @@ _RECORDS_MAX = 5_000  # per Event: bounds what is decoded at once
 _FETCH_BYTES = 1 << 20  # per partition and fetch: times the buffer of 16 Events, 16 MiB
 _BUFFERED_EVENTS = 16
 log = logging.getLogger(__name__)
+_framework_log = logging.getLogger("faust.driftloop")  # what Faust says through our subclasses is Faust's routine
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Faust's consumer thread, which also says of every fetch whether it came before or after a seek."""
 
     app: BatchApp
+    logger = _framework_log
     seek_epoch = 0
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
@@ -152,6 +154,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
     """Faust's consumer with batches in, checkpointed offsets out."""
 
     app: BatchApp
+    logger = _framework_log
     _thread: _ConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -257,6 +260,7 @@ class BatchApp(faust.App):  # type: ignore[misc]
     """A Faust application that reads batches; made by `faust_application`."""
 
     BootStrategy = _ConsumerOnly
+    logger = _framework_log
     owner: PartitionOwner
     kafka: KafkaSettings
     bootstrap_servers: str

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, NoReturn
 
 from faust.types import TP
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from driftloop.messaging.dead_letters import read_record
+from driftloop.contracts import Record
+from driftloop.messaging.dead_letters import Malformed, read_record
 from driftloop.messaging.errors import Stalled
 from driftloop.messaging.faust_batches import BatchApp, BatchSchema, faust_application
 from driftloop.messaging.heart_host import HeartHost
@@ -38,12 +41,17 @@ class WorkerSettings(BaseSettings):
     )
 
 
+Handler = Callable[[int, Sequence[Record | Malformed]], Awaitable[None]]
+"""Handles a batch of one topic: its partition and its records in offset order."""
+
+
 class Stage:
-    """Feeds a HeartHost from Kafka. `lag` is called with the records that wait per partition, every `watch_every_s`."""
+    """Feeds a HeartHost from Kafka: each batch goes to the handler of its topic, which hands it to the host."""
 
     def __init__(
         self,
         host: HeartHost,
+        handlers: Mapping[str, Handler],
         *,
         use_case: str,
         group: str,
@@ -51,12 +59,13 @@ class Stage:
         bootstrap_servers: str,
         kafka: KafkaSettings | None = None,
         settings: WorkerSettings | None = None,
-        lag: Callable[[Mapping[TopicPartition, int]], None] | None = None,
     ) -> None:
+        if set(handlers) != set(host.inputs):
+            raise ValueError(f"{host.name} reads {host.inputs}, its handlers are for {sorted(handlers)}")
         self.host = host
+        self._handlers = dict(handlers)
         self._prefix = f"{use_case}."
         self._settings = settings or WorkerSettings()
-        self._lag = lag
         self.app: BatchApp = faust_application(
             group, instance_id, bootstrap_servers, self, one_member=host.single, settings=kafka
         )
@@ -86,7 +95,7 @@ class Stage:
                 read_record(topic, partition, r.offset, r.key, r.value, r.headers, r.timestamp * 1000)
                 for r in batch.records
             ]
-            await self.host.deliver((topic, partition), records)
+            await self._handlers[topic](partition, records)
 
     async def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         await self.app.consumer.commit_offsets({TP(self._prefix + t, p): offset for (t, p), offset in offsets.items()})
@@ -127,8 +136,8 @@ class Stage:
         while True:
             await asyncio.sleep(settings.watch_every_s)
             now_s, positions, waiting = time.monotonic(), self.host.positions(), await self._waiting()
-            if waiting is not None and self._lag is not None:
-                self._lag(waiting)
+            if waiting is not None:
+                self.host.waiting(waiting)
             idle = waiting is not None and not any(waiting.values()) and not self.app.rebalancing
             polls = now_s - self.app.consumer.polled_at_s < settings.stall_timeout_s
             if positions != before or (idle and polls):
@@ -155,39 +164,56 @@ class Stage:
 
 
 async def run_stages(
-    stages: Sequence[Stage], ready: Callable[[], Awaitable[None]], stop: asyncio.Event, stop_timeout_s: float
+    stages: Sequence[Stage],
+    ready: Callable[[], Awaitable[None]],
+    stop: asyncio.Event,
+    stop_timeout_s: float,
+    beside: Sequence[Coroutine[Any, Any, None]] = (),
 ) -> None:
     """Starts all stages, calls `ready`, runs until `stop` is set, then stops them; raises the first failure of any.
 
-    What has not stopped within `stop_timeout_s` is left behind, for the end of the process to end it: Faust can hang.
+    `beside` runs from the start until the stages stop; it is cancelled then. What has not stopped within `stop_timeout_s` is
+    left behind, for the end of the process to end it: Faust can hang.
     """
     stopping: asyncio.Task[Any] = asyncio.create_task(stop.wait())
-    failing: list[asyncio.Task[Any]] = [asyncio.create_task(stage.host.wait_failed()) for stage in stages]
+    watching: list[asyncio.Task[Any]] = [asyncio.create_task(stage.host.wait_failed()) for stage in stages]
+    watching += [asyncio.create_task(coroutine) for coroutine in beside]
     starting: list[asyncio.Task[Any]] = [asyncio.create_task(stage.start()) for stage in stages]
-    watching: list[asyncio.Task[Any]] = []
     try:
         waiting = set(starting)
         while waiting and not stopping.done():
-            await asyncio.wait([*waiting, stopping, *failing], return_when=asyncio.FIRST_COMPLETED)
-            for task in failing:
-                if task.done():
-                    raise task.result()
-            for task in [task for task in waiting if task.done()]:
-                waiting.discard(task)
-                task.result()
+            done, _ = await asyncio.wait([*waiting, *watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                _raise_failure(task)
+            waiting -= done
         if not stopping.done():
             await ready()
-            watching = [asyncio.create_task(stage.watch()) for stage in stages]
+            watching += [asyncio.create_task(stage.watch()) for stage in stages]
             done, _ = await asyncio.wait([stopping, *watching], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()
+                _raise_failure(task)
     finally:
-        tasks = [stopping, *failing, *starting, *watching]
+        tasks = [stopping, *starting, *watching]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         try:
             async with asyncio.timeout(stop_timeout_s):
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await asyncio.gather(*(stage.stop() for stage in stages))
         except TimeoutError:
             log.error("not everything stopped within %.0f s", stop_timeout_s)
+
+
+def _raise_failure(task: asyncio.Task[Any]) -> None:
+    """Raises what a task raised, or the failure that it found."""
+    found = task.result()
+    if isinstance(found, BaseException):
+        raise found
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends the process now: threads of Faust and of clients that hang must not keep it, its supervisor starts another."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -20,9 +20,12 @@ from driftloop.messaging.dead_letters import Malformed, dead_letter
 from driftloop.messaging.errors import DeliveryFailed, QueueFull
 from driftloop.messaging.hosting import AssignmentSplit, Cut, Heart, HostSettings, RestoreRefused, Sink, Watcher
 from driftloop.messaging.interfaces import Producer, TopicPartition
+from driftloop.telemetry import SpanHandle, span
 
 CHECKPOINT_VERSION = 1
 _SENDS_PER_TURN = 500  # then other tasks get the event loop
+_LINKS_MAX = 16  # traces that one fold's span names
+_UNSAMPLED = "00-00000000000000000000000000000001-0000000000000001-00"
 _TICK_S = 0.5  # how late a checkpoint by wall time may be
 log = logging.getLogger(__name__)
 
@@ -166,6 +169,8 @@ class HeartHost:
                 if group.whole and group.folded and self._failure is None:
                     self._begin(group)
                     await self._finish(group)
+                for sink in self._sinks:
+                    sink.release(index)
 
     async def request_checkpoint(self, clock_us: int | None = None) -> None:
         """Asks every heart for a checkpoint: now, or with `clock_us` as soon as its clock has reached that time."""
@@ -179,6 +184,11 @@ class HeartHost:
                 if group.whole and self._groups.get(group.index) is group:
                     self._begin(group)
                     await self._finish(group)
+
+    def waiting(self, lag: Mapping[TopicPartition, int]) -> None:
+        """Tells the watcher how many records of each partition wait to be folded."""
+        if self._watcher is not None:
+            self._watcher.waiting(lag, self._producer.queued)
 
     async def wait_failed(self) -> BaseException:
         """Returns the failure that ended the hosting, when there is one."""
@@ -203,7 +213,10 @@ class HeartHost:
         records = [record for record in fresh if isinstance(record, Record)]
         group.whole = False
         started_s = time.perf_counter()
-        outputs = group.heart.fold(records) if records else []
+        outputs: list[Message[Any]] = []
+        if records:
+            with self._traced(records):
+                outputs = group.heart.fold(records)
         folded_s = time.perf_counter() - started_s
         group.offsets[place] = fresh[-1].offset + 1
         group.folded += len(fresh)
@@ -223,6 +236,17 @@ class HeartHost:
             self._watcher.folded(group.index, group.heart, records, outputs, folded_s)
         if group.running is None and self._is_due(group):
             self._begin(group)
+
+    def _traced(self, records: Sequence[Record]) -> SpanHandle:
+        """A span under the first sampled trace of a batch, linked to the others; none where nothing is sampled."""
+        sampled = [record.message.traceparent for record in records if record.message.traceparent.endswith("01")]
+        attributes = {"records": len(records)}
+        return span(
+            f"{self.name} fold",
+            sampled[0] if sampled else _UNSAMPLED,
+            attributes=attributes,
+            links=sampled[1:_LINKS_MAX],
+        )
 
     def _letters(self, fresh: Sequence[Record | Malformed]) -> list[Message[Any]]:
         letters: list[Message[Any]] = []

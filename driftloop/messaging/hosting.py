@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pydantic import Field
@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from driftloop.contracts import Message, Record
 from driftloop.messaging.errors import MessagingError
+from driftloop.messaging.interfaces import TopicPartition
 
 
 class AssignmentSplit(MessagingError):
@@ -61,6 +62,9 @@ class Sink(Protocol):
     def cut(self, group: int, heart: Heart) -> Cut:
         """Closes what was gathered since the last cut. Must not block."""
 
+    def release(self, group: int) -> None:
+        """Forgets a group that goes to another worker: what was not cut is gathered again there. Must not block."""
+
 
 class Watcher(Protocol):
     """Sees what the host does, for metrics; must be quick and must not raise."""
@@ -70,6 +74,7 @@ class Watcher(Protocol):
     ) -> None: ...
     def checkpointed(self, group: int, heart: Heart, seconds: float) -> None: ...
     def dead_lettered(self, rule: str) -> None: ...
+    def waiting(self, lag: Mapping[TopicPartition, int], queued: int) -> None: ...
 
 
 class HostSettings(BaseSettings):

@@ -21,6 +21,10 @@ Offsets = Mapping[TopicPartition, int]
 class Producer(Protocol):
     """Sends messages, in order per partition, at least once."""
 
+    @property
+    def queued(self) -> int:
+        """Messages that are not acknowledged yet."""
+
     def send(self, message: Message[Any], on_ack: OnAck | None = None) -> None:
         """Queues a message, returns at once. QueueFull: nothing was queued. DeliveryFailed: an earlier message was lost.
 

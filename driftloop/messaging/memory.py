@@ -70,6 +70,11 @@ class MemoryProducer:
         self._outstanding = Outstanding()
         self._closed = False
 
+    @property
+    def queued(self) -> int:
+        """See `Producer.queued`."""
+        return len(self._outstanding)
+
     def send(self, message: Message[Any], on_ack: interfaces.OnAck | None = None) -> None:
         """See `Producer.send`."""
         if self._outstanding.failure is not None:

@@ -57,7 +57,9 @@ class KafkaProducer:
         self._owner = threading.Thread(target=self._collect, name=f"{client_id}-producer", daemon=True)
         self._owner.start()
 
-    def __len__(self) -> int:
+    @property
+    def queued(self) -> int:
+        """See `Producer.queued`."""
         return len(self._outstanding)
 
     def send(self, message: Message[Any], on_ack: OnAck | None = None) -> None:

@@ -240,6 +240,10 @@ class _Stuck:
         self._inner = bus.producer()
         self._refusals = refusals
 
+    @property
+    def queued(self) -> int:
+        return self._inner.queued
+
     def send(self, message: Message[Any], on_ack: Any = None) -> None:
         if self._refusals > 0:
             self._refusals -= 1

@@ -45,6 +45,10 @@ class MortalProducer:
         self._inner, self._fate, self._drawn = bus.producer(), fate, drawn
         self._queue: list[Message[Any]] = []
 
+    @property
+    def queued(self) -> int:
+        return self._inner.queued
+
     def send(self, message: Message[Any], on_ack: Any = None) -> None:
         self._fate.step()
         self._queue.append(message)

@@ -1,0 +1,73 @@
+"""Wires features and runs it until SIGTERM or a failure; nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from driftloop.artifacts import ArtifactError, ArtifactStore
+from driftloop.featurestore.errors import FeatureStoreError
+from driftloop.messaging import KafkaSettings, MessagingError
+from driftloop.messaging.faust_worker import end_process, run_stages
+from driftloop.telemetry import HealthServer, instruments, setup_logging, setup_telemetry
+from driftloop.telemetry.health import AddressInUse
+from driftloop.usecase import UseCaseError, load_use_case
+from services.features.errors import FeaturesError
+from services.features.gateways import RetrainFeed, build_hosts, build_stages, open_online, open_producer, spread_of
+from services.features.handlers import RetrainHandler
+from services.features.settings import FeaturesSettings
+
+_log = logging.getLogger("services.features")
+
+
+async def serve(settings: FeaturesSettings, kafka: KafkaSettings) -> None:
+    """Runs both stages; returns after SIGTERM or SIGINT, raises what makes it stop."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    use_case = load_use_case(settings.use_case, settings.usecases)
+    health = HealthServer(settings.address, "features")
+    await health.start()
+    spread = await asyncio.to_thread(spread_of, settings, kafka)
+    declared = instruments("features")
+    producer = open_producer(settings, kafka, declared)
+    online = open_online(use_case, settings, declared)
+    hosts = build_hosts(use_case, spread, producer, ArtifactStore(settings.artifacts_url), declared, online)
+    feed = RetrainFeed(settings, kafka, producer, RetrainHandler(hosts).retrain)
+
+    async def ready() -> None:
+        await health.set_serving(True)
+        _log.info("%s: ready on %s, %d partitions", use_case.name, settings.address, spread)
+        online.start()  # only now: importing Feast takes ten seconds of a core
+
+    try:
+        await run_stages(build_stages(settings, kafka, hosts), ready, stop, settings.stop_timeout_s, [feed.run()])
+    finally:
+        await health.set_serving(False)
+        await asyncio.to_thread(online.close, settings.online_stop_s)
+        await asyncio.to_thread(producer.close, settings.flush_timeout_s)
+        await health.stop(0.1)
+
+
+def main() -> None:
+    """The process: exit code 0 after a signal, 1 after a failure."""
+    settings = FeaturesSettings()
+    setup_logging("features", settings.log_level)
+    telemetry = setup_telemetry("features")
+    code = 0
+    try:
+        asyncio.run(serve(settings, KafkaSettings()))
+    except (FeaturesError, MessagingError, UseCaseError, ArtifactError, FeatureStoreError, AddressInUse) as error:
+        _log.error("stopped: %s: %s", type(error).__name__, error)
+        code = 1
+    except Exception:
+        _log.exception("stopped by a failure that has no name yet")
+        code = 1
+    finally:
+        telemetry.shutdown()
+        end_process(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Writes feature values into Feast's online store behind the stream: in batches, on a thread of its own, newest value only.
+
+Nothing is lost silently: what is not written yet is in every checkpoint, a failed batch is tried again for ever with a
+bounded pause, and after a restart all values that the heart holds are written again (the store may be a new one).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from driftloop.contracts import Message, decode, encode
+from driftloop.messaging.hosting import Heart
+from services.features.aggregation import Aggregation
+from services.features.instruments import OnlineInstruments
+
+_log = logging.getLogger(__name__)
+_FIRST_RETRY_S = 0.5
+
+
+class OnlineWriter(Protocol):
+    """Feast's online store, as `driftloop.featurestore` writes it."""
+
+    def write(self, updates: Sequence[Message[Any]]) -> int:
+        """Writes what is newer than what is there; returns how many rows that were. Blocks."""
+        ...
+
+
+@dataclass(frozen=True)
+class OnlineBounds:
+    """See the settings of the same names."""
+
+    every_s: float
+    batch_rows_max: int
+    rows_max: int
+    retry_s_max: float
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What is not written yet; it needs no file, the checkpoint itself holds it."""
+
+    state: list[Any]
+
+    def write(self) -> None:
+        """See `Cut.write`: nothing to do."""
+
+    def publish(self) -> None:
+        """See `Cut.publish`: nothing to do."""
+
+
+class OnlineWriteBehind:
+    """A `Sink` of aggregation. `open_writer` is called on the thread, so that importing Feast keeps nobody waiting."""
+
+    name = "online"
+
+    def __init__(
+        self, open_writer: Callable[[], OnlineWriter], bounds: OnlineBounds, measured: OnlineInstruments
+    ) -> None:
+        self._open_writer = open_writer
+        self._bounds = bounds
+        self._measured = measured
+        self._lock = threading.Lock()
+        self._waiting: dict[str, tuple[int, Message[Any]]] = {}
+        self._refill: set[int] = set()
+        self._groups: set[int] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="features-online", daemon=True)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def start(self) -> None:
+        """Starts writing; until then values only gather."""
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> None:
+        """Writes one last batch if that can be done in time; what is left is in the checkpoint."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    # the sink ---------------------------------------------------------------------------------------------------------
+
+    def restore(self, group: int, heart: Heart, state: Any) -> None:
+        """See `Sink.restore`: what was waiting, and all that the heart holds."""
+        with self._lock:
+            self._groups.add(group)
+        if state is not None:
+            self._add(group, [decode("features", k, v, [(n, c) for n, c in headers]) for k, v, headers in state])
+            assert isinstance(heart, Aggregation)
+            self._add(group, heart.current())
+
+    def take(self, group: int, heart: Heart, outputs: Sequence[Message[Any]]) -> None:
+        """See `Sink.take`."""
+        if group in self._refill and len(self._waiting) < self._bounds.rows_max // 2:
+            self._refill.discard(group)
+            assert isinstance(heart, Aggregation)
+            self._add(group, heart.current())
+        self._add(group, [message for message in outputs if not message.is_watermark])
+
+    def cut(self, group: int, heart: Heart) -> _Cut:
+        """See `Sink.cut`."""
+        with self._lock:
+            waiting = [message for found, message in self._waiting.values() if found == group]
+        return _Cut([[e.key, e.value, e.headers] for e in map(encode, waiting)])
+
+    def release(self, group: int) -> None:
+        """See `Sink.release`: its new owner writes it, and would be overwritten by what waits here."""
+        with self._lock:
+            self._refill.discard(group)
+            self._groups.discard(group)
+            self._waiting = {key: entry for key, entry in self._waiting.items() if entry[0] != group}
+
+    def _add(self, group: int, updates: Sequence[Message[Any]]) -> None:
+        with self._lock:
+            for message in updates:
+                held = self._waiting.get(message.key)
+                if held is None or message.payload.sequence >= held[1].payload.sequence:
+                    self._waiting[message.key] = (group, message)
+            dropped = len(self._waiting) - self._bounds.rows_max
+            if dropped > 0:
+                # The hearts hold these values; they are asked for them again when there is room.
+                for key in list(self._waiting)[:dropped]:
+                    self._refill.add(self._waiting.pop(key)[0])
+                _log.warning("%d values wait for the online store; they will be taken from the hearts later", dropped)
+
+    # the thread -------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        writer: OnlineWriter | None = None
+        pause_s, retry_s = self._bounds.every_s, _FIRST_RETRY_S
+        while not self._stop.wait(pause_s):
+            pause_s = self._bounds.every_s
+            try:
+                if writer is None:
+                    writer = self._open_writer()
+                while self._write_one(writer) and not self._stop.is_set():
+                    continue
+            except Exception as error:  # whatever a store raises: it is tried again, and seen
+                _log.warning("the online store was not written, next try in %.1f s: %r", retry_s, error)
+                pause_s, retry_s = retry_s, min(retry_s * 2, self._bounds.retry_s_max)
+            else:
+                retry_s = _FIRST_RETRY_S
+            self._observe()
+        if writer is not None:
+            try:
+                self._write_one(writer)
+            except Exception as error:
+                _log.warning("the last batch was not written, it is in the checkpoint: %r", error)
+
+    def _write_one(self, writer: OnlineWriter) -> bool:
+        """Writes a batch; True if a full one was taken. It leaves the buffer only when the store has it."""
+        with self._lock:
+            batch = [
+                entry[1] for _, entry in zip(range(self._bounds.batch_rows_max), self._waiting.values(), strict=False)
+            ]
+        if not batch:
+            return False
+        started_s = time.perf_counter()
+        rows = writer.write(batch)
+        self._measured.write_seconds.record(time.perf_counter() - started_s)
+        self._measured.rows.add(rows)
+        with self._lock:
+            for message in batch:
+                if (held := self._waiting.get(message.key)) is not None and held[1] is message:
+                    del self._waiting[message.key]
+        return len(batch) == self._bounds.batch_rows_max
+
+    def _observe(self) -> None:
+        with self._lock:
+            behind = Counter(group for group, _ in self._waiting.values())
+            groups = list(self._groups)
+        self._measured.behind({group: behind[group] for group in groups})
