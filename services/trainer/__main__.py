@@ -1,0 +1,110 @@
+"""Wires trainer and runs it until SIGTERM or a failure; nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+
+from driftloop.artifacts import ArtifactError
+from driftloop.featurestore.errors import FeatureStoreError
+from driftloop.messaging import (
+    KafkaProducer,
+    KafkaReader,
+    KafkaSettings,
+    Malformed,
+    MessagingError,
+    await_topics,
+    dead_letter,
+)
+from driftloop.telemetry import instruments, serve_health_in_thread, setup_logging, setup_telemetry
+from driftloop.telemetry.health import AddressInUse
+from driftloop.usecase import UseCase, UseCaseError, load_use_case
+from services.trainer.bootstrap import open_handler
+from services.trainer.errors import TrainerError
+from services.trainer.gateways import Outbox, answered_requests
+from services.trainer.instruments import TrainerInstruments
+from services.trainer.settings import TrainerSettings
+from services.trainer.worker import Consumption, Worker
+
+_log = logging.getLogger("services.trainer")
+TOPICS = ("retrain", "models", "progress", "dead-letters")
+
+
+def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings, stop: threading.Event) -> None:
+    """Answers requests until `stop` is set; raises what it cannot recover from."""
+    servers, name = settings.kafka_bootstrap_servers, f"trainer-{settings.replica}"
+    health = serve_health_in_thread(settings.address, "trainer")
+    await_topics(servers, use_case.name, TOPICS, settings.start_timeout_s, kafka)
+    measured = TrainerInstruments()
+    producer = KafkaProducer(servers, use_case.name, name, kafka, instruments("trainer"))
+    answers = KafkaReader(servers, use_case.name, ["models"], settings=kafka, client_id=f"{name}-answers")
+    answered = answered_requests(answers, settings.start_timeout_s)
+    answers.close()
+    reader = KafkaReader(
+        servers, use_case.name, ["retrain"], f"{use_case.name}-trainer", name, settings=kafka, client_id=name
+    )
+    worker = Worker(lambda: open_handler(use_case, settings, producer, measured, stop), settings.open_requests_max)
+    outbox = Outbox(producer, stop)
+
+    def refuse(malformed: Malformed) -> None:
+        measured.dead_letter(malformed.rule)
+        outbox.deliver(dead_letter(malformed, "trainer", use_case.name))
+
+    consumption = Consumption(reader, worker, answered, refuse)
+    worker.start()
+    health.set_serving(True)
+    _log.info("%s: ready on %s, %d requests answered so far", use_case.name, settings.address, len(answered))
+    try:
+        while not stop.is_set():
+            consumption.turn(settings.poll_s)
+    finally:
+        health.set_serving(False)
+        stop.set()
+        worker.stop(settings.stop_timeout_s)
+        producer.close(settings.flush_timeout_s)
+        reader.close()
+        health.stop(0.1)
+
+
+def main() -> int:
+    """The process's exit status: 0 after SIGTERM, 1 after anything that a restart may cure."""
+    settings, kafka = TrainerSettings(), KafkaSettings()
+    setup_logging("trainer", settings.log_level)
+    telemetry = setup_telemetry("trainer")
+    # Read when CUDA begins: without it matrix products on a GPU do not repeat.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        serve(load_use_case(settings.use_case, settings.usecases), settings, kafka, stop)
+    except (
+        TrainerError,
+        MessagingError,
+        UseCaseError,
+        ArtifactError,
+        FeatureStoreError,
+        AddressInUse,
+        TimeoutError,
+    ) as error:
+        if not stop.is_set():
+            _log.error("stopped: %s: %s", type(error).__name__, error)
+            return 1
+        _log.info("stopped: %s", error)
+    except Exception:
+        _log.exception("stopped by a failure that has no name yet")
+        return 1
+    finally:
+        telemetry.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    # A fit or a long import on the worker's thread would hold the exit up; everything is flushed by now.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(status)

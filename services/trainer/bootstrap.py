@@ -1,0 +1,81 @@
+"""Puts a handler together behind the process's way to ready: torch, Feast and BentoML take twenty seconds to import."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import numpy as np
+
+from driftloop.artifacts import ArtifactStore
+from driftloop.messaging import Producer
+from driftloop.usecase import UseCase
+from services.trainer.gateways import OfflineData, Outbox, SignedBundles
+from services.trainer.handlers import Bounds, RetrainHandler
+from services.trainer.instruments import TrainerInstruments
+from services.trainer.settings import TrainerSettings
+
+_log = logging.getLogger(__name__)
+_TRIAL_ROWS = 400
+
+
+def open_handler(
+    use_case: UseCase,
+    settings: TrainerSettings,
+    producer: Producer,
+    measured: TrainerInstruments,
+    stop: threading.Event,
+) -> RetrainHandler:
+    """The handler with its gateways, after everything slow was imported and tried once."""
+    started_s = time.monotonic()
+    import bentoml
+    import torch
+
+    from services.trainer.gates import GateSettings
+    from services.trainer.training import Device, TrainingSettings
+
+    device: Device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else "cpu"
+    if settings.device != "auto":
+        device = settings.device
+    training = TrainingSettings(threads=settings.threads, device=device)
+    _try_out(use_case, training)
+    # BentoML imports most of itself only when its decorator is first asked for.
+    _log.debug("%s is there", bentoml.service.__module__)
+    store = ArtifactStore(settings.artifacts_url)
+    data = OfflineData(
+        use_case, store, store.url, settings.folder / "feast", settings.data_timeout_s, settings.join_threads, stop
+    )
+    data.warm_up()
+    bundles = SignedBundles(use_case, store, settings.folder / "bundles", settings.bundle_bytes_max)
+    _log.info("warm after %.1f s, trains on %s", time.monotonic() - started_s, device)
+    return RetrainHandler(
+        use_case=use_case,
+        data=data,
+        bundles=bundles,
+        outgoing=Outbox(producer, stop),
+        bounds=Bounds(settings.rows_max, settings.rows_min),
+        training=training,
+        gates=GateSettings(size_bytes_max=settings.bundle_bytes_max // 2),
+        measured=measured,
+        stopping=stop.is_set,
+    )
+
+
+def _try_out(use_case: UseCase, settings: object) -> None:
+    """Fits a model on noise: the first fit of a process takes seconds longer than any other."""
+    from dataclasses import replace
+
+    from services.trainer.training import TrainingSet, TrainingSettings, train
+
+    assert isinstance(settings, TrainingSettings)
+    draws = np.random.default_rng(0)
+    rows = TrainingSet(
+        entities=[str(row) for row in range(_TRIAL_ROWS)],
+        at_us=np.arange(_TRIAL_ROWS, dtype=np.int64),
+        numbers=draws.normal(size=(_TRIAL_ROWS, len(use_case.numeric_inputs))),
+        texts=draws.choice(["a", "b"], size=(_TRIAL_ROWS, len(use_case.text_inputs))),
+        labels=np.arange(_TRIAL_ROWS) % 2.0,
+        known_at_us=np.arange(_TRIAL_ROWS, dtype=np.int64),
+    )
+    train(use_case, rows, 0, None, 0, replace(settings, epochs=1), lambda detail: None)

@@ -1,0 +1,30 @@
+"""What can go wrong in trainer, named by what it does next.
+
+TrainerError
+├── DataRefused     answer the request as refused: the rows do not bear a model, and the message says why
+├── Stopping        leave the request unanswered: the process ends, and its successor answers it
+├── CannotStart     stop: free the address or configure another
+└── TooManyRequests stop: more open requests than any policy asks for, so something else is wrong
+"""
+
+from __future__ import annotations
+
+
+class TrainerError(Exception):
+    """Base of every error of trainer."""
+
+
+class DataRefused(TrainerError):
+    """The rows do not bear a model: answer that it is refused, and why."""
+
+
+class Stopping(TrainerError):
+    """The process is asked to end: the request stays unanswered and uncommitted."""
+
+
+class CannotStart(TrainerError):
+    """The process cannot begin: correct its settings."""
+
+
+class TooManyRequests(TrainerError):
+    """More requests are open than any policy asks for: stop, a person has to look."""

@@ -1,0 +1,263 @@
+"""Trainer's ways out of the process: the offline log and its join, bundles, and messages that must have arrived.
+
+Feast, BentoML and torch take seconds to import: they are imported where they are used, on the worker's thread.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from driftloop.artifacts import ArtifactStore, BundleRefused
+from driftloop.artifacts.bundles import PublishedBundle, build_bundle, fetch_bundle, load_bundle, publish_bundle
+from driftloop.artifacts.signing import SigningKey, ensure_keys
+from driftloop.contracts import Message
+from driftloop.contracts.event.v1.event_pb2 import Event
+from driftloop.contracts.monitor.v1.monitor_pb2 import RetrainRequest
+from driftloop.contracts.trainer.v1.trainer_pb2 import Model
+from driftloop.featurestore.log import KNOWN_AT, LogSnapshot, OfflineLogReader
+from driftloop.messaging import DeliveryFailed, Malformed, Producer, QueueFull, Reader
+from driftloop.scoring import ScoringModel
+from driftloop.usecase import UseCase
+from services.trainer.assembly import Examples, view_keys
+from services.trainer.errors import Stopping
+
+if TYPE_CHECKING:
+    from services.trainer.training import Trained, TrainingSet
+
+_log = logging.getLogger(__name__)
+_ACK_TIMEOUT_S = 120.0  # twice what the producer waits for a broker that restarts
+_READ_TIMEOUT_S = 1.0
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+class Data(Protocol):
+    """Where training rows come from and are kept."""
+
+    def await_clock(self, clock_us: int) -> LogSnapshot:
+        """The offline log once it has reached a clock; LogBehind, or Stopping."""
+        ...
+
+    def events(self, snapshot: LogSnapshot, types: Iterable[str], until_us: int) -> list[Event]:
+        """Accepted events of some types that were known by a time."""
+        ...
+
+    def values(self, examples: Examples) -> Mapping[str, npt.NDArray[Any]]:
+        """For each feature of a view its column for these examples, as known at each one's prediction time."""
+        ...
+
+    def keep(self, digest: str, rows: TrainingSet) -> None:
+        """Keeps a training set under the digest of its content."""
+        ...
+
+
+class Bundles(Protocol):
+    """Where models are published."""
+
+    def champion(self, request: RetrainRequest) -> ScoringModel:
+        """The model in production; BundleRefused if it cannot be had."""
+        ...
+
+    def publish(self, model_id: str, trained: Trained) -> PublishedBundle:
+        """Publishes a model under its id; again replaces its own files."""
+        ...
+
+
+class OfflineData:
+    """Training data from the offline log and, through Feast, its join on known time."""
+
+    def __init__(
+        self,
+        use_case: UseCase,
+        store: ArtifactStore,
+        artifacts_url: str,
+        folder: Path,
+        timeout_s: float,
+        join_threads: int,
+        stop: threading.Event,
+    ) -> None:
+        self._use_case = use_case
+        self._store = store
+        self._artifacts_url = artifacts_url
+        self._folder = folder
+        self._timeout_s = timeout_s
+        self._join_threads = join_threads
+        self._stop = stop
+        self._reader = OfflineLogReader(store, use_case.name)
+        self._feast: Any = None
+
+    def warm_up(self) -> None:
+        """Opens the feature store, which imports Feast."""
+        from driftloop.featurestore.store import FeatureStoreSettings, feature_store
+
+        if self._feast is None:
+            places = FeatureStoreSettings(
+                registry_path=self._folder / "registry.db",
+                artifacts_url=self._artifacts_url,
+                online_sqlite=self._folder
+                / "online.db",  # trainer never reads online; Feast wants a store all the same
+                join_threads=self._join_threads,
+            )
+            self._feast = feature_store(self._use_case, places)
+
+    def await_clock(self, clock_us: int) -> LogSnapshot:
+        """See `Data.await_clock`."""
+        if self._stop.is_set():
+            raise Stopping("before the data were there")
+        return self._reader.await_clock(clock_us, self._timeout_s, self._stop)
+
+    def events(self, snapshot: LogSnapshot, types: Iterable[str], until_us: int) -> list[Event]:
+        """See `Data.events`."""
+        wanted = pc.field("type").isin(list(types)) & (pc.field(KNOWN_AT) <= pa.scalar(until_us, _TIME))
+        table = snapshot.events().to_table(columns=["fields"], filter=wanted)
+        return [Event.FromString(data) for data in table["fields"].to_pylist()]
+
+    def values(self, examples: Examples) -> Mapping[str, npt.NDArray[Any]]:
+        """See `Data.values`."""
+        if not self._use_case.views:
+            return {}
+        import pandas as pd
+
+        from driftloop.featurestore.definitions import join_key, service_name
+
+        self.warm_up()
+        frame = pd.DataFrame({"event_timestamp": pd.to_datetime(examples.at_us, unit="us", utc=True)})
+        keys = view_keys(self._use_case, examples)
+        for view in self._use_case.views:
+            frame[join_key(view)] = pd.Series(keys[view.name], dtype=object)
+        service = self._feast.get_feature_service(service_name(self._use_case))
+        found = self._feast.get_historical_features(entity_df=frame, features=service).to_arrow()
+        features = [feature for view in self._use_case.views for feature in view.features]
+        return {feature.name: found[feature.name].to_numpy() for feature in features}
+
+    def keep(self, digest: str, rows: TrainingSet) -> None:
+        """See `Data.keep`."""
+        path = f"{self._use_case.name}/datasets/{digest}.parquet"
+        if self._store.exists(path):
+            return
+        columns: dict[str, Any] = {
+            "entity": rows.entities,
+            "at": pa.array(rows.at_us, type=_TIME),
+            "label": rows.labels,
+            "label_known_at": pa.array(rows.known_at_us, type=_TIME),
+        }
+        columns |= {name: rows.numbers[:, place] for place, name in enumerate(self._use_case.numeric_inputs)}
+        columns |= {name: pa.array(rows.texts[:, p], pa.string()) for p, name in enumerate(self._use_case.text_inputs)}
+        buffer = io.BytesIO()
+        pyarrow.parquet.write_table(pa.table(columns), buffer, compression="zstd")
+        self._store.put(path, buffer.getvalue())
+
+
+class SignedBundles:
+    """Bundles in the artifact store, signed with trainer's key."""
+
+    def __init__(self, use_case: UseCase, store: ArtifactStore, folder: Path, bytes_max: int) -> None:
+        self._use_case = use_case
+        self._store = store
+        self._folder = folder
+        self._bytes_max = bytes_max
+        self._key: SigningKey = ensure_keys(store)
+
+    def champion(self, request: RetrainRequest) -> ScoringModel:
+        """See `Bundles.champion`."""
+        with tempfile.TemporaryDirectory(dir=self._made("fetched")) as folder:
+            bundle = fetch_bundle(
+                self._store,
+                request.champion_bundle_url,
+                request.champion_bundle_digest,
+                self._key.verify_key,
+                Path(folder),
+                self._bytes_max,
+            )
+            model = load_bundle(bundle, self._made("bentoml"), request.champion_id).scoring
+        if model.inputs_digest != self._use_case.inputs_digest:
+            raise BundleRefused("inputs", f"model {request.champion_id} takes other inputs: {model.inputs_digest}")
+        return model
+
+    def publish(self, model_id: str, trained: Trained) -> PublishedBundle:
+        """See `Bundles.publish`."""
+        with tempfile.TemporaryDirectory(dir=self._made("built")) as folder:
+            built = build_bundle(
+                self._use_case.name,
+                model_id,
+                trained.onnx,
+                trained.weights,
+                trained.spec,
+                Path(folder),
+                self._made("bentoml"),
+            )
+            return publish_bundle(self._store, self._use_case.name, model_id, built, self._key)
+
+    def _made(self, name: str) -> Path:
+        folder = self._folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+class Outbox:
+    """Sends messages from the worker's thread."""
+
+    def __init__(self, producer: Producer, stop: threading.Event) -> None:
+        self._producer = producer
+        self._stop = stop
+
+    def tell(self, message: Message[Any]) -> None:
+        """Sends a message that nobody waits for; Stopping while a full queue is waited for and the process ends."""
+        self._send(message, None)
+
+    def deliver(self, message: Message[Any]) -> None:
+        """Returns when the broker has the message; DeliveryFailed if it never will."""
+        answered = threading.Event()
+        failures: list[Exception] = []
+
+        def on_ack(error: Exception | None) -> None:
+            if error is not None:
+                failures.append(error)
+            answered.set()
+
+        self._send(message, on_ack)
+        if not answered.wait(_ACK_TIMEOUT_S):
+            raise DeliveryFailed(f"message {message.id} was not acknowledged within {_ACK_TIMEOUT_S:.0f} s")
+        if failures:
+            raise failures[0]
+
+    def _send(self, message: Message[Any], on_ack: Callable[[Exception | None], None] | None) -> None:
+        while True:
+            try:
+                self._producer.send(message, on_ack)
+            except QueueFull as full:
+                if self._stop.wait(full.retry_after_s):
+                    raise Stopping("while the broker took nothing") from full
+            else:
+                return
+
+
+def answered_requests(reader: Reader, timeout_s: float) -> set[str]:
+    """Ids of the requests that `models` already answers, read from its start; DeliveryFailed is no matter here.
+
+    Raises TimeoutError if the broker gives them more slowly than `timeout_s`.
+    """
+    ends = {place: end for place, end in reader.end_offsets().items() if end}
+    found: set[str] = set()
+    deadline_s = time.monotonic() + timeout_s
+    while ends:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"the answers given so far were not read within {timeout_s:.0f} s: {ends}")
+        for record in reader.poll(_READ_TIMEOUT_S, 500):
+            place = (record.topic, record.partition)
+            if not isinstance(record, Malformed) and isinstance(record.message.payload, Model):
+                found.add(record.message.payload.request_id)
+            if record.offset + 1 >= ends.get(place, 0):
+                ends.pop(place, None)
+    return found
