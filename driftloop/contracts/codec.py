@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -25,9 +26,14 @@ class Encoded(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
+@lru_cache(maxsize=4096)
+def _second(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def rfc3339(time_us: int) -> str:
     """A time in microseconds as CloudEvents writes it."""
-    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_us % 1_000_000:06d}Z"
+    return f"{_second(time_us // 1_000_000)}.{time_us % 1_000_000:06d}Z"
 
 
 def encode(message: Message) -> Encoded:

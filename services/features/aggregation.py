@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,18 +25,39 @@ from driftloop.usecase import FieldValue, Latest, UseCase, View, Window, duratio
 SNAPSHOT_VERSION = 1
 MAX_ENTRIES_PER_KEY = 100_000  # about 10 MB; the oldest leave first, and are counted
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-Entry = tuple[int, str, tuple[FieldValue | None, ...]]  # event time, event id, the view's `of` values
 
 
 @dataclass(slots=True)
 class _Entity:
-    """One feature entity's state: entries by event time, and what was last said of it."""
+    """One feature entity: its events by (event time, id) in parallel lists, and when and by what it was last told of.
+
+    `values` holds a number per event for a window, and the tuple of the view's `of` values for a latest value.
+    """
 
     view: View
-    entries: list[Entry] = field(default_factory=list)
+    times_us: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
     known_at_us: int = UNSET_US
     sequence: int = UNSET_US
     next_change_us: int | None = None
+
+    def first_within(self, clock_us: int, age_us: int) -> int:
+        """Index of the first event younger than `age_us`."""
+        return bisect_right(self.times_us, clock_us - age_us)
+
+    def insert(self, at_us: int, event_id: str, value: Any) -> None:
+        """Puts an event in its place."""
+        index = bisect_right(self.times_us, at_us)
+        while index and self.times_us[index - 1] == at_us and self.ids[index - 1] > event_id:
+            index -= 1
+        self.times_us.insert(index, at_us)
+        self.ids.insert(index, event_id)
+        self.values.insert(index, value)
+
+    def drop(self, count: int) -> None:
+        """Forgets the oldest events."""
+        del self.times_us[:count], self.ids[:count], self.values[:count]
 
 
 def window_stat(stat: str, values: list[float]) -> float | None:
@@ -56,30 +77,18 @@ def window_stat(stat: str, values: list[float]) -> float | None:
     return sorted(values)[math.ceil(_QUANTILES[stat] * len(values)) - 1]
 
 
-def view_values(view: View, entries: list[Entry], clock_us: int) -> list[FieldValue | None]:
-    """The view's feature values at a clock, in declared order; `entries` are sorted by event time."""
+def view_values(entity: _Entity, clock_us: int) -> list[FieldValue | None]:
+    """The view's feature values at a clock, in declared order."""
+    view = entity.view
     if isinstance(view, Latest):
-        return (
-            list(entries[-1][2])
-            if _first_within(entries, clock_us, view.ages_us[0]) < len(entries)
-            else [None] * len(view.of)
-        )
+        fresh = entity.first_within(clock_us, view.ages_us[0]) < len(entity.times_us)
+        return list(entity.values[-1]) if fresh else [None] * len(view.of)
     found: list[FieldValue | None] = []
     if isinstance(view, Window):
         for window_us in view.ages_us:
-            inside = entries[_first_within(entries, clock_us, window_us) :]
-            values = [float(entry[2][0]) for entry in inside if entry[2][0] is not None]
-            found.extend(window_stat(stat, values) for stat in view.stats)
+            inside = entity.values[entity.first_within(clock_us, window_us) :]
+            found.extend([window_stat(stat, inside) for stat in view.stats])
     return found
-
-
-def _first_within(entries: list[Entry], clock_us: int, age_us: int) -> int:
-    """Index of the first entry younger than `age_us`."""
-    return bisect_right(entries, clock_us - age_us, key=_event_time)
-
-
-def _event_time(entry: Entry) -> int:
-    return entry[0]
 
 
 class Aggregation:
@@ -131,19 +140,22 @@ class Aggregation:
         if view is None or event.event_time_us <= max(self.clock_us, event.known_at_us) - reach_us:
             self.late += 1
             return
+        values = tuple([from_value(value) for value in event.values])
+        if isinstance(view, Window) and values[0] is None:
+            return
         entity = self._entities.get(event.key)
         if entity is None:
             entity = self._entities[event.key] = _Entity(view)
-        entry: Entry = (event.event_time_us, event.event_id, tuple(from_value(value) for value in event.values))
         if isinstance(view, Latest):
-            if entity.entries and entry[:2] <= entity.entries[-1][:2]:
+            if entity.times_us and (event.event_time_us, event.event_id) <= (entity.times_us[0], entity.ids[0]):
                 self.late += 1  # an older observation never overwrites a newer one
                 return
-            entity.entries[:] = [entry]
+            entity.drop(1)
+            entity.insert(event.event_time_us, event.event_id, values)
         else:
-            insort(entity.entries, entry, key=lambda e: e[:2])
-            if len(entity.entries) > MAX_ENTRIES_PER_KEY:
-                del entity.entries[0]
+            entity.insert(event.event_time_us, event.event_id, float(values[0] or 0.0))
+            if len(entity.times_us) > MAX_ENTRIES_PER_KEY:
+                entity.drop(1)
                 self.overflowed += 1
         known_at_us = max(entity.known_at_us, event.known_at_us, self.clock_us)
         out.append(self._update(event.key, entity, known_at_us, offset, TRIGGER_EVENT, (event.event_id,), traceparent))
@@ -157,17 +169,16 @@ class Aggregation:
                 continue
             left = self._leaving(entity, clock_us)
             out.append(self._update(key, entity, clock_us, offset, TRIGGER_CLOCK, left))
-            if not entity.entries:
+            if not entity.times_us:
                 del self._entities[key]
         out.append(watermark("features", self._partition, self._writer, clock_us))
 
     def _leaving(self, entity: _Entity, clock_us: int) -> tuple[str, ...]:
         """The newest event that left a window since the last update: the cause of a change by the clock."""
         gone = [
-            e
-            for width in entity.view.ages_us
-            for e in entity.entries
-            if entity.known_at_us - width < e[0] <= clock_us - width
+            (entity.times_us[index], entity.ids[index])
+            for age_us in entity.view.ages_us
+            for index in range(entity.first_within(entity.known_at_us, age_us), entity.first_within(clock_us, age_us))
         ]
         return (max(gone)[1],) if gone else ()
 
@@ -184,19 +195,19 @@ class Aggregation:
         entity.known_at_us, entity.sequence = known_at_us, offset
         message = self._message(key, entity, trigger)
         message.causes, message.traceparent = causes, traceparent
-        del entity.entries[: _first_within(entity.entries, known_at_us, entity.view.ages_us[-1])]
+        entity.drop(entity.first_within(known_at_us, entity.view.ages_us[-1]))
         self._schedule(key, entity, known_at_us)
         return message
 
     def _message(self, key: str, entity: _Entity, trigger: Trigger) -> Message[FeatureUpdate]:
-        event_time_us = entity.entries[-1][0] if entity.entries else 0
+        event_time_us = entity.times_us[-1] if entity.times_us else 0
         payload = FeatureUpdate(
             use_case=self._use_case.name,
             view=entity.view.name,
             key=key,
             event_time_us=event_time_us,
             known_at_us=entity.known_at_us,
-            values=[to_value(value) for value in view_values(entity.view, entity.entries, entity.known_at_us)],
+            values=[to_value(value) for value in view_values(entity, entity.known_at_us)],
             sequence=entity.sequence,
             trigger=trigger,
         )
@@ -213,12 +224,11 @@ class Aggregation:
 
     def _schedule(self, key: str, entity: _Entity, clock_us: int) -> None:
         """Remembers when the clock alone will next change the values: the first entry to leave any window."""
-        entries = entity.entries
         soonest = None
         for age_us in entity.view.ages_us:
-            first = _first_within(entries, clock_us, age_us)
-            if first < len(entries):
-                leaves_us = entries[first][0] + age_us
+            first = entity.first_within(clock_us, age_us)
+            if first < len(entity.times_us):
+                leaves_us = entity.times_us[first] + age_us
                 soonest = leaves_us if soonest is None else min(soonest, leaves_us)
         if soonest is not None and soonest != entity.next_change_us:
             heapq.heappush(self._changes, (soonest, key))
@@ -236,14 +246,7 @@ class Aggregation:
             "applied": [[source, *place] for source, place in self._applied.items()],
             "counts": [self.late, self.repeated, self.overflowed],
             "entities": [
-                [
-                    key,
-                    e.view.name,
-                    [[t, i, list(v)] for t, i, v in e.entries],
-                    e.known_at_us,
-                    e.sequence,
-                    e.next_change_us,
-                ]
+                [key, e.view.name, e.times_us[:], e.ids[:], e.values[:], e.known_at_us, e.sequence, e.next_change_us]
                 for key, e in self._entities.items()
             ],
         }
@@ -254,9 +257,12 @@ class Aggregation:
         self._applied = {source: (offset, ordinal) for source, offset, ordinal in state["applied"]}
         self.late, self.repeated, self.overflowed = state["counts"]
         self._entities, self._changes = {}, []
-        for key, view, entries, known_at_us, sequence, next_change_us in state["entities"]:
-            if view in self._views:
-                kept: list[Entry] = [(t, i, tuple(v)) for t, i, v in entries]
-                self._entities[key] = _Entity(self._views[view], kept, known_at_us, sequence, next_change_us)
-                if next_change_us is not None:
-                    heapq.heappush(self._changes, (next_change_us, key))
+        for key, view_name, times_us, ids, values, known_at_us, sequence, next_change_us in state["entities"]:
+            view = self._views.get(view_name)
+            if view is None:
+                continue
+            held = [tuple(value) for value in values] if isinstance(view, Latest) else list(values)
+            entity = _Entity(view, list(times_us), list(ids), held, known_at_us, sequence, next_change_us)
+            self._entities[key] = entity
+            if next_change_us is not None:
+                heapq.heappush(self._changes, (next_change_us, key))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from driftloop.cli.trace import STAGES, Chain, describe
@@ -52,5 +54,5 @@ def test_spans_are_linked_to_the_spans_of_their_causes():
     exporter = InMemorySpanExporter()
     assert export_chain(list(chain_of().values()), exporter) == 10
     spans = {span.attributes["driftloop.id"]: span for span in exporter.get_finished_spans()}
-    for before, after in zip(PATH, PATH[1:], strict=False):
+    for before, after in pairwise(PATH):
         assert spans[f"{before}-1"].context.span_id in {link.context.span_id for link in spans[f"{after}-1"].links}
