@@ -55,13 +55,11 @@ class ServingSettings(BaseSettings):
     )
     online_redis: str = Field(
         default="",
-        validation_alias=_named("driftloop_online_redis"),
         description="host:port of Feast's online store on Redis; empty: SQLite",
     )
     online_sqlite: Path | None = Field(
         default=None,
-        validation_alias=_named("driftloop_online_sqlite"),
-        description="Feast's online store on SQLite, as features writes it; by default in the state folder",
+        description="Feast's online store on SQLite, as features writes it; by default where features puts it",
     )
 
     read_batch_records: int = Field(
@@ -115,4 +113,4 @@ class ServingSettings(BaseSettings):
     @property
     def online_file(self) -> Path:
         """The file of Feast's online store on SQLite, shared with features on the same machine."""
-        return (self.online_sqlite or self.state_dir / "online" / f"{self.use_case}.sqlite").resolve()
+        return (self.online_sqlite or self.state_dir / "feast" / "online.db").resolve()

@@ -180,7 +180,7 @@ class Twin:
 
 def settings(folder: Path, **changes: Any) -> ServingSettings:
     """Settings of a replica in a folder of its own, on a port of its own."""
-    mine = {"address": "127.0.0.1:0", "read_poll_s": 0.05, "stop_grace_s": 0.1}
+    mine: dict[str, Any] = {"address": "127.0.0.1:0", "read_poll_s": 0.05, "stop_grace_s": 0.1}
     return ServingSettings(state_dir=folder, **(mine | changes))
 
 

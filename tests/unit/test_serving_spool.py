@@ -36,6 +36,10 @@ class HeldProducer:
         self.full = False
         self._grew = asyncio.Event()
 
+    @property
+    def queued(self) -> int:
+        return len(self.sent)
+
     def send(self, message: Message[Any], on_ack: OnAck | None = None) -> None:
         if self.full:
             raise QueueFull(0.001)
