@@ -161,7 +161,7 @@ async def test_no_answer_leaves_that_cannot_be_logged(tmp_path: Path) -> None:
         await replica.released(("m1", ROLE_CHAMPION))
         refused = await refusal(replica.stub.Predict(request()))
         assert refused.code() == Code.RESOURCE_EXHAUSTED
-        assert ("grpc-retry-pushback-ms", "1000") in [(key, value) for key, value in refused.trailing_metadata() or ()]
+        assert ("grpc-retry-pushback-ms", "1000") in list(refused.trailing_metadata() or ())
 
 
 async def test_a_model_that_gives_no_probability_is_replaced_and_monitor_is_told_once(tmp_path: Path) -> None:
