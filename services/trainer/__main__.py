@@ -7,10 +7,12 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 
 from driftloop.artifacts import ArtifactError
 from driftloop.featurestore.errors import FeatureStoreError
 from driftloop.messaging import (
+    DeliveryFailed,
     KafkaProducer,
     KafkaReader,
     KafkaSettings,
@@ -33,19 +35,21 @@ _log = logging.getLogger("services.trainer")
 TOPICS = ("retrain", "models", "progress", "dead-letters")
 
 
-def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings, stop: threading.Event) -> None:
-    """Answers requests until `stop` is set; raises what it cannot recover from."""
+def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings) -> None:
+    """Answers requests until SIGTERM or SIGINT; raises what it cannot recover from."""
     servers, name = settings.kafka_bootstrap_servers, f"trainer-{settings.replica}"
     health = serve_health_in_thread(settings.address, "trainer")
     await_topics(servers, use_case.name, TOPICS, settings.start_timeout_s, kafka)
     measured = TrainerInstruments()
-    producer = KafkaProducer(servers, use_case.name, name, kafka, instruments("trainer"))
     answers = KafkaReader(servers, use_case.name, ["models"], settings=kafka, client_id=f"{name}-answers")
     answered = answered_requests(answers, settings.start_timeout_s)
     answers.close()
+    stop = threading.Event()
+    _on_signal(stop.set)
     reader = KafkaReader(
         servers, use_case.name, ["retrain"], f"{use_case.name}-trainer", name, settings=kafka, client_id=name
     )
+    producer = KafkaProducer(servers, use_case.name, name, kafka, instruments("trainer"))
     worker = Worker(lambda: open_handler(use_case, settings, producer, measured, stop), settings.open_requests_max)
     outbox = Outbox(producer, stop)
 
@@ -60,6 +64,9 @@ def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings, st
     try:
         while not stop.is_set():
             consumption.turn(settings.poll_s)
+    except DeliveryFailed:
+        if not stop.is_set():  # else the broker may have gone before us: what is not acknowledged is done again
+            raise
     finally:
         health.set_serving(False)
         stop.set()
@@ -69,6 +76,11 @@ def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings, st
         health.stop(0.1)
 
 
+def _on_signal(act: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: act())
+
+
 def main() -> int:
     """The process's exit status: 0 after SIGTERM, 1 after anything that a restart may cure."""
     settings, kafka = TrainerSettings(), KafkaSettings()
@@ -76,11 +88,10 @@ def main() -> int:
     telemetry = setup_telemetry("trainer")
     # Read when CUDA begins: without it matrix products on a GPU do not repeat.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # Until requests are read there is nothing to finish.
+    _on_signal(lambda: os._exit(0))
     try:
-        serve(load_use_case(settings.use_case, settings.usecases), settings, kafka, stop)
+        serve(load_use_case(settings.use_case, settings.usecases), settings, kafka)
     except (
         TrainerError,
         MessagingError,
@@ -90,10 +101,8 @@ def main() -> int:
         AddressInUse,
         TimeoutError,
     ) as error:
-        if not stop.is_set():
-            _log.error("stopped: %s: %s", type(error).__name__, error)
-            return 1
-        _log.info("stopped: %s", error)
+        _log.error("stopped: %s: %s", type(error).__name__, error)
+        return 1
     except Exception:
         _log.exception("stopped by a failure that has no name yet")
         return 1

@@ -75,7 +75,7 @@ def _try_out(use_case: UseCase, settings: object) -> None:
         at_us=np.arange(_TRIAL_ROWS, dtype=np.int64),
         numbers=draws.normal(size=(_TRIAL_ROWS, len(use_case.numeric_inputs))),
         texts=draws.choice(["a", "b"], size=(_TRIAL_ROWS, len(use_case.text_inputs))),
-        labels=np.arange(_TRIAL_ROWS) % 2.0,
+        labels=(np.arange(_TRIAL_ROWS) % 2).astype(np.float64),
         known_at_us=np.arange(_TRIAL_ROWS, dtype=np.int64),
     )
     train(use_case, rows, 0, None, 0, replace(settings, epochs=1), lambda detail: None)

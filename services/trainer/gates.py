@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import UseCase, duration_us
-from services.trainer.measures import log_losses, mean_and_error
+from services.trainer.measures import log_losses, mean_and_error, ranking
 from services.trainer.training import HeldOut, Trained, TrainingSet
 
 Floats = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ def judge(use_case: UseCase, trained: Trained, rows: TrainingSet, settings: Gate
         _sane(trained.model, rows, newest),
         _inputs(use_case, trained.model),
         _size(trained, settings),
-        _base_rate(held_out),
+        _base_rate(held_out, cohorts, settings),
         _champion(held_out, cohorts, settings),
         _slices(use_case, held_out, rows.texts[newest], cohorts, settings),
     ]
@@ -83,11 +83,24 @@ def _size(trained: Trained, settings: GateSettings) -> GateResult:
     return GateResult("size", size <= most, float(size), float(most), f"{size} bytes of at most {most}")
 
 
-def _base_rate(held_out: HeldOut) -> GateResult:
-    loss = float(np.mean(log_losses(held_out.labels, held_out.challenger)))
-    base = float(np.mean(log_losses(held_out.labels, np.full(len(held_out.labels), held_out.base_rate))))
-    reason = f"log loss {loss:.4f}, always answering the base rate {held_out.base_rate:.3f} gives {base:.4f}"
-    return GateResult("base_rate", loss < base, loss, base, reason)
+def _base_rate(held_out: HeldOut, cohorts: npt.NDArray[np.int64], settings: GateSettings) -> GateResult:
+    """Whether the model knows anything: it must be surely better than the base rate, or surely rank better than chance.
+
+    The held-out rows may be of one odd day whose level nobody could know; a model that ranks them is still worth having.
+    One that is surely worse than the base rate is not.
+    """
+    deviate = NormalDist().inv_cdf(settings.confidence)
+    base = np.full(len(held_out.labels), held_out.base_rate)
+    excess, error = mean_and_error(_excess(held_out, base, np.ones(len(base), dtype=bool)), cohorts)
+    area, area_error = ranking(held_out.labels, held_out.challenger)
+    worse = excess - deviate * error > 0.0
+    better = excess + deviate * error < 0.0
+    ranks = area - deviate * area_error > 0.5
+    reason = (
+        f"log loss differs from that of always answering {held_out.base_rate:.3f} by {excess:+.4f} ± {error:.4f}; "
+        f"area under the ROC curve {area:.3f} ± {area_error:.3f}"
+    )
+    return GateResult("base_rate", not worse and (better or ranks), excess, 0.0, reason)
 
 
 def _champion(held_out: HeldOut, cohorts: npt.NDArray[np.int64], settings: GateSettings) -> GateResult:
@@ -129,7 +142,7 @@ def _slices(
     return GateResult("slices", harm <= settings.slice_harm, float(harm), settings.slice_harm, reason)
 
 
-def _excess(held_out: HeldOut, champion: Floats, members: npt.NDArray[np.bool_]) -> Floats:
-    """By how much the challenger's log loss exceeds the champion's, row by row."""
+def _excess(held_out: HeldOut, other: Floats, members: npt.NDArray[np.bool_]) -> Floats:
+    """By how much the challenger's log loss exceeds another's, row by row."""
     labels = held_out.labels[members]
-    return log_losses(labels, held_out.challenger[members]) - log_losses(labels, champion[members])
+    return log_losses(labels, held_out.challenger[members]) - log_losses(labels, other[members])

@@ -40,3 +40,19 @@ def mean_and_error(values: Floats, clusters: npt.NDArray[np.int64]) -> tuple[flo
     if len(sums) < 2:
         return mean, math.inf
     return mean, float(np.sqrt(len(sums) / (len(sums) - 1) * np.sum(sums**2)) / len(values))
+
+
+def ranking(labels: Floats, probabilities: Floats) -> tuple[float, float]:
+    """Area under the ROC curve, and its standard error if the ranking were by chance (then the area is ½).
+
+    The area is Mann and Whitney's U over the pairs; by chance its variance is (n₁ + n₀ + 1) / (12 n₁ n₀). (½, inf) where
+    one class is missing.
+    """
+    positive = labels > 0.5
+    n1, n0 = int(positive.sum()), int((~positive).sum())
+    if not n1 or not n0:
+        return 0.5, math.inf
+    _, place, count = np.unique(probabilities, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(count) - (count - 1) / 2.0)[place]  # ties share the mean of their ranks
+    area = (float(ranks[positive].sum()) - n1 * (n1 + 1) / 2.0) / (n1 * n0)
+    return area, math.sqrt((n1 + n0 + 1) / (12.0 * n1 * n0))

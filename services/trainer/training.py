@@ -196,6 +196,15 @@ def digest_of(spec: Mapping[str, Any], weights: bytes) -> str:
     return hashlib.sha256(len(canonical).to_bytes(8, "big") + canonical + weights).hexdigest()
 
 
+def network_of(model: ScoringModel, settings: TrainingSettings) -> tuple[Network, Preprocessing]:
+    """The network that a published model was exported from, to go on training it or to compare."""
+    preprocessing = Preprocessing.from_spec(model.spec)
+    shape = model.spec["network"]
+    network = _network(preprocessing, shape["hidden"], shape["embedding"], settings.dropout)
+    network.load_state_dict(safetensors.torch.load(model.weights), strict=False)
+    return network, preprocessing
+
+
 def _candidates(run: _Run, since: int) -> list[_Candidate]:
     settings, total = run.settings, len(run.rows)
 
@@ -232,7 +241,7 @@ def _attempt(run: _Run, candidate: _Candidate, end: int, epochs: int | None) -> 
     first = min(candidate.first, end - 1)
     if candidate.from_champion:
         assert run.champion is not None
-        network, preprocessing = _champion_network(run.champion, settings)
+        network, preprocessing = network_of(run.champion, settings)
     else:
         preprocessing = fit_preprocessing(
             rows.numbers[first:end], rows.texts[first:end], settings.bins, settings.category_rows_min
@@ -269,14 +278,6 @@ def _published_state(network: Network) -> dict[str, torch.Tensor]:
     """The weights that scoring uses: the heads of an earlier regime stay behind."""
     state = network.state_dict()
     return {name: state[name].cpu().contiguous() for name in sorted(state) if not name.startswith("earlier.")}
-
-
-def _champion_network(champion: ScoringModel, settings: TrainingSettings) -> tuple[Network, Preprocessing]:
-    preprocessing = Preprocessing.from_spec(champion.spec)
-    shape = champion.spec["network"]
-    network = _network(preprocessing, shape["hidden"], shape["embedding"], settings.dropout)
-    network.load_state_dict(safetensors.torch.load(champion.weights), strict=False)
-    return network, preprocessing
 
 
 def _held_out(run: _Run, network: Network, preprocessing: Preprocessing, since: int, held: int) -> HeldOut:

@@ -1,0 +1,175 @@
+"""Training: the same rows give the same model, a turned concept is recovered, and what is published is what was trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from driftloop.scoring import ScoringModel
+from driftloop.usecase import Event, Field, Label, Prediction, Request, UseCase, Window, before
+from services.trainer.measures import log_losses
+from services.trainer.network import Rows
+from services.trainer.training import TrainingSet, network_of, train
+from tests.trainer_twin import QUICK, STEP_US, part, rows, trained_on, trips
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def loss(model: ScoringModel, found: TrainingSet) -> float:
+    return float(np.mean(log_losses(found.labels, model.predict(found.numbers, found.texts))))
+
+
+def test_the_same_rows_and_seed_give_the_same_model_and_another_seed_another() -> None:
+    found = rows(800)
+    first, second, other = trained_on(found), trained_on(found), trained_on(found, seed=2)
+    assert (first.model_digest, first.weights, first.onnx) == (second.model_digest, second.weights, second.onnx)
+    assert other.model_digest != first.model_digest
+
+
+def test_another_process_gives_the_same_digest() -> None:
+    code = "from tests.trainer_twin import *; print(trained_on(rows(800)).model_digest)"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == trained_on(rows(800)).model_digest
+
+
+def test_training_leaves_the_processes_random_state_and_threads_as_they_were() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    threads = torch.get_num_threads()
+    trained_on(rows(400), epochs=1)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_first_model_is_much_better_than_the_base_rate_on_rows_it_has_not_seen() -> None:
+    found = rows(4_000)
+    trained = trained_on(part(found, 0, 3_000))
+    new = part(found, 3_000, 4_000)
+    base = np.full(len(new), trained.held_out.base_rate)
+    assert loss(trained.model, new) < float(np.mean(log_losses(new.labels, base))) - 0.1
+    assert trained.metrics["log_loss"] < trained.metrics["base_log_loss"] - 0.1
+    assert trained.metrics["pr_auc"] > 0.7
+    assert (trained.trained_rows, trained.chosen) == (3_000, "all")
+
+
+@pytest.mark.parametrize("dated_too_early", [0, 500])
+def test_a_turned_concept_is_recovered_from_few_rows(dated_too_early: int) -> None:
+    onset, new = 3_000, 1_500
+    whole = rows(onset + new + 2_000, turned=["blue"], turned_from=onset)
+    champion = trained_on(part(whole, 0, onset)).model
+    since_us = (onset - dated_too_early) * STEP_US
+    trained = trained_on(part(whole, 0, onset + new), since_us, champion)
+    later = part(whole, onset + new, len(whole))
+    before_the_change = loss(champion, part(rows(len(whole)), onset + new, len(whole)))
+    recovered = (loss(champion, later) - loss(trained.model, later)) / (loss(champion, later) - before_the_change)
+    assert recovered > 2 / 3
+    assert trained.metrics["log_loss"] < trained.metrics["champion_log_loss"]
+
+
+def test_a_request_without_a_champion_still_uses_the_date_of_the_change() -> None:
+    whole = rows(4_000, turned=["blue", "red", "green"], turned_from=2_500)
+    trained = trained_on(part(whole, 0, 3_800), 2_500 * STEP_US)
+    assert trained.chosen in ("since", "history")
+    assert loss(trained.model, part(whole, 3_800, 4_000)) < trained.metrics["base_log_loss"]
+
+
+def test_too_few_rows_since_the_change_are_no_regime_of_their_own() -> None:
+    trained = trained_on(rows(1_000), 990 * STEP_US)
+    assert (trained.chosen, trained.trained_rows) == ("all", 1_000)
+
+
+def test_every_fit_counts_towards_the_cost() -> None:
+    told: list[str] = []
+    trained = train(trips, rows(1_000), 500 * STEP_US, None, 1, QUICK, told.append)
+    candidates = [name for name in trained.metrics if name.startswith("candidate_")]
+    assert len(candidates) == 2
+    assert trained.row_epochs > sum(400 for _ in candidates)
+    assert any(trained.chosen in line for line in told)
+
+
+def test_the_published_graph_answers_as_the_network_does() -> None:
+    found = rows(1_200, turned=["blue"], turned_from=600)
+    trained = trained_on(found, 600 * STEP_US, trained_on(part(found, 0, 600)).model)
+    odd = found.numbers.copy()
+    odd[0] = [np.nan, np.nan, np.nan]
+    odd[1] = [1e30, -1e30, 1e6]
+    texts = found.texts.copy()
+    texts[2] = "a line that nobody has seen"
+    network, preprocessing = network_of(trained.model, QUICK)
+    network.eval()
+    encoded, codes = torch.from_numpy(preprocessing.encode(odd)), torch.from_numpy(preprocessing.codes(texts))
+    unused = torch.zeros(len(found))
+    with torch.no_grad():
+        expected = torch.sigmoid(network(Rows(encoded, codes, unused, unused.bool()))).numpy()
+    assert trained.model.predict(odd, texts) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_row_is_answered_the_same_alone_and_among_others() -> None:
+    trained, found = trained_on(rows(600)), rows(50, seed=9)
+    alone = [trained.model.predict(found.numbers[i : i + 1], [list(found.texts[i])])[0] for i in range(len(found))]
+    assert alone == trained.model.predict(found.numbers, found.texts).tolist()
+
+
+def test_the_published_parts_alone_make_the_same_model() -> None:
+    trained, found = trained_on(rows(600)), rows(20, seed=9)
+    again = ScoringModel(trained.onnx, json.loads(json.dumps(trained.spec)), trained.weights)
+    assert (
+        again.predict(found.numbers, found.texts).tolist() == trained.model.predict(found.numbers, found.texts).tolist()
+    )
+
+
+def test_rows_of_one_class_are_refused() -> None:
+    found = rows(600)
+    found.labels[:] = 1.0
+    with pytest.raises(ValueError, match="one class"):
+        trained_on(found)
+
+
+def test_rows_out_of_order_are_refused() -> None:
+    found = rows(10)
+    with pytest.raises(ValueError, match="sorted"):
+        TrainingSet(found.entities, found.at_us[::-1], found.numbers, found.texts, found.labels, found.known_at_us)
+
+
+said = Event("said", entity="id", fields={"word": Field(str), "size": Field(float), "due_at": Field("time")})
+heard = Event("heard", entity="id", fields={"yes": Field(bool)})
+
+
+@pytest.mark.parametrize("kind", ["numbers", "texts"])
+def test_a_use_case_with_only_one_kind_of_inputs_is_trained(kind: str) -> None:
+    inputs = (
+        [Request("word")] if kind == "texts" else [Request("size"), Window(said, "word", "size", ["1h"], ["count"])]
+    )
+    use_case = UseCase(
+        name="plain",
+        events=[said, heard],
+        predict=Prediction(on=said, at=before("due_at", "1h")),
+        features=inputs,
+        label=Label(on=heard, value=lambda e: bool(e["yes"])),
+    )
+    found = rows(600)
+    single = TrainingSet(
+        found.entities,
+        found.at_us,
+        found.numbers[:, : len(use_case.numeric_inputs)],
+        found.texts[:, : len(use_case.text_inputs)],
+        found.labels,
+        found.known_at_us,
+    )
+    trained = train(use_case, single, 0, None, 1, QUICK, lambda detail: None)
+    assert trained.model.predict(single.numbers, single.texts).shape == (600,)
+
+
+def test_a_constant_input_and_one_without_values_do_no_harm() -> None:
+    found = rows(600)
+    found.numbers[:, 1], found.numbers[:, 2] = 4.0, np.nan
+    trained = trained_on(found)
+    assert np.isfinite(trained.model.predict(found.numbers, found.texts)).all()
