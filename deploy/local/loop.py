@@ -177,8 +177,10 @@ class LocalLoop:
 
     def environment(self) -> dict[str, str]:
         """What every service of this loop is started with: this process's environment and the process contract's names."""
+        # Without bytecode a service takes twice as long to import what it needs, at every restart.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         environment = {
-            **os.environ,
+            **inherited,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY_ROOT), os.environ.get("PYTHONPATH")])),
             "PYTHONUNBUFFERED": "1",
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from driftloop.cli.local import local_settings
 from driftloop.cli.replay import Played, Replay, load_stretch, step_count, steps_of
 from driftloop.client import ClientError
 from driftloop.contracts.serving.v1.serving_pb2 import Vector
@@ -40,6 +41,7 @@ def demo(name: str, start: str | None, days: int, inject: str, out: Path) -> Non
         use_case, stretch = load_stretch(name, start=start, days=days, inject=None if inject == "none" else inject)
     except UseCaseError as error:
         raise click.UsageError(str(error)) from error
+    settings = local_settings()
     from deploy.local import LocalError, LocalLoop, free_base_port
     from driftloop.cli.history import first_by_id, read_topics
     from driftloop.cli.measurements import measure
@@ -55,6 +57,7 @@ def demo(name: str, start: str | None, days: int, inject: str, out: Path) -> Non
         clock_mode="replay",
         fresh=True,
         reporter=lambda line: console.print(f"  {line}"),
+        settings=settings,
     )
     try:
         with loop:

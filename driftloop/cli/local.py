@@ -37,7 +37,7 @@ _STATE = click.option(
 def up(use_case: str, clock_mode: Literal["live", "replay"] | None, state_dir: Path | None) -> None:
     """Start Kafka and the five services here and keep them running until Ctrl-C."""
     _require_use_case(use_case)
-    settings = _settings()
+    settings = local_settings()
     from deploy.local import LocalError, LocalLoop
 
     # Whatever asks politely is treated as Ctrl-C; what does not ask is the keeper's business.
@@ -61,7 +61,7 @@ def up(use_case: str, clock_mode: Literal["live", "replay"] | None, state_dir: P
 @_STATE
 def down(state_dir: Path | None) -> None:
     """Stop the loop that `driftloop up` started, from another terminal."""
-    settings = _settings()
+    settings = local_settings()
     from deploy.local import LocalError, stop_holder
 
     state_dir = (state_dir or settings.state_dir).absolute()
@@ -81,7 +81,7 @@ def _require_use_case(name: str) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def _settings() -> LocalSettings:
+def local_settings() -> LocalSettings:
     """Settings from the environment, once it is sure that what starts the loop is here."""
     root = Path(driftloop.__file__).resolve().parents[1]
     if not (root / "deploy" / "local").is_dir():

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from driftloop.cli.replay import Played
 from driftloop.contracts import topics
+from driftloop.contracts.features.v1.features_pb2 import TRIGGER_CLOCK, FeatureUpdate
 
 READ_TIMEOUT_S = 30.0
 BATCH_RECORDS = 10_000
@@ -35,6 +36,10 @@ def _appended(bootstrap_servers: str, use_case: str, names: Sequence[str]) -> di
             for record in records:
                 headers = dict(record.headers() or ())
                 message_id = (headers.get("ce_id") or b"").decode()
+                if b"FeatureUpdate" in (headers.get("ce_type") or b""):
+                    # What the clock moves out of a window was caused by an event of hours ago: that is no latency.
+                    by_clock = FeatureUpdate.FromString(record.value()).trigger == TRIGGER_CLOCK
+                    message_id = "" if by_clock else message_id
                 cause = (headers.get("ce_causes") or b"").decode().partition(",")[0]
                 found[short[record.topic()]].setdefault(message_id, (record.timestamp()[1] / 1000.0, cause))
                 if record.offset() + 1 >= ends[(record.topic(), record.partition())]:
@@ -57,7 +62,8 @@ def measure(bootstrap_servers: str, use_case: str, played: Played) -> dict[str, 
     """What `make bench-loop` reports: speeds of each link of the loop in this run."""
     names = ("events", "features", "scores", "drift", "models", "releases")
     at = _appended(bootstrap_servers, use_case, names)
-    fresh = [when - at["events"][cause][0] for when, cause in at["features"].values() if cause in at["events"]]
+    told = [seen for message_id, seen in at["features"].items() if message_id]
+    fresh = [when - at["events"][cause][0] for when, cause in told if cause in at["events"]]
     # A cohort is scored when the clock has passed it: what is measured is from the clock's step to the score on the topic.
     clocks = {
         mark.removeprefix("ingest@"): when for mark, (when, _) in at["events"].items() if mark.startswith("ingest@")
