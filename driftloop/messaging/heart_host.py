@@ -288,7 +288,7 @@ class HeartHost:
     def _begin(self, group: _Group, outbox: Sequence[Message[Any]] = ()) -> None:
         """Takes everything that belongs together at this moment, without a pause; what blocks goes on behind it."""
         assert group.running is None
-        started_s = time.monotonic()
+        started_s, packing_s = time.monotonic(), time.thread_time()
         clock_us, offsets = group.heart.clock_us, dict(group.offsets)
         cuts = {sink.name: sink.cut(group.index, group.heart) for sink in self._sinks}
         packed = self._checkpoints.pack(
@@ -302,7 +302,7 @@ class HeartHost:
                 "heart": group.heart.snapshot(),
             }
         )
-        group.folded, group.begun_at_s, group.pack_s = 0, started_s, time.monotonic() - started_s
+        group.folded, group.begun_at_s, group.pack_s = 0, started_s, time.thread_time() - packing_s
         durable = self._make_durable(group, packed, list(cuts.values()), offsets, clock_us, started_s)
         group.running = asyncio.create_task(durable, name=f"{self.name}-{group.index}-checkpoint")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -67,7 +67,7 @@ class OnlineWriteBehind:
         self._measured = measured
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[int, Message[Any]]] = {}
-        self._refill: set[int] = set()
+        self._owed: defaultdict[int, set[str]] = defaultdict(set)
         self._groups: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="features-online", daemon=True)
@@ -98,10 +98,9 @@ class OnlineWriteBehind:
 
     def take(self, group: int, heart: Heart, outputs: Sequence[Message[Any]]) -> None:
         """See `Sink.take`."""
-        if group in self._refill and len(self._waiting) < self._bounds.rows_max // 2:
-            self._refill.discard(group)
+        if self._owed[group] and len(self._waiting) <= self._bounds.rows_max // 2:
             assert isinstance(heart, Aggregation)
-            self._add(group, heart.current())
+            self._settle(group, heart)
         self._add(group, [message for message in outputs if not message.is_watermark])
 
     def cut(self, group: int, heart: Heart) -> _Cut:
@@ -113,7 +112,7 @@ class OnlineWriteBehind:
     def release(self, group: int) -> None:
         """See `Sink.release`: its new owner writes it, and would be overwritten by what waits here."""
         with self._lock:
-            self._refill.discard(group)
+            self._owed.pop(group, None)
             self._groups.discard(group)
             self._waiting = {key: entry for key, entry in self._waiting.items() if entry[0] != group}
 
@@ -121,14 +120,17 @@ class OnlineWriteBehind:
         with self._lock:
             for message in updates:
                 held = self._waiting.get(message.key)
-                if held is None or message.payload.sequence >= held[1].payload.sequence:
+                if held is None and len(self._waiting) >= self._bounds.rows_max:
+                    self._owed[group].add(message.key)
+                elif held is None or message.payload.sequence >= held[1].payload.sequence:
                     self._waiting[message.key] = (group, message)
-            dropped = len(self._waiting) - self._bounds.rows_max
-            if dropped > 0:
-                # The hearts hold these values; they are asked for them again when there is room.
-                for key in list(self._waiting)[:dropped]:
-                    self._refill.add(self._waiting.pop(key)[0])
-                _log.warning("%d values wait for the online store; they will be taken from the hearts later", dropped)
+
+    def _settle(self, group: int, heart: Aggregation) -> None:
+        """There was no room for these entities' values; now there is, and the heart still has them."""
+        owed = self._owed.pop(group)
+        held = [message for message in heart.current() if message.key in owed]
+        _log.info("%d values for which there was no room are written to the online store now", len(held))
+        self._add(group, held)
 
     # the thread -------------------------------------------------------------------------------------------------------
 

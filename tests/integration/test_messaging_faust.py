@@ -22,7 +22,7 @@ from driftloop.contracts import Record, derive_id
 from driftloop.messaging import KafkaProducer, KafkaReader, QueueFull
 from tests.hearts import FileSink, event
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 SPREAD = 2
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,8 +44,15 @@ class World:
     def start(self, replica: int = 0) -> subprocess.Popen[str]:
         with (self.folder / f"worker-{len(self.workers)}.log").open("w") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "tests.hosted_tally"]
-                + [self.bootstrap_servers, self.use_case, str(self.folder), str(replica)],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.hosted_tally",
+                    self.bootstrap_servers,
+                    self.use_case,
+                    str(self.folder),
+                    str(replica),
+                ],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -83,7 +90,7 @@ class World:
                 found.add(derive_id("tally", partition, number, entity, counts[entity]))
         return found
 
-    def read_until(self, enough: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    def read_until(self, enough: Callable[[], bool], timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not enough():
             assert time.monotonic() < deadline, f"{len(self.seen)} records came"
