@@ -23,6 +23,8 @@ from deploy.local.settings import LocalSettings
 from deploy.local.supervisor import Command, Reporter, Supervisor
 
 NAME = "kafka"
+# On two cores that the five services need, the optimising compiler and parallel collector cost more than they bring.
+FRUGAL = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -108,7 +110,14 @@ class KafkaNode:
             self._format(run, properties, settings)
         return Command(
             name=NAME,
-            argv=[run[0], f"-Xmx{settings.kafka_heap_mib_max}m", *run[1:], "kafka.Kafka", str(properties.absolute())],
+            argv=[
+                run[0],
+                f"-Xmx{settings.kafka_heap_mib_max}m",
+                *FRUGAL,
+                *run[1:],
+                "kafka.Kafka",
+                str(properties.absolute()),
+            ],
             env=dict(os.environ),
             cwd=self.data_dir,
             log=self.log,
@@ -119,8 +128,8 @@ class KafkaNode:
 
     def _format(self, run: list[str], properties: Path, settings: LocalSettings) -> None:
         rotate_log(self.log, settings.log_bytes_max)
-        # No time for optimisation in a program of one second. --ignore-formatted: an interrupted format is finished.
-        argv = [run[0], "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *run[1:], "kafka.tools.StorageTool", "format"]
+        # --ignore-formatted: an interrupted format is finished.
+        argv = [run[0], *FRUGAL, *run[1:], "kafka.tools.StorageTool", "format"]
         argv += ["--ignore-formatted", f"--cluster-id={cluster_id(self.data_dir)}", f"--config={properties.absolute()}"]
         try:
             with self.log.open("ab") as log:
