@@ -58,7 +58,9 @@ def run(folder: Path, kills: dict[int, str]) -> Run:
         applied = {row for row in reader.event_ids()}
         chain = load_chain(loop.bootstrap_servers, "flights")
         links = chain.around(topics["releases"][-1].id) if topics.get("releases") else []
-        return Run(played, messages, topics, applied, {name: loop.restarts(name) for name in loop.addresses}, len(links))
+        return Run(
+            played, messages, topics, applied, {name: loop.restarts(name) for name in loop.addresses}, len(links)
+        )
 
 
 @pytest.fixture(scope="module")

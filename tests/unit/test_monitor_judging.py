@@ -121,7 +121,7 @@ def test_a_refused_model_ends_the_wait_and_changes_nobody():
 
 
 def test_an_answer_that_comes_before_its_request_is_folded_again_waits_for_it():
-    heart, request_id = started()
+    _heart, request_id = started()
     other = judging()
     assert other.fold([answered("m1", request_id)]) == []
     out = other.fold([*rows(0, 200, 1), *clock(2 * HOUR_US)])
