@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 
 from driftloop.artifacts import ArtifactError
@@ -76,6 +77,13 @@ def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings) ->
         health.stop(0.1)
 
 
+def _quiet() -> None:
+    """Feast and BentoML report their every step, and warn of what they themselves use that is deprecated."""
+    warnings.simplefilter("ignore", DeprecationWarning)
+    for library in ("feast", "bentoml"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
 def _on_signal(act: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: act())
@@ -85,6 +93,7 @@ def main() -> int:
     """The process's exit status: 0 after SIGTERM, 1 after anything that a restart may cure."""
     settings, kafka = TrainerSettings(), KafkaSettings()
     setup_logging("trainer", settings.log_level)
+    _quiet()
     telemetry = setup_telemetry("trainer")
     # Read when CUDA begins: without it matrix products on a GPU do not repeat.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -39,7 +39,7 @@ def to_onnx(network: Network, preprocessing: Preprocessing) -> bytes:
     graph = _Graph()
     weight, bias = _array(network.core.first.weight), _array(network.core.first.bias)
     # Two more columns travel with the first layer's output: the sums of gains and offsets.
-    parts = [graph.constant("first_bias", np.concatenate([bias, np.zeros(2, np.float32)])[None, :])]
+    parts = [graph.constant("first_bias", np.concatenate([bias, _array(network.heads.common)])[None, :])]
     inputs = []
     if preprocessing.edges:
         inputs.append(

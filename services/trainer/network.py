@@ -41,19 +41,20 @@ class Core(nn.Module):  # type: ignore[misc]
 
 
 class Heads(nn.Module):  # type: ignore[misc]
-    """Gain and offset per category; zero, so without effect, until they are trained."""
+    """Gain and offset, of all rows and per category; zero, so without effect, until they are trained."""
 
     def __init__(self, cardinalities: Sequence[int]) -> None:
         super().__init__()
+        self.common = nn.Parameter(torch.zeros(2))
         self.tables = nn.ModuleList([nn.Embedding(size, 2) for size in cardinalities])
         for table in self.tables:
             assert isinstance(table, nn.Embedding)
             nn.init.zeros_(table.weight)
 
     def forward(self, logits: Tensor, codes: Tensor) -> Tensor:
-        if not len(self.tables):
-            return logits
-        total = torch.stack([table(codes[:, column]) for column, table in enumerate(self.tables)]).sum(dim=0)
+        total = self.common.expand(len(logits), 2)
+        for column, table in enumerate(self.tables):
+            total = total + table(codes[:, column])
         return logits * (1.0 + total[:, 0]) + total[:, 1]
 
 
@@ -167,7 +168,7 @@ def _groups(network: Network, pace: Pace, weight_decay: float) -> list[dict[str,
     groups: list[dict[str, object]] = []
     if pace.core_rate:
         groups.append({"params": list(network.core.parameters()), "lr": pace.core_rate, "weight_decay": weight_decay})
-    if pace.heads_rate and heads:
+    if pace.heads_rate:
         groups.append({"params": heads, "lr": pace.heads_rate, "weight_decay": 0.01})
     return groups
 

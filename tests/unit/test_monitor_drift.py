@@ -113,8 +113,8 @@ def test_the_watch_goes_on_from_a_snapshot():
     rng = np.random.default_rng(3)
     whole, other = DriftWatch(FLIGHTS), DriftWatch(FLIGHTS)
     rows = [
-        (float(s), list(rng.normal(size=24)), float(l))
-        for s, l in zip(rng.random(600), rng.random(600) < 0.3, strict=True)
+        (float(s), list(rng.normal(size=24)), float(label))
+        for s, label in zip(rng.random(600), rng.random(600) < 0.3, strict=True)
     ]
     for i, (score, numbers, label) in enumerate(rows):
         if i == 300:

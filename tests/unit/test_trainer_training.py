@@ -168,6 +168,25 @@ def test_a_use_case_with_only_one_kind_of_inputs_is_trained(kind: str) -> None:
     assert trained.model.predict(single.numbers, single.texts).shape == (600,)
 
 
+def test_without_texts_a_turned_concept_is_recovered_too() -> None:
+    use_case = UseCase(
+        name="plain",
+        events=[said, heard],
+        predict=Prediction(on=said, at=before("due_at", "1h")),
+        features=[Request("size"), Window(said, "word", "size", ["1h"], ["sum", "count"])],
+        label=Label(on=heard, value=lambda e: bool(e["yes"])),
+    )
+    whole = rows(4_000, turned=["blue", "red", "green"], turned_from=2_500)
+    whole = TrainingSet(
+        whole.entities, whole.at_us, whole.numbers, np.empty((4_000, 0)), whole.labels, whole.known_at_us
+    )
+    champion = train(use_case, part(whole, 0, 2_500), 0, None, 1, QUICK, lambda detail: None).model
+    trained = train(use_case, part(whole, 0, 3_500), 2_500 * STEP_US, champion, 1, QUICK, lambda detail: None)
+    later = part(whole, 3_500, 4_000)
+    assert loss(champion, later) > np.log(2)
+    assert loss(trained.model, later) < trained.metrics["base_log_loss"] - 0.05
+
+
 def test_a_constant_input_and_one_without_values_do_no_harm() -> None:
     found = rows(600)
     found.numbers[:, 1], found.numbers[:, 2] = 4.0, np.nan
