@@ -42,9 +42,10 @@ def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings) ->
     health = serve_health_in_thread(settings.address, "trainer")
     await_topics(servers, use_case.name, TOPICS, settings.start_timeout_s, kafka)
     measured = TrainerInstruments()
-    answers = KafkaReader(servers, use_case.name, ["models"], settings=kafka, client_id=f"{name}-answers")
-    answered = answered_requests(answers, settings.start_timeout_s)
-    answers.close()
+    answered = answered_requests(
+        lambda: KafkaReader(servers, use_case.name, ["models"], settings=kafka, client_id=f"{name}-answers"),
+        settings.start_timeout_s,
+    )
     stop = threading.Event()
     _on_signal(stop.set)
     reader = KafkaReader(
@@ -101,15 +102,7 @@ def main() -> int:
     _on_signal(lambda: os._exit(0))
     try:
         serve(load_use_case(settings.use_case, settings.usecases), settings, kafka)
-    except (
-        TrainerError,
-        MessagingError,
-        UseCaseError,
-        ArtifactError,
-        FeatureStoreError,
-        AddressInUse,
-        TimeoutError,
-    ) as error:
+    except (TrainerError, MessagingError, UseCaseError, ArtifactError, FeatureStoreError, AddressInUse) as error:
         _log.error("stopped: %s: %s", type(error).__name__, error)
         return 1
     except Exception:

@@ -3,7 +3,6 @@
 TrainerError
 ├── DataRefused     answer the request as refused: the rows do not bear a model, and the message says why
 ├── Stopping        leave the request unanswered: the process ends, and its successor answers it
-├── CannotStart     stop: free the address or configure another
 └── TooManyRequests stop: more open requests than any policy asks for, so something else is wrong
 """
 
@@ -20,10 +19,6 @@ class DataRefused(TrainerError):
 
 class Stopping(TrainerError):
     """The process is asked to end: the request stays unanswered and uncommitted."""
-
-
-class CannotStart(TrainerError):
-    """The process cannot begin: correct its settings."""
 
 
 class TooManyRequests(TrainerError):

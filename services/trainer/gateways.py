@@ -27,7 +27,7 @@ from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.monitor.v1.monitor_pb2 import RetrainRequest
 from driftloop.contracts.trainer.v1.trainer_pb2 import Model
 from driftloop.featurestore.log import KNOWN_AT, LogSnapshot, OfflineLogReader
-from driftloop.messaging import DeliveryFailed, Malformed, Producer, QueueFull, Reader
+from driftloop.messaging import DeliveryFailed, Malformed, Producer, QueueFull, Reader, ReadFailed
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import UseCase
 from services.trainer.assembly import Examples, view_keys
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _ACK_TIMEOUT_S = 120.0  # twice what the producer waits for a broker that restarts
 _READ_TIMEOUT_S = 1.0
+_TRY_AGAIN_S = 0.5
 _TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -243,17 +244,32 @@ class Outbox:
                 return
 
 
-def answered_requests(reader: Reader, timeout_s: float) -> set[str]:
-    """Ids of the requests that `models` already answers, read from its start; DeliveryFailed is no matter here.
+def answered_requests(open_reader: Callable[[], Reader], timeout_s: float) -> set[str]:
+    """Ids of the requests that `models` already answers, read from its start; ReadFailed if that takes longer.
 
-    Raises TimeoutError if the broker gives them more slowly than `timeout_s`.
+    A broker that has just started, or just made the topic, may not lead it yet: that is waited for.
     """
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            reader = open_reader()
+            try:
+                return _answered(reader, deadline_s)
+            finally:
+                reader.close()
+        except ReadFailed as error:
+            if time.monotonic() > deadline_s:
+                raise
+            _log.info("trying again: %s", error)
+            time.sleep(_TRY_AGAIN_S)
+
+
+def _answered(reader: Reader, deadline_s: float) -> set[str]:
     ends = {place: end for place, end in reader.end_offsets().items() if end}
     found: set[str] = set()
-    deadline_s = time.monotonic() + timeout_s
     while ends:
         if time.monotonic() > deadline_s:
-            raise TimeoutError(f"the answers given so far were not read within {timeout_s:.0f} s: {ends}")
+            raise ReadFailed(f"the answers given so far were not read in time: {ends}")
         for record in reader.poll(_READ_TIMEOUT_S, 500):
             place = (record.topic, record.partition)
             if not isinstance(record, Malformed) and isinstance(record.message.payload, Model):

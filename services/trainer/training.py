@@ -59,6 +59,7 @@ class TrainingSettings:
     category_rows_min    rows below which a text counts as "not listed"
     dropout, weight_decay  strong, because labels are few and noisy
     heads_rate           learning rate of gains and offsets when a champion is adapted: few numbers, few rows, large steps
+    large_rows           rows from which batches are twice as large, to save time; half of it where a champion is adapted
     patience             epochs without a better validation loss after which a fit ends
     validation_share     newest share of the rows (since the change, if there was one) on which candidates are compared
     since_rows_min       rows since a change below which it is not worth a candidate of its own
@@ -220,8 +221,9 @@ def _candidates(run: _Run, since: int) -> list[_Candidate]:
         return [fresh("all", 0)]
     found = [fresh("history", 0, change=since), fresh("since", since)]
     if run.champion is not None and _is_compatible(run, run.champion):
-        heads_only = Pace(0.0, settings.heads_rate * 2, settings.tuning_batch_rows)
-        everything = Pace(settings.tuning_rate, settings.heads_rate, settings.tuning_batch_rows)
+        batch_rows = settings.tuning_batch_rows * (2 if total - since >= settings.large_rows // 2 else 1)
+        heads_only = Pace(0.0, settings.heads_rate * 2, batch_rows)
+        everything = Pace(settings.tuning_rate, settings.heads_rate, batch_rows)
         found.insert(1, _Candidate("recalibrated", since, heads_only, True))
         found.insert(2, _Candidate("tuned", since, everything, True))
         # A change is sometimes dated far too early; the newer half of its rows then holds few of the old regime.

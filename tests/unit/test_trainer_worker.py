@@ -47,7 +47,7 @@ class Bench:
         self.bus = bus
         self.answering = Answering(bus)
         self.refused: list[Malformed] = []
-        answered = answered_requests(bus.reader(["models"]), WAIT_S)
+        answered = answered_requests(lambda: bus.reader(["models"]), WAIT_S)
         self.worker = Worker(lambda: self.answering, open_requests_max)
         reader = bus.reader(["retrain"], group="trips-trainer")
         self.consumption = Consumption(reader, self.worker, answered, self.refused.append)
