@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,8 @@ async def main(bootstrap_servers: str, use_case: str, folder: Path, replica: str
     )
 
     async def events(partition: int, records: Sequence[Record | Malformed]) -> None:
+        if any(isinstance(record, Record) and record.message.key == "hang" for record in records):
+            await asyncio.Event().wait()
         await host.deliver(("events", partition), records)
 
     stage = Stage(
@@ -46,7 +49,7 @@ async def main(bootstrap_servers: str, use_case: str, folder: Path, replica: str
         instance_id=f"tally-{replica}",
         bootstrap_servers=bootstrap_servers,
         kafka=KafkaSettings(session_timeout_s=6),
-        settings=WorkerSettings(start_timeout_s=30),
+        settings=WorkerSettings(start_timeout_s=60, stall_timeout_s=4, watch_every_s=0.5),
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -60,9 +63,10 @@ async def main(bootstrap_servers: str, use_case: str, folder: Path, replica: str
 
 
 if __name__ == "__main__":
-    code = 1
+    code = 0
     try:
         asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4]))
-        code = 0
-    finally:
-        end_process(code)
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    end_process(code)

@@ -118,10 +118,13 @@ class HeartHost:
         return {place: offset for group in self._groups.values() for place, offset in group.offsets.items()}
 
     async def assign(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """Restores the hearts of newly assigned partitions; returns where to go on reading, 0 where there is no checkpoint.
+        """Restores the hearts of an assignment; returns where to go on reading, 0 where there is no checkpoint.
+
+        It is the whole assignment: what was hosted before is checkpointed and let go first, should it still be here.
 
         AssignmentSplit, RestoreRefused and CheckpointUnreadable end the process.
         """
+        await self.revoke([place for group in list(self._groups.values()) for place in group.offsets])
         found: dict[int, set[TopicPartition]] = {}
         for place in places:
             found.setdefault(self.group_of(place), set()).add(place)

@@ -182,3 +182,14 @@ def test_a_second_worker_joins_and_leaves_and_nothing_is_lost(world: World) -> N
     assert world.ids() == expected
     rows = FileSink(world.folder / "sink").named(0) + FileSink(world.folder / "sink").named(1)
     assert sorted(rows) == sorted(expected)
+
+
+def test_a_worker_that_stops_folding_ends_itself_and_an_idle_one_does_not(world: World) -> None:
+    worker = world.start()
+    world.ready(worker)
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(6)  # longer than the stall timeout of 4 s, with nothing to do
+    world.producer.send(event(0, 0, entity="hang"))
+    asyncio.run(world.producer.drained())
+    assert worker.wait(40) == 1
+    assert "Stalled" in (world.folder / "worker-0.log").read_text()

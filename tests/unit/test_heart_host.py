@@ -319,6 +319,19 @@ async def test_a_revoked_partition_is_checkpointed_and_let_go(bench: Bench) -> N
     assert await other.assign([("events", 0)]) == {("events", 0): 2}
 
 
+async def test_a_new_assignment_goes_on_where_the_old_one_ended(bench: Bench) -> None:
+    bench.write(event(0), event(1))
+    host = bench.host()
+    await host.assign([("events", 0)])
+    await bench.feed(host)
+    assert await host.assign([("events", 0)]) == {("events", 0): 2}
+    bench.write(event(2))
+    await bench.feed(host)
+    await host.close()
+    assert [message.payload.values[0].integer for message in bench.outputs()] == [1, 2, 3]
+    assert bench.sink.named(0) == [message.id for message in bench.outputs()]
+
+
 async def test_every_partition_has_a_heart_of_its_own(tmp_path: Path) -> None:
     bench = Bench(tmp_path, spread=2)
     bench.write(event(0, 0), event(0, 1), event(1, 1))
