@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from driftloop.artifacts.scoring import ScoringModel
+from driftloop.scoring.model import ScoringModel
 from driftloop.contracts import derive_id
 from driftloop.contracts.monitor.v1.monitor_pb2 import RetrainRequest
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model

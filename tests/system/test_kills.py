@@ -15,10 +15,11 @@ from driftloop.cli.replay import Played, Replay, steps_of
 from driftloop.cli.summary import by_topic
 from driftloop.cli.trace import load_chain
 from driftloop.contracts import Message
-from driftloop.featurestore import OfflineLogReader
+from driftloop.featurestore.log import OfflineLogReader
 from driftloop.usecase import ReplayStep, load_replay, load_use_case
 
 DAYS = 10
+CHECKPOINT_TIMEOUT_S = 60.0
 FLIGHTS = load_use_case("flights")
 # Step at which each service is killed: before, while and after there is a first model (asked for at about step 920).
 KILLS = {150: "ingest", 300: "features", 450: "monitor", 600: "serving", 922: "trainer", 960: "monitor", 985: "serving"}
@@ -29,7 +30,7 @@ class Run:
     played: Played
     messages: dict[str, Message]
     topics: dict[str, list[Message]]
-    applied: set[str]
+    applied: list[str]
     restarts: dict[str, int]
     chain_length: int
 
@@ -54,8 +55,9 @@ def run(folder: Path, kills: dict[int, str]) -> Run:
                 killer.join()
         messages = first_by_id(read_topics(loop.bootstrap_servers, "flights"))
         topics = by_topic(messages)
-        reader = OfflineLogReader(ArtifactStore(loop.artifacts_url), FLIGHTS)
-        applied = {row for row in reader.event_ids()}
+        log = OfflineLogReader(ArtifactStore(loop.artifacts_url), "flights")
+        told = log.await_clock(played.clock_us, CHECKPOINT_TIMEOUT_S, threading.Event())
+        applied = told.events().to_table(columns=["id"]).column("id").to_pylist()
         chain = load_chain(loop.bootstrap_servers, "flights")
         links = chain.around(topics["releases"][-1].id) if topics.get("releases") else []
         return Run(
@@ -82,7 +84,7 @@ def test_an_undisturbed_replay_accounts_for_every_event_and_call(undisturbed):
     assert counts["rejected"] == counts["duplicate"] == 0
     assert undisturbed.played.predictions["failed"] == 0
     assert undisturbed.played.predictions["answered"] == len(undisturbed.topics["predictions"]) > 500
-    assert undisturbed.applied == {message.id for message in undisturbed.topics["events"]}
+    assert sorted(undisturbed.applied) == sorted(message.id for message in undisturbed.topics["events"])
     assert undisturbed.restarts == dict.fromkeys(undisturbed.restarts, 0)
     assert undisturbed.chain_length > 5
 
@@ -100,7 +102,7 @@ def test_no_event_is_lost_or_applied_twice(undisturbed, killed):
     counts = killed.played.events
     assert counts["sent"] == counts["accepted"] + counts["duplicate"]
     assert {m.id for m in killed.topics["events"]} == {m.id for m in undisturbed.topics["events"]}
-    assert killed.applied == undisturbed.applied
+    assert sorted(killed.applied) == sorted(undisturbed.applied)
 
 
 @pytest.mark.parametrize("topic", ["scores", "decisions", "retrain", "models", "releases", "predictions"])
