@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from driftloop.scoring.model import ScoringModel
 from driftloop.contracts import derive_id
 from driftloop.contracts.monitor.v1.monitor_pb2 import RetrainRequest
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model
+from driftloop.scoring.model import ScoringModel
 from driftloop.usecase import UseCase, duration_us, floor_us
 from services.trainer.training import TrainingSet, TrainingSettings, train
 from simulation.loop import Recorded
