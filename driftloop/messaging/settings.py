@@ -31,9 +31,9 @@ class KafkaSettings(BaseSettings):
         default=0.05, gt=0, description="what QueueFull tells the caller: a broker takes thousands of messages in it"
     )
     linger_ms: float = Field(
-        default=0.5,
+        default=0.25,
         ge=0,
-        description="what one fold says leaves in one request: at 0 every message wakes the readers, a third more work",
+        description="what one fold says leaves in one request: at 0 each message wakes its readers, a third more work",
     )
     delivery_timeout_s: float = Field(
         default=60.0, gt=0, description="a broker restart takes 5 to 30 s; past this a message counts as lost"
