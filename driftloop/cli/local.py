@@ -40,8 +40,9 @@ def up(use_case: str, clock_mode: Literal["live", "replay"] | None, state_dir: P
     settings = local_settings()
     from deploy.local import LocalError, LocalLoop
 
-    # Whatever asks politely is treated as Ctrl-C; what does not ask is the keeper's business.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # Whatever asks politely is treated as Ctrl-C, which a shell's background job would ignore otherwise; what does not ask
+    # is the keeper's business.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     loop = LocalLoop(use_case, state_dir, clock_mode=clock_mode, reporter=_say, settings=settings)
     try:
