@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,7 @@ def open_online(use_case: UseCase, settings: FeaturesSettings, declared: Instrum
         from driftloop.featurestore.online import online_writer
         from driftloop.featurestore.store import FeatureStoreSettings, feature_store
 
+        logging.getLogger("feast").setLevel(logging.WARNING)  # it tells of every look into its registry
         folder = settings.state_dir / "feast"
         store = feature_store(
             use_case,
