@@ -27,11 +27,17 @@ def create_topics(bootstrap_servers: str, use_case: str, timeout_s: float, sprea
         for name, future in futures.items():
             _wait(name, future, timeout_s)
         # Acknowledged means in the controller's log; the broker that clients ask learns of it a moment later.
-        if not wait_until(lambda: _all_led(client.list_topics(timeout=timeout_s), wanted), timeout_s):
+        listings: list[ClusterMetadata] = []
+
+        def all_led() -> bool:
+            listings.append(client.list_topics(timeout=timeout_s))
+            return _all_led(listings[-1], wanted)
+
+        if not wait_until(all_led, timeout_s):
             raise CheckTheBroker(
                 f"The broker at {bootstrap_servers} gave its topics no leaders within {timeout_s:.0f} s."
             )
-        found = client.list_topics(timeout=timeout_s).topics
+        found = listings[-1].topics
     except KafkaException as error:
         raise CheckTheBroker(
             f"The broker at {bootstrap_servers} did not create the topics: {error.args[0].str()}."

@@ -23,6 +23,9 @@ _FATAL = {
     KafkaError.FENCED_INSTANCE_ID,
     KafkaError._FATAL,
 }
+# A topic's leader is chosen after the topic is created, and moves when a broker goes: asking again a moment later helps.
+_NO_LEADER_YET = {KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_LEADER_EPOCH}
+_ASK_AGAIN_S = 0.05
 
 
 class KafkaReader:
@@ -130,12 +133,16 @@ class KafkaReader:
 
     def _watermark_offsets(self, place: interfaces.TopicPartition) -> tuple[int, int]:
         topic, partition = place
-        try:
-            return self._consumer.get_watermark_offsets(
-                TopicPartition(self._prefix + topic, partition), timeout=self._settings.answer_timeout_s
-            )
-        except KafkaException as error:
-            raise ReadFailed(f"the end of {topic} is not known: {error.args[0].str()}") from error
+        deadline = time.monotonic() + self._settings.answer_timeout_s
+        while True:
+            try:
+                return self._consumer.get_watermark_offsets(
+                    TopicPartition(self._prefix + topic, partition), timeout=max(0.1, deadline - time.monotonic())
+                )
+            except KafkaException as error:
+                if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
+                    raise ReadFailed(f"the end of {topic} is not known: {error.args[0].str()}") from error
+                time.sleep(_ASK_AGAIN_S)
 
     def _partitions(self) -> list[interfaces.TopicPartition]:
         deadline = time.monotonic() + self._settings.answer_timeout_s
