@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score
 from driftloop.cli.replay import Played
 from driftloop.cli.trace import Chain
 from driftloop.contracts import Message, rfc3339
+from driftloop.contracts import topics as registry
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     LABEL_STATE_MATCHED,
     LABEL_STATE_NEVER,
@@ -58,9 +59,10 @@ class JudgedRows:
 
 
 def by_topic(messages: Mapping[str, Message[Any]]) -> dict[str, list[Message[Any]]]:
-    """Messages of each topic in order of (known_at, id)."""
+    """Messages of each topic in order of time known; of those of one time, in log order where one partition has them all."""
     found: dict[str, list[Message[Any]]] = {}
-    for message in sorted(messages.values(), key=lambda m: (m.known_at_us, m.id)):
+    in_log_order = {name for name, topic in registry().items() if topic.partition_count(2) == 1}
+    for message in sorted(messages.values(), key=lambda m: (m.known_at_us, "" if m.topic in in_log_order else m.id)):
         found.setdefault(message.topic, []).append(message)
     return found
 

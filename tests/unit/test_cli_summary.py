@@ -11,7 +11,9 @@ from click.testing import CliRunner
 from bench.loop import results
 from driftloop.cli.__main__ import COMMANDS, SUMMARIES, main
 from driftloop.cli.demo import missing_links
-from driftloop.cli.summary import JudgedRows, quality, row_losses
+from driftloop.cli.summary import JudgedRows, by_topic, quality, row_losses
+from driftloop.contracts import Message
+from driftloop.contracts.monitor.v1.monitor_pb2 import Decision
 from driftloop.contracts.serving.v1.serving_pb2 import Vector
 from driftloop.usecase import HOUR_US, ReplayEvent, ReplayRequest, replay_steps
 
@@ -22,6 +24,11 @@ CLOSED = {
     "drift": {"detected_at": "then"},
     "trace": ["a"],
 }
+
+
+def test_decisions_of_one_moment_keep_their_order():
+    taken = [Message("decisions", "flights", Decision(id=name), name, "monitor", 1, 1) for name in ("c", "a", "b")]
+    assert [m.id for m in by_topic({m.id: m for m in taken})["decisions"]] == ["c", "a", "b"]
 
 
 def test_a_closed_loop_misses_nothing():
