@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ STAGES = (
     "commands",
 )
 MAX_LINES = 200
+OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def describe(message: Message[Any]) -> str:
 @click.option("--otlp", is_flag=True, help="Export the chain as linked spans to OTEL_EXPORTER_OTLP_ENDPOINT.")
 def trace(message_id: str, use_case: str, bootstrap_servers: str, as_json: bool, otlp: bool) -> None:
     """Print the causes and consequences of a prediction, event, model or release by its id."""
+    if otlp and not any(os.environ.get(name) for name in OTLP_ENDPOINTS):
+        raise click.UsageError("--otlp needs OTEL_EXPORTER_OTLP_ENDPOINT, such as http://127.0.0.1:4317")
     try:
         links = load_chain(bootstrap_servers, use_case).around(message_id)
     except KeyError:
@@ -141,6 +145,9 @@ def trace(message_id: str, use_case: str, bootstrap_servers: str, as_json: bool,
     if not as_json and len(links) > MAX_LINES:
         click.echo(f"… and {len(links) - MAX_LINES} more; --json prints all of them")
     if otlp:
-        from driftloop.telemetry.chains import export_chain
+        from driftloop.telemetry.chains import ExportFailed, export_chain
 
-        click.echo(f"exported {export_chain([link.message for link in links])} spans")
+        try:
+            click.echo(f"exported {export_chain([link.message for link in links])} spans", err=as_json)
+        except ExportFailed as error:
+            raise click.ClickException(str(error)) from error

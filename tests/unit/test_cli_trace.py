@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
+from click.testing import CliRunner
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from driftloop.cli.__main__ import main
 from driftloop.cli.trace import STAGES, Chain, describe
 from driftloop.contracts import Message, topics
-from driftloop.telemetry.chains import export_chain
+from driftloop.telemetry.chains import ExportFailed, export_chain
 
 PATH = ["events", "features", "predictions", "scores", "drift", "retrain", "models", "decisions", "releases"]
 
@@ -56,3 +60,23 @@ def test_spans_are_linked_to_the_spans_of_their_causes():
     spans = {span.attributes["driftloop.id"]: span for span in exporter.get_finished_spans()}
     for before, after in pairwise(PATH):
         assert spans[f"{before}-1"].context.span_id in {link.context.span_id for link in spans[f"{after}-1"].links}
+
+
+class FullCollector(SpanExporter):
+    """A collector that takes nothing."""
+
+    def export(self, spans):
+        return SpanExportResult.FAILURE
+
+
+def test_spans_that_the_collector_does_not_take_are_no_export():
+    with pytest.raises(ExportFailed, match="0 of 10"):
+        export_chain(list(chain_of().values()), FullCollector())
+
+
+def test_an_export_without_an_endpoint_is_wrong_use(monkeypatch):
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
+    result = CliRunner().invoke(main, ["trace", "x", "--otlp"])
+    assert result.exit_code == 2
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in result.output
