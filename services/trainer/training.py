@@ -100,10 +100,14 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model and what is known of it. `row_epochs`: rows × epochs over all fits, candidates included."""
+    """A trained model and what is known of it.
+
+    Over all fits, candidates included: `fitted_rows` their rows, `row_epochs` rows × epochs. `trained_rows`: of the last fit.
+    """
 
     model: ScoringModel
     trained_rows: int
+    fitted_rows: int
     row_epochs: int
     metrics: dict[str, float]
     held_out: HeldOut
@@ -134,6 +138,7 @@ class _Run:
     seed: int
     settings: TrainingSettings
     progress: Callable[[str], None]
+    fitted_rows: int = 0
     row_epochs: int = 0
 
 
@@ -181,6 +186,7 @@ def train(
     return Trained(
         model=ScoringModel(onnx, spec, weights),
         trained_rows=len(rows) - chosen.first,
+        fitted_rows=run.fitted_rows,
         row_epochs=run.row_epochs,
         metrics=metrics,
         held_out=held_out,
@@ -257,6 +263,7 @@ def _attempt(run: _Run, candidate: _Candidate, end: int, epochs: int | None) -> 
     validation = None if epochs is not None else _encoded(run, preprocessing, end, len(rows), 0)
     limits = Limits(settings.epochs if epochs is None else epochs, settings.patience)
     fitted = fit(network, encoded, validation, candidate.pace, limits, settings.weight_decay)
+    run.fitted_rows += len(encoded)
     run.row_epochs += fitted.row_epochs
     if epochs is None:
         run.progress(f"{candidate.name}: log loss {fitted.loss:.4f} after {fitted.epochs} epochs of {end - first} rows")
