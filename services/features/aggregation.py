@@ -1,7 +1,7 @@
 """Keeps every feature entity's windows and latest values and says what they are from when on; does no I/O.
 
 A value changes when an event changes it or when the clock moves something out of its window. Values do not depend on the
-order in which events of one step came in: windows are sorted, sums are exact (math.fsum), ties are broken by event id.
+order in which events of one step came in: windows are sorted, sums are exact, ties are broken by event id.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from driftloop.contracts.features.v1.features_pb2 import (
     Trigger,
 )
 from driftloop.usecase import FieldValue, Latest, UseCase, View, Window, duration_us
+from services.features.windows import MAX_ENTRIES_PER_KEY, QUANTILES, exact_sum
 
 SNAPSHOT_VERSION = 1
-MAX_ENTRIES_PER_KEY = 100_000  # about 10 MB; the oldest leave first, and are counted
-_QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 @dataclass(slots=True)
@@ -61,20 +60,24 @@ class _Entity:
 
 
 def window_stat(stat: str, values: list[float]) -> float | None:
-    """One statistic of a window's values; None where it has no meaning (no values). Quantiles are nearest-rank."""
+    """One statistic of a window's values; None where it has no meaning: no values, or a sum too large for a float64.
+
+    Quantiles are nearest-rank. `windows.window_stats` gives the same bits for many windows at once.
+    """
     if stat == "count":
         return float(len(values))
-    if stat == "sum":
-        return math.fsum(values)
+    if stat in ("sum", "mean"):
+        total = exact_sum(values)
+        if stat == "sum":
+            return total if math.isfinite(total) else None
+        return total / len(values) if values and math.isfinite(total) else None
     if not values:
         return None
-    if stat == "mean":
-        return math.fsum(values) / len(values)
     if stat == "min":
         return min(values)
     if stat == "max":
         return max(values)
-    return sorted(values)[math.ceil(_QUANTILES[stat] * len(values)) - 1]
+    return sorted(values)[math.ceil(QUANTILES[stat] * len(values)) - 1]
 
 
 def view_values(entity: _Entity, clock_us: int) -> list[FieldValue | None]:
@@ -141,7 +144,7 @@ class Aggregation:
             self.late += 1
             return
         values = tuple([from_value(value) for value in event.values])
-        if isinstance(view, Window) and values[0] is None:
+        if isinstance(view, Window) and (values[0] is None or not math.isfinite(float(values[0]))):
             return
         entity = self._entities.get(event.key)
         if entity is None:

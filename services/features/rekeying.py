@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from driftloop.contracts import UNSET_US, Message, Record, from_wire, to_value, watermark
@@ -10,6 +12,42 @@ from driftloop.usecase import UseCase, View, duration_us
 
 SNAPSHOT_VERSION = 1
 MAX_REMEMBERED_IDS = 5_000_000  # about 0.5 GB; reached only if the horizon holds more events than that
+
+
+class SeenIds:
+    """Event ids of the last `horizon_us` of use-case time: an id that comes again within it is a duplicate."""
+
+    def __init__(self, horizon_us: int) -> None:
+        self._horizon_us = horizon_us
+        self._held: set[str] = set()
+        self._order: deque[str] = deque()
+        self._known_at_us: deque[int] = deque()
+
+    def is_new(self, event_id: str, known_at_us: int) -> bool:
+        """Whether this id comes for the first time; it is remembered."""
+        if event_id in self._held:
+            return False
+        self._held.add(event_id)
+        self._order.append(event_id)
+        self._known_at_us.append(known_at_us)
+        return True
+
+    def forget(self, clock_us: int) -> None:
+        """Drops the oldest: beyond the horizon at this clock, or above the bound."""
+        oldest_us, known_at_us = clock_us - self._horizon_us, self._known_at_us
+        while known_at_us and (known_at_us[0] < oldest_us or len(known_at_us) > MAX_REMEMBERED_IDS):
+            known_at_us.popleft()
+            self._held.remove(self._order.popleft())
+
+    def snapshot(self) -> list[tuple[str, int]]:
+        """Ids and when each was known, oldest first."""
+        return list(zip(self._order, self._known_at_us, strict=True))
+
+    def restore(self, state: Sequence[tuple[str, int]]) -> None:
+        """Takes a snapshot back."""
+        self._order = deque(event_id for event_id, _ in state)
+        self._known_at_us = deque(known_at_us for _, known_at_us in state)
+        self._held = set(self._order)
 
 
 class Rekeying:
@@ -23,11 +61,10 @@ class Rekeying:
         self._partition = partition
         self._spread = spread
         self._writer = f"rekeying/{partition}"
-        self._horizon_us = duration_us(use_case.policy.dedupe_horizon)
         self._views: dict[str, list[View]] = {}
         for view in use_case.views:
             self._views.setdefault(view.event.name, []).append(view)
-        self._seen: dict[str, int] = {}
+        self._seen = SeenIds(duration_us(use_case.policy.dedupe_horizon))
         self._accepted: list[Record] = []
         self.clock_us = UNSET_US
         self.duplicates = 0
@@ -52,20 +89,14 @@ class Rekeying:
         if clock_us <= self.clock_us:
             return
         self.clock_us = clock_us
-        oldest = clock_us - self._horizon_us
-        while self._seen:
-            event_id, known_at_us = next(iter(self._seen.items()))
-            if known_at_us >= oldest and len(self._seen) <= MAX_REMEMBERED_IDS:
-                break
-            del self._seen[event_id]
+        self._seen.forget(clock_us)
         out.extend(watermark("keyed", partition, self._writer, clock_us) for partition in range(self._spread))
 
     def _apply(self, record: Record, out: list[Message[Any]]) -> None:
         event = record.message.payload
-        if event.id in self._seen:
+        if not self._seen.is_new(event.id, event.known_at_us):
             self.duplicates += 1
             return
-        self._seen[event.id] = event.known_at_us
         self.applied += 1
         self._accepted.append(record)
         views = self._views.get(event.type, ())
@@ -104,7 +135,7 @@ class Rekeying:
         return {
             "version": SNAPSHOT_VERSION,
             "clock_us": self.clock_us,
-            "seen": list(self._seen.items()),
+            "seen": self._seen.snapshot(),
             "duplicates": self.duplicates,
             "applied": self.applied,
         }
@@ -112,5 +143,5 @@ class Rekeying:
     def restore(self, state: dict[str, Any]) -> None:
         """Takes a snapshot back."""
         self.clock_us = state["clock_us"]
-        self._seen = dict(state["seen"])
+        self._seen.restore(state["seen"])
         self.duplicates, self.applied = state["duplicates"], state["applied"]

@@ -1,0 +1,125 @@
+"""Says what the values of a view were at any clock, from whole columns of its events; keeps no state and sends nothing.
+
+The very values that `Aggregation` emits, without an update for every event: what backtests and backfills need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from driftloop.usecase import Window
+from services.features.windows import MAX_ENTRIES_PER_KEY, Floats, Ints, window_stats
+
+_GATHERED_MAX = 4_000_000  # entries copied at once for reads that see no range: some 100 MB
+
+
+@dataclass(frozen=True)
+class ViewEvents:
+    """Events of one view in the order in which they were folded, (events,) each; late ones left out.
+
+    `entities`: numbers of feature entities. `folds`: the number of the fold that took the event, never falling.
+    """
+
+    entities: Ints
+    folds: Ints
+    at_us: Ints
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What is asked, (reads,) each: an entity, the first fold that is not seen yet, and the clock reached by then."""
+
+    entities: Ints
+    folds: Ints
+    clocks_us: Ints
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Events by (entity, event time), and where each read's entity begins, how many it sees and the place after the newest."""
+
+    order: Ints
+    entities: Ints
+    begin: Ints
+    count: Ints
+    end: Ints
+
+
+def _seen(events: ViewEvents, reads: Reads, ids: Sequence[str] | None = None) -> _Seen:
+    order = np.lexsort((events.at_us, events.entities))
+    if ids is not None:
+        _break_ties(order, events, ids)
+    entities = events.entities[order]
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    arrived = np.argsort(events.entities, kind="stable")
+    newest = np.concatenate(([0], np.maximum.accumulate(place[arrived]) + 1))
+    folds_end = int(max(events.folds.max(initial=0), reads.folds.max(initial=0))) + 1
+    by_fold = events.entities[arrived] * folds_end + events.folds[arrived]
+    begin = np.searchsorted(entities, reads.entities)
+    until = np.searchsorted(by_fold, reads.entities * folds_end + reads.folds)
+    count = until - begin
+    return _Seen(order, entities, begin, count, np.where(count > 0, newest[until], begin))
+
+
+def _break_ties(order: Ints, events: ViewEvents, ids: Sequence[str]) -> None:
+    """Puts events of one entity and time in the order of their ids."""
+    entities, at_us = events.entities[order], events.at_us[order]
+    tied = (entities[1:] == entities[:-1]) & (at_us[1:] == at_us[:-1])
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], tied, [False])).astype(np.int8)))
+    for first, last in edges.reshape(-1, 2).tolist():
+        order[first : last + 1] = sorted(order[first : last + 1].tolist(), key=lambda row: ids[row])
+
+
+def latest_events(events: ViewEvents, ids: Sequence[str], age_us: int, reads: Reads) -> Ints:
+    """The row of the newest event by (event time, id) that each read sees, (reads,); −1 where there is none younger than an age."""
+    seen = _seen(events, reads, ids)
+    if not len(seen.order):
+        return np.full(len(reads.entities), -1)
+    row = seen.order[seen.end - 1]
+    fresh = (seen.count > 0) & (events.at_us[row] > reads.clocks_us - age_us)
+    return np.where(fresh, row, -1)
+
+
+def window_values(view: Window, events: ViewEvents, values: Floats, reads: Reads) -> Floats:
+    """The view's features for every read, (reads, features) in declared order; NaN where missing. `values`: (events,)."""
+    seen = _seen(events, reads)
+    values, folds = values[seen.order], events.folds[seen.order]
+    # Numbered times keep entity and time in one integer.
+    times, numbers = np.unique(events.at_us, return_inverse=True)
+    by_time = seen.entities * (len(times) + 1) + numbers[seen.order]
+    # A read that came while an older event was still to come sees no range.
+    gaps = np.flatnonzero(seen.end - seen.begin > seen.count)
+    found = np.empty((len(reads.entities), len(view.features)))
+    for age_us, columns in zip(view.ages_us, _columns(view), strict=True):
+        gone = np.searchsorted(times, reads.clocks_us - age_us, side="right")
+        first = np.searchsorted(by_time, reads.entities * (len(times) + 1) + gone).clip(max=seen.end)
+        kept = first.clip(min=seen.end - MAX_ENTRIES_PER_KEY)
+        found[:, columns] = window_stats(view.stats, values, kept, seen.end)
+        for piece in _pieces(gaps, (seen.end - first)[gaps]):
+            sizes = seen.end[piece] - first[piece]
+            starts = np.cumsum(sizes) - sizes
+            rows = np.repeat(first[piece] - starts, sizes) + np.arange(sizes.sum())
+            known = folds[rows] < np.repeat(reads.folds[piece], sizes)
+            before = np.concatenate(([0], np.cumsum(known)))
+            begin, end = before[starts], before[starts + sizes]
+            found[piece, columns] = window_stats(
+                view.stats, values[rows[known]], begin.clip(min=end - MAX_ENTRIES_PER_KEY), end
+            )
+    return found
+
+
+def _columns(view: Window) -> list[slice]:
+    width = len(view.stats)
+    return [slice(first, last) for first, last in pairwise(range(0, len(view.features) + 1, width))]
+
+
+def _pieces(rows: Ints, sizes: Ints) -> list[Ints]:
+    """The rows in pieces whose sizes add up to about a bound."""
+    if not len(rows):
+        return []
+    return np.split(rows, np.flatnonzero(np.diff(np.cumsum(sizes) // _GATHERED_MAX)) + 1)

@@ -1,0 +1,141 @@
+"""Columns of a stretch give, at every clock, the value that the streaming heart emitted last."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from driftloop.usecase import (
+    MINUTE_US,
+    Event,
+    Field,
+    Label,
+    Latest,
+    Prediction,
+    ReplayEvent,
+    ReplayRequest,
+    ReplayStep,
+    Request,
+    UseCase,
+    Window,
+    before,
+    load_replay,
+    load_use_case,
+    replay_steps,
+)
+from driftloop.usecase.features import STATS
+from simulation.loop import Loop
+from simulation.vectors import vectors
+
+FLIGHTS = load_use_case("flights")
+
+scanned = Event(
+    "scanned",
+    entity="parcel",
+    fields={
+        "depot": Field(str, optional=True),
+        "lane": Field(str),
+        "weight": Field(float, optional=True),
+        "damaged": Field(bool, optional=True),
+        "carrier": Field(str, optional=True),
+    },
+)
+ordered = Event("ordered", entity="parcel", fields={"depot": Field(str), "lane": Field(str), "due_at": Field("time")})
+PARCELS = UseCase(
+    name="parcels",
+    events=[scanned, ordered],
+    predict=Prediction(on=ordered, at=before("due_at", "15m")),
+    features=[
+        Request("lane"),
+        Window(scanned, by="depot", of="weight", over=["20m", "1h", "3h"], stats=list(STATS)),
+        Window(scanned, by=("depot", "lane"), of="damaged", over=["2h"], stats=["mean", "count", "sum"]),
+        Latest(scanned, by="depot", of=["weight", "damaged", "carrier"], max_age="90m"),
+    ],
+    label=Label(on=scanned, value=lambda fields: bool(fields.get("damaged"))),
+    step_us=15 * MINUTE_US,
+    clock="replay",
+)
+PARCELS = replace(PARCELS, policy=replace(PARCELS.policy, lateness="2h", dedupe_horizon="4h"))
+
+NAMES = st.sampled_from(["a", "b", "a|b"])
+EVENTS = st.builds(
+    lambda known_min, late_min, number, depot, lane, weight, damaged, carrier: ReplayEvent(
+        "scanned",
+        f"e{number}",
+        "p",
+        (known_min - late_min) * MINUTE_US,
+        known_min * MINUTE_US,
+        {
+            name: value
+            for name, value in (("depot", depot), ("weight", weight), ("damaged", damaged), ("carrier", carrier))
+            if value is not None
+        }
+        | {"lane": lane},
+    ),
+    st.integers(1_000, 1_000 + 8 * 60),
+    st.one_of(st.just(0), st.integers(0, 200)),
+    st.integers(0, 30),
+    st.one_of(NAMES, st.none()),
+    NAMES,
+    st.one_of(st.none(), st.integers(-5, 5).map(float), st.floats(-1e9, 1e9)),
+    st.one_of(st.none(), st.booleans()),
+    st.one_of(st.none(), NAMES),
+)
+
+
+class Made:
+    """A stretch made of given events, with requests for every depot and lane at every step."""
+
+    start_us, end_us, injected_at_us, rows = 1_000 * MINUTE_US, 1_600 * MINUTE_US, None, 0
+
+    def __init__(self, made: list[ReplayEvent]) -> None:
+        self._made = sorted(made, key=lambda event: (event.known_at_us, event.id))
+
+    def events(self):
+        return iter(self._made)
+
+    def requests(self):
+        for at_us in range(self.start_us, self.end_us, 15 * MINUTE_US):
+            for depot in ("a", "b", "a|b", "never", None):
+                fields = {"lane": "a", "due_at": at_us} | ({} if depot is None else {"depot": depot})
+                yield ReplayRequest(at_us, f"{at_us}/{depot}", fields)
+
+
+def assert_as_in_the_loop(use_case: UseCase, stretch) -> None:
+    found = vectors(use_case, replay_steps(stretch, use_case.step_us))
+    loop = Loop(use_case, None, vectors_only=True)
+    loop.run(replay_steps(stretch, use_case.step_us))
+    expected = [loop.recorded.vectors[entity] for entity in found.entities]
+    numbers = np.array([list(vector.numbers) for vector in expected])
+    np.testing.assert_array_equal(found.numbers, numbers)
+    assert found.texts.tolist() == [list(vector.texts) for vector in expected]
+    assert found.at_us.tolist() == [loop.recorded.at_us[entity] for entity in found.entities]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(EVENTS, max_size=40))
+def test_late_repeated_tied_and_missing_events_give_the_vectors_of_the_loop(made):
+    assert_as_in_the_loop(PARCELS, Made(made))
+
+
+def test_flights_with_an_injected_change_give_the_vectors_of_the_loop():
+    assert_as_in_the_loop(FLIGHTS, load_replay("flights").stretch(start="2013-03-01", days=3, inject="concept"))
+
+
+def test_shuffled_hours_give_the_vectors_of_the_loop():
+    assert_as_in_the_loop(FLIGHTS, load_replay("flights").stretch(start="2013-07-01", days=2, shuffle_hours=True))
+
+
+def test_steps_are_told_as_they_are_read():
+    told: list[ReplayStep] = []
+    steps = list(replay_steps(Made([]), PARCELS.step_us))
+    vectors(PARCELS, steps, told.append)
+    assert told == steps
+
+
+def test_nothing_asked_gives_no_rows():
+    found = vectors(PARCELS, [])
+    assert (found.entities, found.numbers.shape, found.texts.shape) == ([], (0, len(PARCELS.numeric_inputs)), (0, 2))

@@ -1,0 +1,65 @@
+"""Statistics of many windows at once give the bits that one window at a time gives."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from driftloop.usecase.features import STATS
+from services.features.aggregation import window_stat
+from services.features.windows import exact_sum, exact_sums, window_stats
+
+NUMBERS = st.one_of(
+    st.integers(-1000, 1000).map(float),
+    st.floats(-1e6, 1e6).map(lambda value: round(value, 2)),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+
+
+def ranges(count: int) -> tuple[np.ndarray, np.ndarray]:
+    pairs = [(first, last) for first in range(count + 1) for last in range(first, count + 1)]
+    return np.array([first for first, _ in pairs]), np.array([last for _, last in pairs])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(NUMBERS, max_size=12))
+def test_every_statistic_of_every_range_has_the_bits_of_the_plain_computation(values):
+    column = np.array(values, dtype=np.float64)
+    first, last = ranges(len(values))
+    found = window_stats(STATS, column, first, last)
+    for row, (a, b) in enumerate(zip(first, last, strict=True)):
+        plain = [window_stat(stat, values[a:b]) for stat in STATS]
+        np.testing.assert_array_equal(found[row], [np.nan if value is None else value for value in plain])
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=30), st.randoms(use_true_random=False))
+def test_a_sum_does_not_depend_on_the_order(values, random):
+    shuffled = list(values)
+    random.shuffle(shuffled)
+    assert exact_sum(values) == exact_sum(shuffled)
+
+
+def test_a_sum_is_rounded_once_whatever_the_magnitudes():
+    assert exact_sum([1e100, 1.0, -1e100, 5e-324]) == 1.0
+    column = np.array([1e300, 0.1, -1e300, 0.2, 5e-324])
+    assert exact_sums(column, np.array([0, 3]), np.array([4, 5])).tolist() == [0.1 + 0.2, 0.2]
+
+
+def test_a_sum_too_large_for_a_float_is_infinite_and_an_overflow_on_the_way_is_none():
+    huge = [1.7e308, 1.7e308]
+    assert exact_sum(huge) == math.inf
+    assert exact_sum([*huge, -1.7e308]) == 1.7e308
+    assert exact_sums(np.array([*huge, -1.7e308]), np.array([0, 0]), np.array([2, 3])).tolist() == [math.inf, 1.7e308]
+    assert window_stats(["sum", "mean"], np.array(huge), np.array([0]), np.array([2])).tolist() != [
+        [math.inf, math.inf]
+    ]
+
+
+def test_long_columns_of_cents_are_summed_exactly():
+    values = np.round(np.random.default_rng(0).uniform(0, 1000, 50_000), 2)
+    first, last = np.array([0, 17, 40_000]), np.array([50_000, 49_000, 40_001])
+    expected = [math.fsum(values[a:b]) for a, b in zip(first, last, strict=True)]
+    assert exact_sums(values, first, last).tolist() == expected
