@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,20 +137,31 @@ def _first_model(artifacts: Path, topics: dict[str, list[Any]]) -> Any:
 def clean_rows(
     name: str, use_case: UseCase, entities: Sequence[str], at_us: Sequence[int]
 ) -> tuple[dict[str, Vector], dict[str, float]]:
-    """Vectors and labels of entities on the stream without injection, by the loop's own hearts in this process."""
+    """Vectors and labels of entities on the stream without injection, computed as the features heart would."""
     from datetime import UTC, datetime
 
-    from simulation.loop import Loop
+    from simulation.vectors import vectors
 
     first = datetime.fromtimestamp((min(at_us) - WARM_UP_US) / 1e6, UTC).date()
     last = datetime.fromtimestamp(max(at_us) / 1e6, UTC).date()
     stretch = load_replay(name).stretch(start=first.isoformat(), days=(last - first).days + 2)
-    loop = Loop(use_case, None, vectors_only=True)
-    loop.run(replay_steps(stretch, use_case.step_us))
-    recorded = loop.recorded
-    wanted = set(entities)
-    labels = {entity: label for entity, (label, _) in recorded.labels.items() if entity in wanted}
-    return {entity: recorded.vectors[entity] for entity in wanted if entity in recorded.vectors}, labels
+    wanted, label = set(entities), use_case.label
+    labels: dict[str, float] = {}
+
+    def steps() -> Iterator[ReplayStep]:
+        for step in replay_steps(stretch, use_case.step_us):
+            for event in step.events:
+                if event.type == label.on.name and event.entity in wanted:
+                    labels[event.entity] = float(label.value(event.fields))
+            yield step
+
+    found = vectors(use_case, steps())
+    clean = {
+        entity: Vector(numbers=numbers, texts=texts)
+        for entity, numbers, texts in zip(found.entities, found.numbers, found.texts, strict=True)
+        if entity in wanted
+    }
+    return clean, labels
 
 
 def missing_links(summary: dict[str, Any], injected: bool) -> list[str]:
