@@ -11,6 +11,7 @@ COMMANDS = {
     "down": "driftloop.cli.local:down",
     "demo": "driftloop.cli.demo:demo",
     "replay": "driftloop.cli.replay:replay",
+    "new": "driftloop.cli.new:new",
     "trace": "driftloop.cli.trace:trace",
 }
 SUMMARIES = {
@@ -18,6 +19,7 @@ SUMMARIES = {
     "down": "Stop a running loop.",
     "demo": "Run the whole loop on recorded events and show what it did.",
     "replay": "Replay recorded events against a running loop.",
+    "new": "Write a use case from a table, to read and correct.",
     "trace": "Print the causes and consequences of anything that has an id.",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -67,7 +68,8 @@ def slices_of(table: Table, columns: tuple[Column, ...]) -> tuple[str, ...]:
             continue
         if not 2 <= column.values <= SLICE_VALUES_MAX:
             continue
-        counts = pc.value_counts(table.arrow.column(column.name)).field("counts").to_numpy(zero_copy_only=False)
+        present = pc.drop_null(table.arrow.column(column.name))
+        counts = pc.value_counts(present).field("counts").to_numpy(zero_copy_only=False)
         if counts.min() >= SLICE_ROWS_SHARE * table.rows:
             found.append(column.field)
     return tuple(found[:SLICES_MAX])
@@ -94,7 +96,9 @@ def _column(table: Table, name: str, options: InferenceOptions, field: str) -> C
         )
         return Column(name, field, "key", optional, distinct, distinct <= KEY_CATEGORIES_MAX, (), because)
     if name in options.categorical:
-        return Column(name, field, "category", optional, distinct, True, (), f"--categorical, {distinct:,} values")
+        return Column(
+            name, field, "category", optional, distinct, True, (), f"{distinct:,} values, as --categorical says"
+        )
     if distinct == 1 and not optional:
         return out("it is the same in every row")
     if kind == "flag":
@@ -139,7 +143,7 @@ def _text(table: Table, name: str, field: str, missing: Mask, distinct: int) -> 
         except TableError:
             return out(
                 f"{distinct:,} different texts in {present:,} rows: an id or free text{_almost_numbers(table, name)}",
-                f"--key {name} for what is known of each of them so far, --categorical {name} to learn each",
+                f"--key {option_value(name)} for what is known of each of them so far, or --categorical {option_value(name)}",
             )
         return dated(name, field, at_us, absent, distinct)
     return Column(name, field, "category", optional, distinct, True, (), f"{distinct:,} different texts")
@@ -175,25 +179,30 @@ def _number(table: Table, name: str, field: str, optional: bool, distinct: int) 
     if len(infinite):
         raise UnfitRows(
             f"column {name!r} is infinite in {len(infinite):,} rows, the first is row {infinite[0] + 1}: leave an unknown "
-            f"number empty, or say --exclude {name}"
+            f"number empty, or say --exclude {option_value(name)}"
         )
     present = numbers[~np.isnan(numbers)]
     integral = bool(np.all(present == np.floor(present)))
     if integral and distinct > FEW and ID_NAME.search(_snake(name)):
         return out(
             "its name says that it is an id",
-            f"--key {name} for what is known of each of them so far, --categorical {name} to learn each",
+            f"--key {option_value(name)} for what is known of each of them so far, or --categorical {option_value(name)}",
         )
     if distinct > 100 and np.all(np.diff(present) >= 0):
         return out(
             "it never falls from one row to the next, as a counter or a clock: what was learned of its past values says "
             "nothing of the next ones",
-            f"--time {name} if it tells when the row's prediction is asked",
+            f"--time {option_value(name)} if it tells when the row's prediction is asked",
         )
     unsure = ""
     if integral and 2 < distinct <= CODED_MAX:
-        unsure = f"it has only {distinct} whole numbers; --categorical {name} if they are codes"
-    return Column(name, field, "number", optional, distinct, True, (), "numbers", unsure)
+        unsure = f"it has only {distinct} whole numbers; --categorical {option_value(name)} if they are codes"
+    return Column(name, field, "number", optional, distinct, True, (), "", unsure)
+
+
+def option_value(name: str) -> str:
+    """A column's name as a person types it after an option."""
+    return shlex.quote(name)
 
 
 def _snake(name: str) -> str:

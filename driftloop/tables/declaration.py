@@ -34,12 +34,11 @@ def use_case_of(inferred: Inferred) -> UseCase:
     asked = Event(ASKED, ENTITY, asked_fields(inferred))
     labelled = Event(LABELLED, ENTITY, labelled_fields(inferred))
     closed = [Event(CLOSED, ENTITY, {})] if inferred.unlabelled else []
-    durations = inferred.durations
-    label_field = inferred.label_field
+    durations, label_field = inferred.durations, inferred.label_field
     return UseCase(
         name=inferred.name,
         events=[asked, labelled, *closed],
-        predict=Prediction(on=asked, at=PredictionTime(inferred.time_field, before_us=0)),
+        predict=Prediction(on=asked, at=PredictionTime(inferred.time_field, before_us=0), **_task(inferred)),
         features=[Request(*request_features(inferred)), *views(inferred, labelled)],
         label=Label(
             on=labelled,
@@ -62,7 +61,8 @@ def asked_fields(inferred: Inferred) -> dict[str, Field]:
 def labelled_fields(inferred: Inferred) -> dict[str, Field]:
     """Fields of the event that brings the label: it, and the keys by which it is summed up."""
     kinds: dict[str, type] = {"binary": bool, "multiclass": str, "regression": float}
-    label = Field(kinds[inferred.label.task])
+    classes = inferred.label.classes if inferred.label.task == "multiclass" else ()
+    label = Field(kinds[inferred.label.task], one_of=classes)
     return {inferred.label_field: label} | {column.field: field_of(column) for column in inferred.keys}
 
 
@@ -105,3 +105,9 @@ def policy_arguments(inferred: Inferred) -> dict[str, Any]:
         "lateness": durations.lateness,
     }
     return {name: value for name, value in chosen.items() if value != getattr(usual, name)}
+
+
+def _task(inferred: Inferred) -> dict[str, Any]:
+    label = inferred.label
+    classes = {"classes": label.classes} if label.task == "multiclass" else {}
+    return {} if label.task == "binary" else {"task": label.task} | classes

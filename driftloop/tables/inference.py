@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from driftloop.tables.columns import Column, columns_of, dated, slices_of
+from driftloop.tables.columns import Column, columns_of, dated, option_value, slices_of
 from driftloop.tables.errors import TableError, UnfitLabel, UnfitRows, UnfitTimes, UnknownColumn
 from driftloop.tables.labels import LabelColumn, label_of
 from driftloop.tables.names import field_names, use_case_name
@@ -317,15 +317,14 @@ def _column_notes(inferred: Inferred) -> list[Note]:
         renamed = "" if column.name == column.field else f", named {column.field}"
         missing = ", may be missing" if column.optional and column.role != "left out" else ""
         role = {"date": "times", "flag": "true or false"}.get(column.role, column.role)
-        because = f", {column.because}" if column.because and column.because != column.role + "s" else ""
+        because = f", {column.because}" if column.because else ""
         if column.unsure:
             correction = column.unsure
         elif column.role == "left out":
             correction = ""
         else:
-            correction = f"--exclude {column.name}" + (
-                f" or --categorical {column.name}" if column.role == "number" else ""
-            )
+            name = option_value(column.name)
+            correction = f"--exclude {name}" + (f" or --categorical {name}" if column.role == "number" else "")
         found.append(Note(f"column {column.name!r}", f"{role}{because}{missing}{renamed}", correction))
     return found
 

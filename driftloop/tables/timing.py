@@ -165,7 +165,7 @@ def durations_of(clock: Clock, labelled_rows: int) -> Durations:
         budget=_budget(gap_us),
         # Maturity counts from the beginning of the step in which a row is asked.
         matures_after=duration(step_us + min(slowest_us, LATE_TAIL * usual_us)),
-        lateness=duration(max(DAY_US, 2 * step_us)),
+        lateness=Policy().lateness if 2 * step_us <= DAY_US else duration(2 * step_us),
         bootstrap_rows=min(Policy().bootstrap_rows, max(BOOTSTRAP_ROWS_MIN, labelled_rows // BOOTSTRAP_SHARE)),
     )
 

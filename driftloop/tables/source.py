@@ -1,0 +1,325 @@
+"""Writes the declaration of an inferred use case as the Python that its owner will read and correct."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from driftloop.tables.columns import Column
+from driftloop.tables.declaration import (
+    ASKED,
+    CLOSED,
+    ENTITY,
+    LABELLED,
+    asked_fields,
+    labelled_fields,
+    policy_arguments,
+    request_features,
+    use_case_of,
+)
+from driftloop.tables.inference import LABEL_KNOWN_AT, Inferred, Note
+from driftloop.tables.names import identifier
+from driftloop.usecase import (
+    DAY_US,
+    HOUR_US,
+    MINUTE_US,
+    SECOND_US,
+    Field,
+    Latest,
+    RequestTransform,
+    UseCase,
+    View,
+    Window,
+)
+
+INDENT = " " * 4
+UNITS = ((DAY_US, "DAY_US"), (HOUR_US, "HOUR_US"), (MINUTE_US, "MINUTE_US"), (SECOND_US, "SECOND_US"))
+REPLAY = '''"""Replays data.parquet, the table that this use case was made from, as usecase.py declares it."""
+
+from pathlib import Path
+
+from driftloop.tables import RowsStretch, folder_stretch
+
+
+def stretch(rows: int | None = None) -> RowsStretch:
+    """All rows of the table, or the first so many."""
+    return folder_stretch(Path(__file__).parent, rows)
+'''
+
+
+def declaration_source(inferred: Inferred) -> str:
+    """The text of `usecase.py`; it declares what `use_case_of` gives."""
+    use_case = use_case_of(inferred)
+    body = [
+        *_announcing(inferred),
+        *_telling(inferred),
+        *(
+            [f"{CLOSED} = Event({_text(CLOSED)}, entity={_text(ENTITY)})  # no label will come"]
+            if inferred.unlabelled
+            else []
+        ),
+        "",
+        *_use_case(inferred, use_case),
+    ]
+    text = "\n".join(body) + "\n"
+    wanted = (
+        "Event",
+        "Field",
+        "Label",
+        "Latest",
+        "Policy",
+        "Prediction",
+        "PredictionTime",
+        "Request",
+        "UseCase",
+        "Window",
+    )
+    units = [name for _, name in UNITS if f"step_us={_step(use_case.step_us)},".endswith(f"{name},")]
+    imports = [*units, *(name for name in (*wanted, "hour_of", "weekday_of") if f"{name}(" in text)]
+    return "\n".join([*_opening(inferred), "", *_import(imports), "", text])
+
+
+def readme(inferred: Inferred, data_bytes: int) -> str:
+    """The text of `README.md`: what is in the folder, what was inferred, and how to run, correct and keep it."""
+    name = inferred.name
+    lines = [
+        f"# {name}",
+        "",
+        f"{_question(inferred)} Asked for each row of `{_line(inferred.source)}`.",
+        "",
+        "| File | What |",
+        "|---|---|",
+        "| `usecase.py` | the declaration: fields, features, label, policy; read it and correct it |",
+        f"| `data.parquet` | the table, {len(inferred.clock.at_us):,} rows, {_size(data_bytes)}: columns named as fields, with "
+        f"`{inferred.time_field}` and `{LABEL_KNOWN_AT}` as they are replayed |",
+        "| `replay.py` | replays the table as the declaration says |",
+        "",
+        "The folder needs no other file of its making: put it in any folder that is on `DRIFTLOOP_USECASES`.",
+        "",
+        "```sh",
+        f"driftloop demo {name} --rows 5000   # the first 5,000 rows through the whole loop",
+        f"driftloop backtest usecases/{name} --out build/backtest",
+        "```",
+        "",
+        "## What was inferred",
+        "",
+        "| | | otherwise |",
+        "|---|---|---|",
+        *(f"| {_cell(note.about)} | {_cell(note.text)} | {_code(note)} |" for note in inferred.notes),
+        "",
+        "## To correct it",
+        "",
+        f"Edit `usecase.py`. A field is any column of `data.parquet`, those that were left out too: add it to `{ASKED}` and to",
+        "`Request(…)`, or take it out of both. A number that is a code becomes a category with `Field(str)`. A column that",
+        "is known only after the fact must not be a field: the model would learn what nobody knows when it is asked. What does",
+        "not fit the table is refused with the field's name when the replay starts.",
+        "",
+        "## From here to your own events",
+        "",
+        f'Set `clock="live"`, run `driftloop up --use-case {name}`, and send `{ASKED}` when a prediction is needed and `{LABELLED}`',
+        "when its truth is known, both for the same entity.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+# the parts of the declaration -----------------------------------------------------------------------------------------
+
+
+def _opening(inferred: Inferred) -> list[str]:
+    return [
+        f'"""{_doc(_question(inferred))} Asked for each row of {_doc(inferred.source)}.',
+        "",
+        "`driftloop new` inferred this from the table. Read it and correct what is wrong; README.md says how.",
+        '"""',
+    ]
+
+
+def _question(inferred: Inferred) -> str:
+    label = inferred.label
+    if label.task == "binary":
+        return f"Is {_quoted(label.column)} {_quoted(label.classes[1])}?"
+    if label.task == "multiclass":
+        return f"Which of {len(label.classes)} classes is {_quoted(label.column)}?"
+    return f"How large is {_quoted(label.column)}?"
+
+
+def _import(names: list[str]) -> list[str]:
+    one = f"from driftloop.usecase import {', '.join(names)}"
+    if len(one) <= 120:
+        return [one]
+    return ["from driftloop.usecase import (", *(f"{INDENT}{name}," for name in names), ")"]
+
+
+def _announcing(inferred: Inferred) -> list[str]:
+    by_field = {column.field: column for column in inferred.columns}
+    fields = asked_fields(inferred)
+    lines = [f"{ASKED} = Event(", f"{INDENT}{_text(ASKED)},", f"{INDENT}entity={_text(ENTITY)},", f"{INDENT}fields={{"]
+    asked = f"when the row is asked{_named(inferred.options.time, inferred.time_field)}"
+    lines.append(f"{INDENT * 2}{_text(inferred.time_field)}: {_field(fields[inferred.time_field])},  # {asked}")
+    for column in inferred.columns:
+        entry = f"{_text(column.field)}: "
+        if column.role == "left out":
+            lines.append(f"{INDENT * 2}# {entry[:-2]} is left out: {_line(column.because)}{_otherwise(column)}")
+        else:
+            comment = _comment(by_field[column.field])
+            lines.append(f"{INDENT * 2}{entry}{_field(fields[column.field])}," + (f"  # {comment}" if comment else ""))
+    return [*lines, f"{INDENT}}},", ")"]
+
+
+def _telling(inferred: Inferred) -> list[str]:
+    label = inferred.label
+    fields = labelled_fields(inferred)
+    if label.task == "binary":
+        comment = f"true: {_quoted(label.classes[1])}, {label.share:.1%} of the labelled rows; false: {_quoted(label.classes[0])}"
+    elif label.task == "regression":
+        comment = "what is to be predicted"
+    else:
+        comment = f"the rarest class has {label.share:.1%} of the labelled rows"
+    comment += _named(label.column, inferred.label_field)
+    lines = [
+        f"{LABELLED} = Event(",
+        f"{INDENT}{_text(LABELLED)},",
+        f"{INDENT}entity={_text(ENTITY)},",
+        f"{INDENT}fields={{",
+    ]
+    for name, field in fields.items():
+        said = f"  # {comment}" if name == inferred.label_field else ""
+        lines.append(f"{INDENT * 2}{_text(name)}: {_field(field)},{said}")
+    return [*lines, f"{INDENT}}},", ")"]
+
+
+def _use_case(inferred: Inferred, use_case: UseCase) -> list[str]:
+    label = inferred.label_field
+    never = f"never=[{CLOSED}], " if inferred.unlabelled else ""
+    events = ", ".join([ASKED, LABELLED, *([CLOSED] if inferred.unlabelled else [])])
+    task = {
+        "binary": "",
+        "multiclass": f'{INDENT * 2}task="multiclass",\n{INDENT * 2}classes=[{_texts(inferred.label.classes)}],\n',
+        "regression": f'{INDENT * 2}task="regression",\n',
+    }[inferred.label.task]
+    return [
+        f"{identifier(inferred.name, 'use_case')} = UseCase(",
+        f"{INDENT}name={_text(inferred.name)},",
+        f"{INDENT}events=[{events}],",
+        f"{INDENT}predict=Prediction(",
+        f"{INDENT * 2}on={ASKED},",
+        f"{INDENT * 2}at=PredictionTime({_text(inferred.time_field)}, before_us=0),  # as soon as the row is there",
+        *([task.rstrip("\n")] if task else []),
+        f"{INDENT}),",
+        f"{INDENT}features=[",
+        f"{INDENT * 2}Request(",
+        *(f"{INDENT * 3}{_feature(feature)}," for feature in request_features(inferred)),
+        f"{INDENT * 2}),",
+        *(f"{INDENT * 2}{_view(view)}," for view in use_case.views),
+        f"{INDENT}],",
+        f"{INDENT}label=Label(",
+        f"{INDENT * 2}on={LABELLED},",
+        f"{INDENT * 2}value=lambda told: told[{_text(label)}],",
+        *([f"{INDENT * 2}{never.rstrip(' ')}"] if never else []),
+        f"{INDENT * 2}matures_after={_text(inferred.durations.matures_after)},  # a later label is not waited for",
+        f"{INDENT}),",
+        f"{INDENT}slices=[{_texts(inferred.slices)}],",
+        f"{INDENT}policy=Policy(",
+        *(f"{INDENT * 2}{name}={_value(value)},{_why(name)}" for name, value in policy_arguments(inferred).items()),
+        f"{INDENT}),",
+        f'{INDENT}clock="replay",  # "live" once your own events come in',
+        f"{INDENT}step_us={_step(use_case.step_us)},  # about 10 rows",
+        ")",
+    ]
+
+
+def _field(field: Field) -> str:
+    arguments = [_text(field.type) if isinstance(field.type, str) else field.type.__name__]
+    if field.optional:
+        arguments.append("optional=True")
+    if field.one_of:
+        arguments.append(f"one_of=({_texts(field.one_of)})")
+    return f"Field({', '.join(arguments)})"
+
+
+def _feature(feature: str | RequestTransform) -> str:
+    if isinstance(feature, str):
+        return _text(feature)
+    return f"{feature.name.removesuffix('_' + feature.of)}({_text(feature.of)})"
+
+
+def _view(view: View) -> str:
+    by, of = _text(view.by[0]), _text(view.of[0])
+    if isinstance(view, Window):
+        return f"Window({LABELLED}, by={by}, of={of}, over=[{_texts(view.over)}], stats=[{_texts(view.stats)}])"
+    assert isinstance(view, Latest)
+    return f"Latest({LABELLED}, by={by}, of={of}, max_age={_text(view.max_age)})"
+
+
+def _why(name: str) -> str:
+    reasons: Mapping[str, str] = {
+        "budget": "about 4 per 1,000 rows",
+        "cooldown": "about 250 rows",
+        "cohort": "about 40 rows",
+        "bootstrap_rows": "labels before the first model is asked for",
+        "lateness": "no less than two steps",
+    }
+    return f"  # {reasons[name]}"
+
+
+def _comment(column: Column) -> str:
+    said = column.because if column.role in ("category", "key") else ""
+    return "; ".join(filter(None, [_line(said) + _named(column.name, column.field), _line(_unsure(column))])).lstrip(
+        "; "
+    )
+
+
+def _unsure(column: Column) -> str:
+    return f"UNSURE: {column.unsure}" if column.unsure else ""
+
+
+def _otherwise(column: Column) -> str:
+    return f" (or: {_line(column.unsure)})" if column.unsure else ""
+
+
+def _named(column: str | None, field: str) -> str:
+    return "" if column is None or column == field else f" (column {_line(repr(column))})"
+
+
+def _step(step_us: int) -> str:
+    for unit_us, name in UNITS:
+        if step_us % unit_us == 0:
+            return name if step_us == unit_us else f"{step_us // unit_us} * {name}"
+    return str(step_us)
+
+
+def _value(value: object) -> str:
+    return _text(value) if isinstance(value, str) else f"{value:_}"
+
+
+def _text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _texts(texts: Iterable[str]) -> str:
+    return ", ".join(_text(text) for text in texts)
+
+
+def _line(text: str) -> str:
+    """A text from a table as part of one line, where no end of a line of its own may end a comment."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _doc(text: str) -> str:
+    return _line(text).replace("\\", "/").replace('"', "'")
+
+
+def _quoted(text: str) -> str:
+    return _line(repr(text))
+
+
+def _cell(text: str) -> str:
+    return _line(text).replace("|", "\\|")
+
+
+def _code(note: Note) -> str:
+    return _cell(note.correction)
+
+
+def _size(data_bytes: int) -> str:
+    return f"{data_bytes / 1e6:.1f} MB" if data_bytes >= 1e5 else f"{data_bytes / 1e3:.0f} kB"
