@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from driftloop.contracts import Message, Watermarks, prediction_id, to_wire, watermark
+from driftloop.contracts import UNSET_US, Message, Watermarks, prediction_id, to_wire, watermark
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.monitor.v1.monitor_pb2 import Release, RetrainRequest
 from driftloop.contracts.serving.v1.serving_pb2 import Vector
@@ -16,7 +16,7 @@ from services.features.aggregation import Aggregation
 from services.features.rekeying import Rekeying
 from services.monitor.judging import Judging
 from services.monitor.matching import Matching
-from services.serving.prediction import Asked, Assembly, answer, log_record
+from services.serving.prediction import Asked, Assembled, Assembly, answer, log_record
 from services.serving.routing import Model, Router
 from services.serving.view import FeatureView
 from simulation.bus import Bus, Reader
@@ -35,7 +35,10 @@ class InProcessTrainer(Protocol):
 
 @dataclass(slots=True)
 class Recorded:
-    """The vectors asked for so far, asked or not answered, and the labels known so far, by entity."""
+    """The vectors asked for so far, answered or not, and the labels known so far, by entity.
+
+    `vectors` stays empty where the loop is given its vectors: who gives them has them.
+    """
 
     at_us: dict[str, int] = field(default_factory=dict)
     vectors: dict[str, Vector] = field(default_factory=dict)
@@ -44,15 +47,30 @@ class Recorded:
 
 
 class Loop:
-    """All hearts on one bus. `vectors_only`: no model and no monitor, only the vectors of every request."""
+    """All hearts on one bus.
 
-    def __init__(self, use_case: UseCase, trainer: InProcessTrainer | None, vectors_only: bool = False) -> None:
+    `vectors_only`: no model and no monitor, only the vectors of every request. `vectors`: the vector of an entity's request,
+    recorded before; the hearts of features do not run then, and serving's clock follows ingest's. `kept`: topics whose messages
+    stay on the bus, all by default; what is on the others leaves memory once it is read.
+    """
+
+    def __init__(
+        self,
+        use_case: UseCase,
+        trainer: InProcessTrainer | None,
+        vectors: Callable[[str], Vector] | None = None,
+        *,
+        vectors_only: bool = False,
+        kept: Collection[str] | None = None,
+    ) -> None:
         self.use_case = use_case
-        self.bus = Bus(SPREAD)
+        self.bus = Bus(SPREAD, kept)
         self.recorded = Recorded()
         self.answered = 0
         self.before_model = 0
         self._trainer = trainer
+        self._vectors = vectors
+        self._clock_us = UNSET_US
         self._declared = {event.name: event.fields for event in use_case.events}
         self._closing = {event.name for event in use_case.label.never}
         self._assembly = Assembly(use_case)
@@ -62,10 +80,10 @@ class Loop:
         self._router: Router | None = None
         self._models: dict[str, Model] = {}
         places = range(SPREAD)
-        self._hearts: list[tuple[Any, Reader]] = [
-            (Rekeying(use_case, p, SPREAD), Reader(self.bus, [("events", p)])) for p in places
-        ]
-        self._hearts += [(Aggregation(use_case, p, SPREAD), Reader(self.bus, [("keyed", p)])) for p in places]
+        self._hearts: list[tuple[Any, Reader]] = []
+        if vectors is None:
+            self._hearts += [(Rekeying(use_case, p, SPREAD), Reader(self.bus, [("events", p)])) for p in places]
+            self._hearts += [(Aggregation(use_case, p, SPREAD), Reader(self.bus, [("keyed", p)])) for p in places]
         self._monitor: list[tuple[Any, Reader]] = []
         if not vectors_only:
             self._monitor = [
@@ -84,23 +102,29 @@ class Loop:
             self._ask(step)
             self.bus.publish([self._event(event) for event in step.events])
             self.bus.publish([watermark("events", p, "ingest", step.end_us) for p in range(SPREAD)])
+            if self._vectors is not None:
+                self._reach(step.end_us)
             self._settle()
+            self.bus.trim()
             if progress is not None:
                 progress(step)
 
     def _ask(self, step: ReplayStep) -> None:
         asked = []
         for request in step.requests:
-            assembled = self._assembly.assemble(request.fields, self._view.read)
+            if self._vectors is not None:
+                assembled = Assembled(self._vectors(request.entity), [])
+            else:
+                assembled = self._assembly.assemble(request.fields, self._view.read)
+                self.recorded.vectors[request.entity] = assembled.vector
             self.recorded.at_us[request.entity] = step.start_us
-            self.recorded.vectors[request.entity] = assembled.vector
             asked.append(Asked(request.entity, prediction_id(self.use_case.name, request.entity, ""), assembled))
         if not asked:
             return
         if self._router is None or not self._router.arms:
             self.before_model += len(asked)
             return
-        answered = answer(self.use_case, self._router, asked, self._view_marks.clock_us)
+        answered = answer(self.use_case, self._router, asked, self._clock_us)
         self.answered += len(answered.responses)
         self.bus.publish([log_record(prediction, "0") for prediction in answered.predictions])
 
@@ -152,9 +176,13 @@ class Loop:
             elif self._view_marks.observe(
                 "features", record.partition, message.payload.writer, message.payload.known_at_us
             ):
-                clock_us = self._view_marks.clock_us
-                self.bus.publish([watermark("predictions", p, "serving/0", clock_us) for p in range(SPREAD)])
+                self._reach(self._view_marks.clock_us)
         return bool(records)
+
+    def _reach(self, clock_us: int) -> None:
+        """Serving has come to a clock: it says so behind every answer given before."""
+        self._clock_us = clock_us
+        self.bus.publish([watermark("predictions", p, "serving/0", clock_us) for p in range(SPREAD)])
 
     def _take_retrain(self) -> bool:
         records = self._retrain.take()

@@ -7,12 +7,8 @@ import hashlib
 
 def derive_id(*parts: str | int) -> str:
     """32 hex characters: BLAKE2b of the parts, each with its length, so that ("ab", "c") differs from ("a", "bc")."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        data = str(part).encode()
-        digest.update(b"%d:" % len(data))
-        digest.update(data)
-    return digest.hexdigest()
+    encoded = [str(part).encode() for part in parts]
+    return hashlib.blake2b(b"".join([b"%d:%b" % (len(data), data) for data in encoded]), digest_size=16).hexdigest()
 
 
 def prediction_id(use_case: str, entity: str, request_id: str) -> str:
