@@ -5,7 +5,10 @@ UV := build/uv/bin/uv
 BIN := .venv/bin
 SERVICES := ingest features serving monitor trainer
 EXTRAS := ingest,features,serving,monitor,trainer,local,flights,dev
-DAYS ?= 42
+USECASE ?= flights
+DAYS ?=
+ROWS ?=
+INJECT ?=
 export UV_PYTHON_DOWNLOADS := never
 export DO_NOT_TRACK := 1
 export BENTOML_DO_NOT_TRACK := true
@@ -34,8 +37,8 @@ $(UV):
 
 setup: .venv/.installed $(SERVICES:%=.venvs/%/.installed) ## install everything, each service in an environment of its own
 
-demo: setup ## replay 42 days of flights through the whole loop, show it, end by itself
-	@$(BIN)/driftloop demo flights --days $(DAYS)
+demo: setup ## replay 42 days of flights (or USECASE=name) through the whole loop, show it, end by itself
+	@$(BIN)/driftloop demo $(USECASE) $(if $(DAYS),--days $(DAYS)) $(if $(ROWS),--rows $(ROWS)) $(if $(INJECT),--inject $(INJECT))
 
 test: setup ## all tests, those against the real broker too
 	@$(BIN)/python -m pytest
@@ -56,7 +59,7 @@ format: .venv/.installed ## put the code in form
 bench: bench-loop ## all benchmarks
 
 bench-loop: setup ## the loop's own speeds, from a demo run, into build/bench/loop.json
-	@test -f build/demo/measurements.json || $(BIN)/driftloop demo flights --days $(DAYS)
+	@test -f build/demo/measurements.json || $(BIN)/driftloop demo flights $(if $(DAYS),--days $(DAYS))
 	@$(BIN)/python -m bench.loop
 
 contracts: .venv/.installed ## generate driftloop/contracts from proto/

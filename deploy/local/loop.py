@@ -23,6 +23,7 @@ from deploy.local.processes import Processes
 from deploy.local.settings import REPOSITORY_ROOT, LocalSettings
 from deploy.local.supervisor import Command, Reporter, Supervisor
 from deploy.local.topics import create_topics
+from driftloop.usecase.discovery import search_path
 
 SERVICES = ("ingest", "features", "serving", "monitor", "trainer")
 ClockMode = Literal["live", "replay"]
@@ -185,7 +186,10 @@ class LocalLoop:
             "PYTHONUNBUFFERED": "1",
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "DRIFTLOOP_USE_CASE": self.use_case,
-            "DRIFTLOOP_USECASES": os.environ.get("DRIFTLOOP_USECASES") or str(REPOSITORY_ROOT / "usecases"),
+            # Services run in another folder: what is relative here must not be so there.
+            "DRIFTLOOP_USECASES": os.pathsep.join(
+                str(folder.resolve()) for folder in search_path(os.environ.get("DRIFTLOOP_USECASES", ""))
+            ),
             "DRIFTLOOP_STATE_DIR": str(self.state_dir / "state"),
             "DRIFTLOOP_ARTIFACTS_URL": self.artifacts_url,
             "DRIFTLOOP_REPLICA": "0",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -16,10 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from driftloop.cli.local import local_settings
-from driftloop.cli.replay import Played, Replay, load_stretch, step_count, steps_of
+from driftloop.cli.replay import Played, Replay, load_stretch, step_count, steps_of, stretch_options
 from driftloop.client import ClientError
 from driftloop.contracts.serving.v1.serving_pb2 import Vector
 from driftloop.usecase import DAY_US, ReplayStep, UseCase, UseCaseError, load_replay, replay_steps
+
+if TYPE_CHECKING:
+    from driftloop.cli.summary import JudgedRows
 
 WARM_UP_US = 2 * DAY_US  # longer than any window and than the announcement of an entity
 GIB = 1 << 30
@@ -28,17 +32,23 @@ GIB = 1 << 30
 @click.command()
 @click.argument("name")
 @click.option("--start", help="First day of the stretch, as 2013-03-01.")
-@click.option("--days", type=click.IntRange(2, 366), default=42, show_default=True)
+@click.option("--days", type=click.IntRange(2, 366), help="Length of the stretch.")
+@click.option("--rows", type=click.IntRange(min=1), help="The first so many rows of a table.")
 @click.option(
-    "--inject", default="concept", show_default=True, help="Change to inject; 'none' leaves the stream as it was."
+    "--inject",
+    help="Change to inject; 'none' leaves the stream as it was. By default 'concept', where the replay can inject.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build/demo"), show_default=True)
-def demo(name: str, start: str | None, days: int, inject: str, out: Path) -> None:
+def demo(name: str, start: str | None, days: int | None, rows: int | None, inject: str | None, out: Path) -> None:
     """Run the whole loop on recorded events of use case NAME and show what it did."""
     started = time.monotonic()
     console = Console()
     try:
-        use_case, stretch = load_stretch(name, start=start, days=days, inject=None if inject == "none" else inject)
+        source = load_replay(name, os.environ.get("DRIFTLOOP_USECASES", ""))
+        if inject is None and "inject" in stretch_options(source):
+            inject = "concept"
+        change = None if inject == "none" else inject
+        use_case, stretch = load_stretch(name, start=start, days=days, rows=rows, inject=change)
     except UseCaseError as error:
         raise click.UsageError(str(error)) from error
     settings = local_settings()
@@ -49,7 +59,10 @@ def demo(name: str, start: str | None, days: int, inject: str, out: Path) -> Non
     from driftloop.cli.summary import QUALITY_ROWS, by_topic, judged_rows, quality, summarise
 
     out.mkdir(parents=True, exist_ok=True)
-    console.print(f"[bold]{name}[/]: {stretch.rows} entities over {days} days, change injected: {inject}")
+    lasts = (stretch.end_us - stretch.start_us) / DAY_US
+    console.print(
+        f"[bold]{name}[/]: {stretch.rows} entities over {lasts:.1f} days, change injected: {inject or 'none'}"
+    )
     loop = LocalLoop(
         name,
         out / "local",
@@ -75,20 +88,21 @@ def demo(name: str, start: str | None, days: int, inject: str, out: Path) -> Non
         ) from error
     summary = summarise(played, messages, stretch.injected_at_us, use_case.predict.on.name)
     topics = by_topic(messages)
-    rows = judged_rows(topics)
+    judged = judged_rows(topics)
     static = _first_model(out / "local" / "artifacts", topics)
     if static is not None:
-        summary["quality"] = quality(
-            rows.last(QUALITY_ROWS),
-            static,
-            lambda entities: clean_rows(
-                name, use_case, entities, [int(at_us) for at_us in rows.last(QUALITY_ROWS).at_us]
-            ),
-        )
+        newest = judged.last(QUALITY_ROWS)
+
+        def clean(entities: Sequence[str]) -> tuple[dict[str, Vector], dict[str, float]]:
+            if stretch.injected_at_us is None:
+                return as_judged(newest)
+            return clean_rows(name, use_case, entities, [int(at_us) for at_us in newest.at_us])
+
+        summary["quality"] = quality(newest, static, clean)
     summary["seconds"] = round(time.monotonic() - started, 1)
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
     (out / "measurements.json").write_text(json.dumps(measurements | {"seconds": summary["seconds"]}, indent=1))
-    write_report(out / "report.html", use_case, summary, topics, rows, static)
+    write_report(out / "report.html", use_case, summary, topics, judged, static)
     show(summary, measurements, console)
     console.print(f"report: {out / 'report.html'}    summary: {out / 'summary.json'}")
     open_links = missing_links(summary, injected=stretch.injected_at_us is not None)
@@ -134,6 +148,13 @@ def _first_model(artifacts: Path, topics: dict[str, list[Any]]) -> Any:
     return None
 
 
+def as_judged(rows: JudgedRows) -> tuple[dict[str, Vector], dict[str, float]]:
+    """Vectors and labels as they were, by entity: a stream without injection is its own comparison."""
+    values = zip(rows.entities, rows.numbers, rows.texts, rows.labels, strict=True)
+    found = [(entity, Vector(numbers=numbers, texts=texts), float(label)) for entity, numbers, texts, label in values]
+    return {entity: vector for entity, vector, _ in found}, {entity: label for entity, _, label in found}
+
+
 def clean_rows(
     name: str, use_case: UseCase, entities: Sequence[str], at_us: Sequence[int]
 ) -> tuple[dict[str, Vector], dict[str, float]]:
@@ -144,7 +165,9 @@ def clean_rows(
 
     first = datetime.fromtimestamp((min(at_us) - WARM_UP_US) / 1e6, UTC).date()
     last = datetime.fromtimestamp(max(at_us) / 1e6, UTC).date()
-    stretch = load_replay(name).stretch(start=first.isoformat(), days=(last - first).days + 2)
+    stretch = load_replay(name, os.environ.get("DRIFTLOOP_USECASES", "")).stretch(
+        start=first.isoformat(), days=(last - first).days + 2
+    )
     wanted, label = set(entities), use_case.label
     labels: dict[str, float] = {}
 
@@ -192,10 +215,11 @@ def show(summary: dict[str, Any], measurements: dict[str, Any], console: Console
     for name in ("events", "predictions", "labels"):
         table.add_row(name, "  ".join(f"{value} {key.replace('_', ' ')}" for key, value in summary[name].items()))
     found = summary["drift"]
-    table.add_row(
-        "drift",
-        f"injected {found['injected_at']}  detected {found['detected_at']}  after {found['labels_to_detect']} labels",
-    )
+    if found["injected_at"] is None:
+        drift = f"none injected  {found['alarms_before']} alarms of the error  {found['input_alarms']} of the inputs"
+    else:
+        drift = f"injected {found['injected_at']}  detected {found['detected_at']}  after {found['labels_to_detect']} labels"
+    table.add_row("drift", drift)
     for model in summary["models"]:
         state = "promoted" if model["promoted"] else "not promoted" if model["published"] else "refused"
         table.add_row(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import click
@@ -129,13 +132,30 @@ class Replay:
         self.played.wait_s.append(time.monotonic() - started)
 
 
+class NoSuchOption(UseCaseError):
+    """A use case's replay does not take an option: leave it out."""
+
+
 def load_stretch(name: str, **options: Any) -> tuple[UseCase, ReplayStretch]:
-    """A use case and a stretch of its recorded history; UseCaseError says what is wrong with the options."""
-    use_case = load_use_case(name)
-    stretch: ReplayStretch = load_replay(name).stretch(
-        **{key: value for key, value in options.items() if value is not None}
-    )
+    """A use case and a stretch of its recorded history; UseCaseError says what is wrong with the options.
+
+    `options` are those that a person gave, None where not given; a replay takes those that its `stretch` has.
+    """
+    folders = os.environ.get("DRIFTLOOP_USECASES", "")
+    use_case, source = load_use_case(name, folders), load_replay(name, folders)
+    given = {option: value for option, value in options.items() if value is not None}
+    taken = stretch_options(source)
+    for option in given:
+        if option not in taken:
+            others = ", ".join(f"--{other}" for other in options if other in taken) or "none"
+            raise NoSuchOption(f"the replay of {name} has no --{option}; of these options it takes {others}")
+    stretch: ReplayStretch = source.stretch(**given)
     return use_case, stretch
+
+
+def stretch_options(source: ModuleType) -> set[str]:
+    """What can be said about a replay's stretch: the names of its arguments."""
+    return set(inspect.signature(source.stretch).parameters)
 
 
 def steps_of(use_case: UseCase, stretch: ReplayStretch) -> Iterator[ReplayStep]:
@@ -151,18 +171,25 @@ def step_count(use_case: UseCase, stretch: ReplayStretch) -> int:
 @click.command()
 @click.argument("name")
 @click.option("--start", help="First day of the stretch, as 2013-03-01.")
-@click.option("--days", type=click.IntRange(1, 366), default=42, show_default=True)
+@click.option("--days", type=click.IntRange(1, 366), help="Length of the stretch.")
+@click.option("--rows", type=click.IntRange(min=1), help="The first so many rows of a table.")
 @click.option("--inject", help="A change to inject, such as 'concept'.")
 @click.option("--ingest", "ingest_address", envvar="INGEST_ADDRESS", default="127.0.0.1:7001", show_default=True)
 @click.option("--serving", "serving_address", envvar="SERVING_ADDRESS", default="127.0.0.1:7003", show_default=True)
 def replay(
-    name: str, start: str | None, days: int, inject: str | None, ingest_address: str, serving_address: str
+    name: str,
+    start: str | None,
+    days: int | None,
+    rows: int | None,
+    inject: str | None,
+    ingest_address: str,
+    serving_address: str,
 ) -> None:
     """Replay a recorded stretch of use case NAME against a running loop (`driftloop up`)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     try:
-        use_case, stretch = load_stretch(name, start=start, days=days, inject=inject)
+        use_case, stretch = load_stretch(name, start=start, days=days, rows=rows, inject=inject)
     except UseCaseError as error:
         raise click.UsageError(str(error)) from error
     player = Replay(use_case, ingest_address, serving_address)
