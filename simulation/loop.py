@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from driftloop.contracts import UNSET_US, Message, Watermarks, prediction_id, to_wire, watermark
+from driftloop.contracts import UNSET_US, Message, Record, Watermarks, prediction_id, to_wire, topics, watermark
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.monitor.v1.monitor_pb2 import Release, RetrainRequest
 from driftloop.contracts.serving.v1.serving_pb2 import Vector
 from driftloop.contracts.trainer.v1.trainer_pb2 import Model as ModelMessage
+from driftloop.messaging import MemoryBus, MemoryReader
 from driftloop.usecase import ReplayEvent, ReplayStep, UseCase
 from services.features.aggregation import Aggregation
 from services.features.rekeying import Rekeying
@@ -19,10 +20,10 @@ from services.monitor.matching import Matching
 from services.serving.prediction import Asked, Assembled, Assembly, answer, log_record
 from services.serving.routing import Model, Router
 from services.serving.view import FeatureView
-from simulation.bus import Bus, Reader
 
 SPREAD = 2
 MAX_ENTITIES = 1_000_000
+_TAKEN_MAX = 1_000_000
 
 
 class InProcessTrainer(Protocol):
@@ -46,6 +47,22 @@ class Recorded:
     closed: set[str] = field(default_factory=set)
 
 
+class Heart(Protocol):
+    """What a stage hosts."""
+
+    def fold(self, records: list[Record]) -> list[Message[Any]]:
+        """Messages that follow from records."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Hearts by partition, or one for all partitions, and what they read."""
+
+    hearts: Sequence[Heart]
+    reader: MemoryReader
+
+
 class Loop:
     """All hearts on one bus.
 
@@ -64,7 +81,7 @@ class Loop:
         kept: Collection[str] | None = None,
     ) -> None:
         self.use_case = use_case
-        self.bus = Bus(SPREAD, kept)
+        self.bus = MemoryBus(use_case.name, SPREAD, encoded=False)
         self.recorded = Recorded()
         self.answered = 0
         self.before_model = 0
@@ -79,33 +96,32 @@ class Loop:
         self._release = Release(use_case=use_case.name)
         self._router: Router | None = None
         self._models: dict[str, Model] = {}
+        self._passing = [] if kept is None else self.bus.places(topics().keys() - kept)
         places = range(SPREAD)
-        self._hearts: list[tuple[Any, Reader]] = []
+        self._stages: list[_Stage] = []
         if vectors is None:
-            self._hearts += [(Rekeying(use_case, p, SPREAD), Reader(self.bus, [("events", p)])) for p in places]
-            self._hearts += [(Aggregation(use_case, p, SPREAD), Reader(self.bus, [("keyed", p)])) for p in places]
-        self._monitor: list[tuple[Any, Reader]] = []
+            self._stages.append(_Stage([Rekeying(use_case, p, SPREAD) for p in places], self.bus.reader(["events"])))
+            self._stages.append(_Stage([Aggregation(use_case, p, SPREAD) for p in places], self.bus.reader(["keyed"])))
+        self._monitor: list[_Stage] = []
         if not vectors_only:
-            self._monitor = [
-                (Matching(use_case, p, SPREAD, 1), Reader(self.bus, [("events", p), ("predictions", p)]))
-                for p in places
-            ]
-            judged = [("predictions", p) for p in places] + [("scores", 0), ("models", 0), ("commands", 0)]
-            self._monitor.append((Judging(use_case, SPREAD, 1), Reader(self.bus, judged)))
-        self._features = Reader(self.bus, [("features", p) for p in places])
-        self._retrain = Reader(self.bus, [("retrain", 0)])
-        self._releases = Reader(self.bus, [("releases", 0)])
+            matching = [Matching(use_case, p, SPREAD, 1) for p in places]
+            self._monitor.append(_Stage(matching, self.bus.reader(["events", "predictions"])))
+            judged = self.bus.reader(["predictions", "scores", "models", "commands"])
+            self._monitor.append(_Stage([Judging(use_case, SPREAD, 1)], judged))
+        self._features = self.bus.reader(["features"])
+        self._retrain = self.bus.reader(["retrain"])
+        self._releases = self.bus.reader(["releases"])
 
     def run(self, replay: Iterator[ReplayStep], progress: Callable[[ReplayStep], None] | None = None) -> None:
         """Runs every step to quiescence."""
         for step in replay:
+            self.bus.delete_before({place: self.bus.end(place) for place in self._passing})
             self._ask(step)
-            self.bus.publish([self._event(event) for event in step.events])
-            self.bus.publish([watermark("events", p, "ingest", step.end_us) for p in range(SPREAD)])
+            self._publish([self._event(event) for event in step.events])
+            self._publish([watermark("events", p, "ingest", step.end_us) for p in range(SPREAD)])
             if self._vectors is not None:
                 self._reach(step.end_us)
             self._settle()
-            self.bus.trim()
             if progress is not None:
                 progress(step)
 
@@ -126,7 +142,7 @@ class Loop:
             return
         answered = answer(self.use_case, self._router, asked, self._clock_us)
         self.answered += len(answered.responses)
-        self.bus.publish([log_record(prediction, "0") for prediction in answered.predictions])
+        self._publish([log_record(prediction, "0") for prediction in answered.predictions])
 
     def _event(self, event: ReplayEvent) -> Message[Event]:
         label = self.use_case.label
@@ -151,24 +167,27 @@ class Loop:
         moved = True
         while moved:
             moved = False
-            for heart, reader in self._hearts:
-                moved |= self._feed(heart, reader)
+            for stage in self._stages:
+                moved |= self._feed(stage)
             moved |= self._take_features()
-            for heart, reader in self._monitor:
-                moved |= self._feed(heart, reader)
+            for stage in self._monitor:
+                moved |= self._feed(stage)
             moved |= self._take_retrain()
             self._take_releases()
 
-    def _feed(self, heart: Any, reader: Reader) -> bool:
-        records = reader.take()
-        if records:
-            self.bus.publish(heart.fold(records))
+    def _feed(self, stage: _Stage) -> bool:
+        batches: dict[int, list[Record]] = {}
+        for record in _taken(stage.reader):
+            batches.setdefault(record.partition if len(stage.hearts) > 1 else 0, []).append(record)
+        for partition, records in batches.items():
+            heart = stage.hearts[partition]
+            self._publish(heart.fold(records))
             if isinstance(heart, Rekeying):
                 heart.take_accepted()
-        return bool(records)
+        return bool(batches)
 
     def _take_features(self) -> bool:
-        records = self._features.take()
+        records = _taken(self._features)
         for record in records:
             message = record.message
             if not message.is_watermark:
@@ -182,10 +201,10 @@ class Loop:
     def _reach(self, clock_us: int) -> None:
         """Serving has come to a clock: it says so behind every answer given before."""
         self._clock_us = clock_us
-        self.bus.publish([watermark("predictions", p, "serving/0", clock_us) for p in range(SPREAD)])
+        self._publish([watermark("predictions", p, "serving/0", clock_us) for p in range(SPREAD)])
 
     def _take_retrain(self) -> bool:
-        records = self._retrain.take()
+        records = _taken(self._retrain)
         for record in records:
             if self._trainer is not None:
                 request: RetrainRequest = record.message.payload
@@ -197,16 +216,29 @@ class Loop:
                     "models", self.use_case.name, answered, answered.id, "driftloop/trainer", clock_us, clock_us
                 )
                 message.causes = (record.message.id,)
-                self.bus.publish([message])
+                self._publish([message])
         return bool(records)
 
     def _take_releases(self) -> None:
-        for record in self._releases.take():
+        for record in _taken(self._releases):
             if not record.message.is_watermark:
                 self._release = record.message.payload
                 self._router = Router(self._release, self._models)
+
+    def _publish(self, messages: Iterable[Message[Any]]) -> None:
+        for message in messages:
+            self.bus.append(message)
+
+    def messages(self, topic: str) -> list[Message[Any]]:
+        """What a topic holds, partition by partition, control records included; all of it where the topic is kept."""
+        found = [record for place in self.bus.places([topic]) for record in self.bus.read(*place)]
+        return [record.message for record in found if isinstance(record, Record)]
 
     @property
     def view(self) -> FeatureView:
         """Serving's view of the features."""
         return self._view
+
+
+def _taken(reader: MemoryReader) -> list[Record]:
+    return [record for record in reader.poll(0, _TAKEN_MAX) if isinstance(record, Record)]

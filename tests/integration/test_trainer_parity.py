@@ -33,16 +33,17 @@ class _Stage:
         return taken
 
 
+def records(loop: Loop, topic: str, partition: int) -> list[Record]:
+    """What a partition of the loop's bus holds."""
+    return [record for record in loop.bus.read(topic, partition) if isinstance(record, Record)]
+
+
 def write_log(loop: Loop, store: ArtifactStore, clock_us: int) -> None:
     """The offline log as the features service leaves it behind, in several cuts."""
     events, features = EventLogWriter(store, loop.use_case, SPREAD), FeatureLogWriter(store, loop.use_case, SPREAD)
     for partition in range(SPREAD):
-        accepted = [
-            Record("events", partition, offset, message)
-            for offset, message in enumerate(loop.bus.log("events", partition))
-            if not message.is_watermark
-        ]
-        updates = loop.bus.log("features", partition)
+        accepted = [record for record in records(loop, "events", partition) if not record.message.is_watermark]
+        updates = [record.message for record in records(loop, "features", partition)]
         for writer, taken in ((events, accepted), (features, updates)):
             writer.restore(partition, _Stage(clock_us, []), None)
             for part in np.array_split(np.arange(len(taken)), CUTS):

@@ -26,10 +26,9 @@ def run(stretch: ReplayStretch) -> tuple[Loop, RecordedTrainer, dict[str, Messag
     loop.run(replay_steps(stretch, FLIGHTS.step_us, DAY_US))
     messages: dict[str, Message] = {}
     for topic in TOPICS:
-        for partition in range(loop.bus.partitions(topic)):
-            for message in loop.bus.log(topic, partition):
-                if not message.is_watermark:
-                    messages.setdefault(message.id, message)
+        for message in loop.messages(topic):
+            if not message.is_watermark:
+                messages.setdefault(message.id, message)
     return loop, trainer, messages
 
 

@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
+from driftloop.contracts import MAX_RECORD_BYTES
 from driftloop.contracts.codec import Encoded
-from driftloop.messaging import MemoryBus, Producer, Reader, ReadFailed
-from tests.messaging_conformance import SPREAD, Backend, BusConformance
+from driftloop.messaging import DeliveryFailed, MemoryBus, Producer, Reader, ReadFailed
+from tests.messaging_conformance import SPREAD, Backend, BusConformance, event
 
 
 class _Memory:
-    def __init__(self) -> None:
-        self._bus = MemoryBus("test", SPREAD)
+    def __init__(self, encoded: bool) -> None:
+        self._bus = MemoryBus("test", SPREAD, encoded=encoded)
 
     def producer(self) -> Producer:
         return self._bus.producer()
@@ -25,9 +26,9 @@ class _Memory:
         self._bus.append_raw(topic, partition, Encoded(key, value, []))  # type: ignore[arg-type]  # what a client may do
 
 
-@pytest.fixture
-def backend() -> Backend:
-    return _Memory()
+@pytest.fixture(params=[True, False], ids=["encoded", "as they are"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return _Memory(request.param)
 
 
 @pytest.fixture
@@ -42,3 +43,25 @@ class TestMemoryBus(BusConformance):
 def test_an_unknown_topic_cannot_be_read() -> None:
     with pytest.raises(ReadFailed, match="no-such"):
         MemoryBus("test", 1).reader(["no-such"])
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_what_was_deleted_is_passed_over_and_offsets_stay(encoded: bool) -> None:
+    bus = MemoryBus("test", 1, encoded=encoded)
+    for number in range(10):
+        bus.append(event(number))
+    reader = bus.reader(["events"])
+    bus.delete_before({("events", 0): 4})
+    assert [record.offset for record in reader.poll(0, 100)] == [4, 5, 6, 7, 8, 9]
+    assert bus.append(event(10)) == (0, 10)
+    bus.delete_before({("events", 0): 99})
+    assert bus.read("events", 0) == []
+    assert bus.end(("events", 0)) == 11
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_a_message_that_a_broker_would_refuse_fails_for_whoever_sent_it(encoded: bool) -> None:
+    producer = MemoryBus("test", 1, encoded=encoded).producer()
+    answers: list[Exception | None] = []
+    producer.send(event(1, size=MAX_RECORD_BYTES), answers.append)
+    assert isinstance(answers[0], DeliveryFailed)
