@@ -27,6 +27,8 @@ PARQUET_MAGIC = b"PAR1"
 CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".csv.zst")
 # What people write for "no value". Not "None": it is a category in many tables.
 MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "?")
+# Not BOOLEAN: it would make "true" of "yes", and what a table calls its classes is what people know them by.
+CSV_TYPES = ("NULL", "BIGINT", "DOUBLE", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "VARCHAR")
 REGULAR_ROWS = "give one header line, and as many fields in every row as in the header"
 UTC_US = pa.timestamp("us", tz="UTC")
 
@@ -159,10 +161,12 @@ def _read_parquet(path: Path) -> pa.Table:
 
 def _read_csv(path: Path) -> pa.Table:
     # The whole file is looked at for types: a column that is whole numbers for 20,000 rows may end in a text.
-    query = "SELECT * FROM read_csv(?, sample_size = -1, nullstr = ?, header = true)"
+    query = "SELECT * FROM read_csv(?, sample_size = -1, nullstr = ?, header = true, auto_type_candidates = ?)"
     try:
         with duckdb.connect(config={"autoinstall_known_extensions": "false", "threads": "2"}) as connection:
-            arrow = connection.sql(query, params=[_literal(path), list(MISSING_WORDS)]).to_arrow_table()
+            arrow = connection.sql(
+                query, params=[_literal(path), list(MISSING_WORDS), list(CSV_TYPES)]
+            ).to_arrow_table()
     except duckdb.Error as error:
         raise UnreadableTable(f"{path} cannot be read as CSV: {_first_line(error)}; {REGULAR_ROWS}") from error
     only = arrow.column_names[0]
@@ -178,6 +182,14 @@ def _literal(path: Path) -> str:
 
 def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _flags(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts that are all "true" or "false" as flags; others as they are."""
+    lowered = pc.utf8_lower(texts)
+    present = pc.drop_null(lowered)
+    words = len(present) and pc.all(pc.is_in(present, value_set=pa.array(["true", "false"]))).as_py()
+    return pc.equal(lowered, "true") if words else texts
 
 
 def _typed(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -197,7 +209,7 @@ def _typed(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         texts = pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
         missing = pc.is_in(texts, value_set=pa.array(MISSING_WORDS))
-        return pc.if_else(missing, pa.scalar(None, pa.string()), texts)
+        return _flags(pc.if_else(missing, pa.scalar(None, pa.string()), texts))
     if pa.types.is_date(kind):
         return pc.assume_timezone(pc.cast(column, pa.timestamp("us")), "UTC")
     if pa.types.is_timestamp(kind):

@@ -33,6 +33,7 @@ from driftloop.usecase import (
 )
 
 INDENT = " " * 4
+LINE_CHARACTERS_MAX = 120
 UNITS = ((DAY_US, "DAY_US"), (HOUR_US, "HOUR_US"), (MINUTE_US, "MINUTE_US"), (SECOND_US, "SECOND_US"))
 REPLAY = '''"""Replays data.parquet, the table that this use case was made from, as usecase.py declares it."""
 
@@ -51,6 +52,7 @@ def declaration_source(inferred: Inferred) -> str:
     """The text of `usecase.py`; it declares what `use_case_of` gives."""
     use_case = use_case_of(inferred)
     body = [
+        *_classes(inferred),
         *_announcing(inferred),
         *_telling(inferred),
         *(
@@ -145,47 +147,74 @@ def _question(inferred: Inferred) -> str:
 
 def _import(names: list[str]) -> list[str]:
     one = f"from driftloop.usecase import {', '.join(names)}"
-    if len(one) <= 120:
+    if len(one) <= LINE_CHARACTERS_MAX:
         return [one]
     return ["from driftloop.usecase import (", *(f"{INDENT}{name}," for name in names), ")"]
 
 
+def _classes(inferred: Inferred) -> list[str]:
+    if inferred.label.task != "multiclass":
+        return []
+    return ["CLASSES = (", *(f"{INDENT}{_text(name)}," for name in inferred.label.classes), ")", ""]
+
+
 def _announcing(inferred: Inferred) -> list[str]:
-    by_field = {column.field: column for column in inferred.columns}
     fields = asked_fields(inferred)
-    lines = [f"{ASKED} = Event(", f"{INDENT}{_text(ASKED)},", f"{INDENT}entity={_text(ENTITY)},", f"{INDENT}fields={{"]
     asked = f"when the row is asked{_named(inferred.options.time, inferred.time_field)}"
-    lines.append(f"{INDENT * 2}{_text(inferred.time_field)}: {_field(fields[inferred.time_field])},  # {asked}")
+    entries = _entry(inferred.time_field, fields[inferred.time_field], asked)
     for column in inferred.columns:
-        entry = f"{_text(column.field)}: "
         if column.role == "left out":
-            lines.append(f"{INDENT * 2}# {entry[:-2]} is left out: {_line(column.because)}{_otherwise(column)}")
+            otherwise = f" (or: {_line(column.unsure)})" if column.unsure else ""
+            entries.append(f"{INDENT * 2}# {_text(column.field)} is left out: {_line(column.because)}{otherwise}")
         else:
-            comment = _comment(by_field[column.field])
-            lines.append(f"{INDENT * 2}{entry}{_field(fields[column.field])}," + (f"  # {comment}" if comment else ""))
-    return [*lines, f"{INDENT}}},", ")"]
+            entries += _entry(column.field, fields[column.field], _comment(column))
+    return _event(ASKED, entries)
 
 
 def _telling(inferred: Inferred) -> list[str]:
     label = inferred.label
-    fields = labelled_fields(inferred)
-    if label.task == "binary":
-        comment = f"true: {_quoted(label.classes[1])}, {label.share:.1%} of the labelled rows; false: {_quoted(label.classes[0])}"
-    elif label.task == "regression":
-        comment = "what is to be predicted"
-    else:
-        comment = f"the rarest class has {label.share:.1%} of the labelled rows"
-    comment += _named(label.column, inferred.label_field)
-    lines = [
-        f"{LABELLED} = Event(",
-        f"{INDENT}{_text(LABELLED)},",
-        f"{INDENT}entity={_text(ENTITY)},",
-        f"{INDENT}fields={{",
-    ]
-    for name, field in fields.items():
-        said = f"  # {comment}" if name == inferred.label_field else ""
-        lines.append(f"{INDENT * 2}{_text(name)}: {_field(field)},{said}")
-    return [*lines, f"{INDENT}}},", ")"]
+    comment = {
+        "binary": f"true: {_quoted(label.classes[1])}, {label.share:.1%} of the labelled rows; "
+        f"false: {_quoted(label.classes[0])}"
+        if label.task == "binary"
+        else "",
+        "multiclass": f"the rarest class has {label.share:.1%} of the labelled rows",
+        "regression": "what is predicted",
+    }[label.task]
+    entries = []
+    for name, field in labelled_fields(inferred).items():
+        said = comment + _named(label.column, name) if name == inferred.label_field else ""
+        entries += _entry(name, field, said)
+    return _event(LABELLED, entries)
+
+
+def _event(name: str, entries: list[str]) -> list[str]:
+    opening = [f"{name} = Event(", f"{INDENT}{_text(name)},", f"{INDENT}entity={_text(ENTITY)},", f"{INDENT}fields={{"]
+    return [*opening, *entries, f"{INDENT}}},", ")"]
+
+
+def _entry(name: str, field: Field, comment: str) -> list[str]:
+    return _commented(f"{INDENT * 2}{_text(name)}: {_field(field)},", comment)
+
+
+def _commented(line: str, comment: str) -> list[str]:
+    """A line with a comment behind it, or above it where both are too long for one."""
+    if not comment:
+        return [line]
+    one = f"{line}  # {comment}"
+    return [one] if len(one) <= LINE_CHARACTERS_MAX else [f"{_indent(line)}# {comment}", line]
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip(" "))]
+
+
+def _call(indent: str, name: str, arguments: list[str]) -> list[str]:
+    """A call in one line, or with one argument in each where it is too long for one."""
+    one = f"{indent}{name}({', '.join(arguments)}),"
+    if len(one) <= LINE_CHARACTERS_MAX:
+        return [one]
+    return [f"{indent}{name}(", *(f"{indent}{INDENT}{argument}," for argument in arguments), f"{indent}),"]
 
 
 def _use_case(inferred: Inferred, use_case: UseCase) -> list[str]:
@@ -194,7 +223,7 @@ def _use_case(inferred: Inferred, use_case: UseCase) -> list[str]:
     events = ", ".join([ASKED, LABELLED, *([CLOSED] if inferred.unlabelled else [])])
     task = {
         "binary": "",
-        "multiclass": f'{INDENT * 2}task="multiclass",\n{INDENT * 2}classes=[{_texts(inferred.label.classes)}],\n',
+        "multiclass": f'{INDENT * 2}task="multiclass",\n{INDENT * 2}classes=CLASSES,\n',
         "regression": f'{INDENT * 2}task="regression",\n',
     }[inferred.label.task]
     return [
@@ -210,7 +239,7 @@ def _use_case(inferred: Inferred, use_case: UseCase) -> list[str]:
         f"{INDENT * 2}Request(",
         *(f"{INDENT * 3}{_feature(feature)}," for feature in request_features(inferred)),
         f"{INDENT * 2}),",
-        *(f"{INDENT * 2}{_view(view)}," for view in use_case.views),
+        *(line for view in use_case.views for line in _view(view)),
         f"{INDENT}],",
         f"{INDENT}label=Label(",
         f"{INDENT * 2}on={LABELLED},",
@@ -233,7 +262,7 @@ def _field(field: Field) -> str:
     if field.optional:
         arguments.append("optional=True")
     if field.one_of:
-        arguments.append(f"one_of=({_texts(field.one_of)})")
+        arguments.append("one_of=CLASSES")
     return f"Field({', '.join(arguments)})"
 
 
@@ -243,12 +272,13 @@ def _feature(feature: str | RequestTransform) -> str:
     return f"{feature.name.removesuffix('_' + feature.of)}({_text(feature.of)})"
 
 
-def _view(view: View) -> str:
-    by, of = _text(view.by[0]), _text(view.of[0])
+def _view(view: View) -> list[str]:
+    arguments = [LABELLED, f"by={_text(view.by[0])}", f"of={_text(view.of[0])}"]
     if isinstance(view, Window):
-        return f"Window({LABELLED}, by={by}, of={of}, over=[{_texts(view.over)}], stats=[{_texts(view.stats)}])"
-    assert isinstance(view, Latest)
-    return f"Latest({LABELLED}, by={by}, of={of}, max_age={_text(view.max_age)})"
+        arguments += [f"over=[{_texts(view.over)}]", f"stats=[{_texts(view.stats)}]"]
+    if isinstance(view, Latest):
+        arguments.append(f"max_age={_text(view.max_age)}")
+    return _call(INDENT * 2, type(view).__name__, arguments)
 
 
 def _why(name: str) -> str:
@@ -263,18 +293,9 @@ def _why(name: str) -> str:
 
 
 def _comment(column: Column) -> str:
+    unsure = f"UNSURE: {_line(column.unsure)}" if column.unsure else ""
     said = column.because if column.role in ("category", "key") else ""
-    return "; ".join(filter(None, [_line(said) + _named(column.name, column.field), _line(_unsure(column))])).lstrip(
-        "; "
-    )
-
-
-def _unsure(column: Column) -> str:
-    return f"UNSURE: {column.unsure}" if column.unsure else ""
-
-
-def _otherwise(column: Column) -> str:
-    return f" (or: {_line(column.unsure)})" if column.unsure else ""
+    return "; ".join(filter(None, [(_line(said) + _named(column.name, column.field)).strip(), unsure]))
 
 
 def _named(column: str | None, field: str) -> str:
@@ -293,7 +314,11 @@ def _value(value: object) -> str:
 
 
 def _text(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """A text as a Python literal, in the quotes that a formatter would choose."""
+    literal = json.dumps(text, ensure_ascii=False)
+    if '"' not in text or "'" in text:
+        return literal
+    return "'" + literal[1:-1].replace('\\"', '"') + "'"
 
 
 def _texts(texts: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
+from pandas.tseries.api import guess_datetime_format
 
 from driftloop.tables.errors import UnfitTimes
 from driftloop.tables.reading import Mask, Table, Times
@@ -185,10 +186,10 @@ def words(us: int) -> str:
 
 def _as_the_first(texts: pd.Series, otherwise: pd.Series) -> pd.Series:
     """Parsed in the format of the first text, if that reads more of them."""
-    try:
-        parsed = pd.to_datetime(texts, utc=True, errors="coerce")
-    except (ValueError, TypeError):
+    style = guess_datetime_format(str(texts.dropna().iloc[0]))
+    if style is None:
         return otherwise
+    parsed = pd.to_datetime(texts, utc=True, errors="coerce", format=style)
     return parsed if parsed.notna().sum() > otherwise.notna().sum() else otherwise
 
 
@@ -264,9 +265,9 @@ def _after_rows(at_us: Times, rows: int) -> Times:
 
 
 def _label_times(table: Table, name: str, raw_us: Times, at_us: Times, labelled: Mask) -> Times:
-    label_us, absent = read_times(table, name)
-    if np.all(absent | ~labelled):
+    if np.all(table.missing(name) | ~labelled):
         raise UnfitTimes(f"no labelled row has a label time in {name!r}: give another column, or --label-delay")
+    label_us, absent = read_times(table, name)
     present = ~absent
     coarse = not np.any(label_us[present] % DAY_US)
     # The same day is not before: a date stands for its whole day.
