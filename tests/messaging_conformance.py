@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from driftloop.contracts import Message, Record, topics, watermark
+from driftloop.contracts import Message, Record, encode, topics, watermark
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.messaging import DeliveryFailed, Malformed, Producer, Reader, partition_of
 
@@ -91,6 +91,25 @@ class BusConformance:
             producer.send(event(number), answers.append)
         asyncio.run(producer.drained())
         assert answers == [None] * 50
+
+    def test_encoded_records_arrive_as_their_messages_would_and_are_acknowledged_once(self, backend: Backend) -> None:
+        producer, reader = backend.producer(), backend.reader(["events"])
+        answers: list[Exception | None] = []
+        sent = [event(n) for n in range(100)]
+        assert producer.send_encoded("events", [encode(message) for message in sent], answers.append) == 100
+        asyncio.run(producer.drained())
+        assert answers == [None]
+        found = [record for record in read(reader, 100) if isinstance(record, Record)]
+        assert sorted((r.message for r in found), key=lambda m: m.time_us) == sent
+        assert all(r.partition == partition_of(r.message.key.encode(), SPREAD) for r in found)
+
+    def test_encoded_records_that_cannot_be_delivered_fail_their_group(self, backend: Backend) -> None:
+        producer = backend.producer()
+        answers: list[Exception | None] = []
+        too_large = encode(event(2, size=2 << 20))
+        producer.send_encoded("events", [encode(event(1)), too_large], answers.append)
+        asyncio.run(producer.drained())
+        assert [type(answer) for answer in answers] == [DeliveryFailed]
 
     def test_nothing_sent_is_drained_at_once(self, backend: Backend) -> None:
         asyncio.run(backend.producer().drained())

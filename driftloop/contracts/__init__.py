@@ -1,6 +1,6 @@
 """Messages, topics and ids: the contracts that services share; generated code lives in the packages below."""
 
-from driftloop.contracts.codec import Encoded, decode, encode, rfc3339
+from driftloop.contracts.codec import Encoded, Envelope, decode, encode, rfc3339
 from driftloop.contracts.errors import ContractError, MalformedRecord, TopicFileError
 from driftloop.contracts.ids import derive_id, prediction_id
 from driftloop.contracts.message import MAX_CAUSES, WATERMARK_KEY_PREFIX, Message, OffsetRange, Record, watermark
@@ -16,6 +16,7 @@ __all__ = [
     "WATERMARK_KEY_PREFIX",
     "ContractError",
     "Encoded",
+    "Envelope",
     "KnownTimeBuffer",
     "MalformedRecord",
     "Message",

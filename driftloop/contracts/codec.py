@@ -36,29 +36,47 @@ def rfc3339(time_us: int) -> str:
     return f"{_second(time_us // 1_000_000)}.{time_us % 1_000_000:06d}Z"
 
 
+class Envelope:
+    """What all records of one writer, type and moment have in common, made once for many of them.
+
+    `full_name` is the payload's; times in microseconds. `ce_knownat` and `ce_eventtime` are integers beside the RFC 3339
+    `ce_time`, which is for people.
+    """
+
+    __slots__ = ("_shared",)
+
+    def __init__(self, full_name: str, source: str, time_us: int, known_at_us: int, traceparent: str = "") -> None:
+        self._shared = [
+            ("ce_specversion", b"1.0"),
+            ("ce_source", source.encode()),
+            ("ce_type", full_name.encode()),
+            ("ce_time", rfc3339(time_us).encode()),
+            ("ce_eventtime", b"%d" % time_us),
+            ("ce_knownat", b"%d" % known_at_us),
+            ("ce_dataschema", b"proto:" + full_name.encode()),
+            ("content-type", b"application/protobuf"),
+        ]
+        if traceparent:
+            self._shared.append(("traceparent", traceparent.encode()))
+
+    def encode(self, key: str, message_id: str, value: bytes, causes: Sequence[str] = ()) -> Encoded:
+        """The record of a serialised payload."""
+        subject = key.encode()
+        headers = [*self._shared, ("ce_id", message_id.encode()), ("ce_subject", subject)]
+        if causes:
+            headers.append(("ce_causes", ",".join(causes).encode()))
+        return Encoded(subject, value, headers)
+
+
 def encode(message: Message) -> Encoded:
-    """The record of a message. `ce_knownat` and `ce_eventtime` are integers beside the RFC 3339 `ce_time`, which is for people."""
+    """The record of a message."""
     full_name = message.payload.DESCRIPTOR.full_name
-    headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", message.id.encode()),
-        ("ce_source", message.source.encode()),
-        ("ce_type", full_name.encode()),
-        ("ce_time", rfc3339(message.time_us).encode()),
-        ("ce_eventtime", b"%d" % message.time_us),
-        ("ce_knownat", b"%d" % message.known_at_us),
-        ("ce_subject", message.key.encode()),
-        ("ce_dataschema", b"proto:" + full_name.encode()),
-        ("content-type", b"application/protobuf"),
-    ]
-    if message.causes:
-        headers.append(("ce_causes", ",".join(message.causes).encode()))
+    envelope = Envelope(full_name, message.source, message.time_us, message.known_at_us, message.traceparent)
+    encoded = envelope.encode(message.key, message.id, message.payload.SerializeToString(), message.causes)
     if message.ranges:
         ranges = ",".join(f"{r.topic}:{r.partition}:{r.first}-{r.last}" for r in message.ranges)
-        headers.append(("ce_causeranges", ranges.encode()))
-    if message.traceparent:
-        headers.append(("traceparent", message.traceparent.encode()))
-    return Encoded(message.key.encode(), message.payload.SerializeToString(), headers)
+        encoded.headers.append(("ce_causeranges", ranges.encode()))
+    return encoded
 
 
 def _ranges(text: str) -> tuple[OffsetRange, ...]:

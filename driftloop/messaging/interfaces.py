@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from driftloop.contracts import Message, Record
+from driftloop.contracts import Encoded, Message, Record
 from driftloop.messaging.dead_letters import Malformed
 
 OnAck = Callable[[Exception | None], None]
@@ -29,6 +29,13 @@ class Producer(Protocol):
         """Queues a message, returns at once. QueueFull: nothing was queued. DeliveryFailed: an earlier message was lost.
 
         A failure of a message with `on_ack` is told there and nowhere else; one without fails `drained` and every later call.
+        """
+
+    def send_encoded(self, topic: str, records: Sequence[Encoded], on_ack: OnAck) -> int:
+        """Queues records that are encoded already, in order; returns how many found room. QueueFull: none did.
+
+        Their keys decide their partitions. `on_ack` is called once for all that were queued: with None when the broker has
+        every one of them, else with the first DeliveryFailed.
         """
 
     async def drained(self) -> None:

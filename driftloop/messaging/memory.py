@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from driftloop.contracts import MAX_RECORD_BYTES, Message, Record, encode, topics
+from driftloop.contracts import MAX_RECORD_BYTES, Message, Record, decode, encode, topics
 from driftloop.contracts.codec import Encoded
 from driftloop.messaging import interfaces
 from driftloop.messaging.dead_letters import Malformed, read_record
@@ -55,6 +55,18 @@ class MemoryBus:
             return partition, self._write((message.topic, partition), encoded)
         read = message if message.partition is None else replace(message, partition=None)
         return partition, self._write((message.topic, partition), read)
+
+    def append_encoded(self, topic: str, encoded: Encoded) -> tuple[int, int]:
+        """Writes a record to the partition that its key decides; otherwise as `append`."""
+        if len(encoded.value) > MAX_RECORD_BYTES:
+            raise DeliveryFailed(f"a record for {topic} has {len(encoded.value)} bytes")
+        if not self._encoded:
+            return self.append(decode(topic, *encoded))
+        count = self._counts.get(topic)
+        if count is None:
+            raise DeliveryFailed(f"there is no topic {topic}")
+        partition = _place_of(encoded.key, count) if count > 1 else 0
+        return partition, self._write((topic, partition), encoded)
 
     def append_raw(self, topic: str, partition: int, encoded: Encoded) -> int:
         """Writes bytes as they are, as any client of a broker can; returns the offset."""
@@ -151,6 +163,20 @@ class MemoryProducer:
             self._outstanding.answered(number, error)
         else:
             self._outstanding.answered(number, None)
+
+    def send_encoded(self, topic: str, records: Sequence[Encoded], on_ack: interfaces.OnAck) -> int:
+        """See `Producer.send_encoded`."""
+        if self._closed:
+            raise DeliveryFailed(f"{len(records)} records for {topic} came after the producer was closed")
+        failure = None
+        number = self._outstanding.sent(on_ack, len(records))
+        for record in records:
+            try:
+                self._bus.append_encoded(topic, record)
+            except DeliveryFailed as error:
+                failure = failure or error
+        self._outstanding.answered(number, failure)
+        return len(records)
 
     async def drained(self) -> None:
         """See `Producer.drained`."""

@@ -14,35 +14,38 @@ class Outstanding:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: dict[int, OnAck | None] = {}
+        self._waiting: dict[int, tuple[OnAck | None, int]] = {}
         self._last = 0
+        self._messages = 0
         self._failure: DeliveryFailed | None = None
         self._drains: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._messages
 
     @property
     def failure(self) -> DeliveryFailed | None:
         """The first failure that nobody was told of, if there was one."""
         return self._failure
 
-    def sent(self, on_ack: OnAck | None) -> int:
-        """Notes a message that is about to be sent; returns its number."""
+    def sent(self, on_ack: OnAck | None, messages: int = 1) -> int:
+        """Notes a message, or a group that is answered as one, that is about to be sent; returns its number."""
         with self._lock:
             self._last += 1
-            self._waiting[self._last] = on_ack
+            self._waiting[self._last] = (on_ack, messages)
+            self._messages += messages
             return self._last
 
     def unsent(self, number: int) -> None:
-        """Takes a message back that could not be queued."""
+        """Takes back what could not be queued."""
         with self._lock:
-            del self._waiting[number]
+            self._messages -= self._waiting.pop(number)[1]
 
     def answered(self, number: int, failure: DeliveryFailed | None) -> None:
-        """Notes the broker's answer to a message and tells whoever waits for it."""
+        """Notes the broker's answer and tells whoever waits for it."""
         with self._lock:
-            on_ack = self._waiting.pop(number)
+            on_ack, messages = self._waiting.pop(number)
+            self._messages -= messages
             if failure is not None and on_ack is None and self._failure is None:
                 self._failure = failure
             woken = self._due() if self._drains else []

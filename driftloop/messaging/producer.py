@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import Producer as ConfluentProducer
 
-from driftloop.contracts import Message, encode
+from driftloop.contracts import Encoded, Message, encode
 from driftloop.messaging.errors import DeliveryFailed, QueueFull
 from driftloop.messaging.interfaces import OnAck
 from driftloop.messaging.outstanding import Outstanding
@@ -19,6 +20,38 @@ from driftloop.telemetry import Instruments
 
 _UNASSIGNED = -1  # librdkafka: the partitioner decides
 _POLL_S = 0.5  # how long the owner thread sleeps where nothing is answered: it wakes at once for every answer
+
+
+class _Group:
+    """Records that are answered as one: counts what is delivered against what was queued, whichever is known first."""
+
+    __slots__ = ("_answered", "_lock", "_on_answer", "_queued", "_topic", "failure")
+
+    def __init__(self, topic: str, on_answer: Callable[[DeliveryFailed | None, int], None]) -> None:
+        self._topic = topic
+        self._on_answer = on_answer
+        self._lock = threading.Lock()
+        self._answered = 0
+        self._queued = -1
+        self.failure: DeliveryFailed | None = None
+
+    def delivered(self, error: KafkaError | None, _record: KafkaMessage) -> None:
+        """librdkafka's report of one record, on the producer's thread."""
+        with self._lock:
+            self._answered += 1
+            if error is not None and self.failure is None:
+                self.failure = DeliveryFailed(f"a record for {self._topic} was not delivered: {error.str()}")
+            is_last = self._answered == self._queued
+        if is_last:
+            self._on_answer(self.failure, self._queued)
+
+    def queued(self, count: int) -> None:
+        """That many records were queued, and no more will be."""
+        with self._lock:
+            self._queued = count
+            is_last = self._answered == count
+        if is_last:
+            self._on_answer(self.failure, count)
 
 
 class KafkaProducer:
@@ -88,6 +121,32 @@ class KafkaProducer:
             self._outstanding.unsent(number)
             raise DeliveryFailed(f"message {message.id} for {message.topic}: {error.args[0].str()}") from error
 
+    def send_encoded(self, topic: str, records: Sequence[Encoded], on_ack: OnAck) -> int:
+        """See `Producer.send_encoded`."""
+        if self._outstanding.failure is not None:
+            raise self._outstanding.failure
+        if self._closed.is_set():
+            raise DeliveryFailed(f"{len(records)} records for {topic} came after the producer was closed")
+        number = self._outstanding.sent(on_ack, len(records))
+        group = _Group(topic, lambda failure, count: self._on_group(number, topic, failure, count))
+        produce, name, delivered = self._producer.produce, self._prefix + topic, group.delivered
+        queued = 0
+        try:
+            for key, value, headers in records:
+                produce(name, value, key, _UNASSIGNED, on_delivery=delivered, headers=headers)
+                queued += 1
+        except BufferError as error:
+            if not queued:
+                self._outstanding.unsent(number)
+                raise QueueFull(self._retry_after_s) from error
+        except KafkaException as error:
+            # The failure is told of all of them, so those that were not tried are as good as failed, too.
+            group.failure = DeliveryFailed(f"a record for {topic}: {error.args[0].str()}")
+            group.queued(queued)
+            return len(records)
+        group.queued(queued)
+        return queued
+
     async def drained(self) -> None:
         """See `Producer.drained`."""
         await self._outstanding.drained()
@@ -117,6 +176,13 @@ class KafkaProducer:
         if self._failures is not None:
             self._failures.add(1, {"topic": topic})
         self._outstanding.answered(number, DeliveryFailed(f"a message for {topic} was not delivered: {error.str()}"))
+
+    def _on_group(self, number: int, topic: str, failure: DeliveryFailed | None, count: int) -> None:
+        if failure is None and self._produced is not None:
+            self._produced.add(count, {"topic": topic})
+        if failure is not None and self._failures is not None:
+            self._failures.add(1, {"topic": topic})
+        self._outstanding.answered(number, failure)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
