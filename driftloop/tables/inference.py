@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from driftloop.tables.columns import Column, columns_of, dated, option_value, slices_of
 from driftloop.tables.errors import TableError, UnfitLabel, UnfitRows, UnfitTimes, UnknownColumn
 from driftloop.tables.labels import LabelColumn, label_of
+from driftloop.tables.leaks import leaks
 from driftloop.tables.names import field_names, use_case_name
 from driftloop.tables.options import InferenceOptions
 from driftloop.tables.reading import Mask, Table
@@ -330,8 +331,14 @@ def _column_notes(inferred: Inferred) -> list[Note]:
 
 
 def _leak_notes(table: Table, inferred: Inferred) -> list[Note]:
-    """Columns that tell the label almost alone: often they were filled in when the label was known."""
-    return []
+    return [
+        Note(
+            f"beware of {column.name!r}",
+            f"{how}; if it is filled in only when the label is known, the model learns what nobody knows when it is asked",
+            f"--exclude {option_value(column.name)}",
+        )
+        for column, how in leaks(table, inferred.label, inferred.columns)
+    ]
 
 
 def _repeated_notes(repeated: int, options: InferenceOptions) -> list[Note]:

@@ -138,6 +138,21 @@ def test_names_that_cannot_be_fields_get_one_and_that_is_said(tmp_path):
     assert any("named Groe_cm" in sentence for sentence in found.sentences())
 
 
+@pytest.mark.parametrize(
+    "leak",
+    [
+        lambda table: np.where(table["label"] == "bad", 5.0, 1.0) + np.random.default_rng(1).normal(0, 0.1, ROWS),
+        lambda table: table["label"].map({"good": "closed", "bad": "refunded"}),
+    ],
+)
+def test_a_column_that_tells_the_label_alone_is_warned_of(tmp_path, leak):
+    table = frame()
+    table["outcome"] = leak(table)
+    said = [sentence for sentence in inferred(tmp_path, table).sentences() if "beware" in sentence]
+    assert len(said) == 1
+    assert "--exclude outcome" in said[0]
+
+
 def test_dates_become_their_hour_and_weekday_where_these_tell_rows_apart(tmp_path):
     days = pd.to_datetime("2023-01-01") + pd.to_timedelta(np.arange(ROWS) % 300, unit="D")
     found = inferred(tmp_path, frame(signed_up=days.date), time="at")
