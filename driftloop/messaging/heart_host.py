@@ -39,10 +39,10 @@ class _Group:
     index: int
     heart: Heart
     offsets: dict[TopicPartition, int]
+    begun_at_s: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     whole: bool = True  # False from the start of a fold until its outputs are with the producer
     folded: int = 0  # records since the last checkpoint was begun
-    begun_at_s: float = field(default_factory=time.monotonic)
     pack_s: float = 0.0
     saved_clock_us: int = UNSET_US
     running: asyncio.Task[None] | None = None
@@ -53,6 +53,7 @@ class HeartHost:
 
     A group is all partitions with one number (`single=False`: `events/3` and `predictions/3` feed heart 3), or every
     partition of all `inputs` (`single=True`: one heart, number 0). `heart_factory` is given the group's number.
+    Time is the event loop's; `cpu_s` tells the CPU time by which the cost of packing state is measured.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class HeartHost:
         sinks: Sequence[Sink] = (),
         watcher: Watcher | None = None,
         settings: HostSettings | None = None,
+        cpu_s: Callable[[], float] = time.thread_time,
     ) -> None:
         self.name = name
         self.inputs = tuple(inputs)
@@ -83,6 +85,7 @@ class HeartHost:
         self._sinks = tuple(sinks)
         self._watcher = watcher
         self._settings = settings or HostSettings()
+        self._cpu_s = cpu_s
         self._commit: Commit | None = None
         self._groups: dict[int, _Group] = {}
         self._wanted_us = UNSET_US
@@ -263,14 +266,14 @@ class HeartHost:
         return letters
 
     async def _send(self, messages: Sequence[Message[Any]]) -> None:
-        send, deadline = self._producer.send, time.monotonic() + self._settings.send_timeout_s
+        send, deadline = self._producer.send, _now_s() + self._settings.send_timeout_s
         for number, message in enumerate(messages, 1):
             while True:
                 try:
                     send(message)
                     break
                 except QueueFull as full:
-                    if time.monotonic() > deadline:
+                    if _now_s() > deadline:
                         raise DeliveryFailed(f"the broker took nothing for {self._settings.send_timeout_s} s") from full
                     await asyncio.sleep(full.retry_after_s)
             if number % _SENDS_PER_TURN == 0:
@@ -283,7 +286,7 @@ class HeartHost:
             return True
         if not group.folded:
             return False
-        age_s = time.monotonic() - group.begun_at_s
+        age_s = _now_s() - group.begun_at_s
         if age_s < group.pack_s / self._settings.checkpoint_load_max:
             return False
         return group.folded >= self._settings.checkpoint_records or age_s >= self._settings.checkpoint_s
@@ -291,7 +294,7 @@ class HeartHost:
     def _begin(self, group: _Group, outbox: Sequence[Message[Any]] = ()) -> None:
         """Takes everything that belongs together at this moment, without a pause; what blocks goes on behind it."""
         assert group.running is None
-        started_s, packing_s = time.monotonic(), time.thread_time()
+        started_s, packing_s = _now_s(), self._cpu_s()
         clock_us, offsets = group.heart.clock_us, dict(group.offsets)
         cuts = {sink.name: sink.cut(group.index, group.heart) for sink in self._sinks}
         packed = self._checkpoints.pack(
@@ -305,7 +308,7 @@ class HeartHost:
                 "heart": group.heart.snapshot(),
             }
         )
-        group.folded, group.begun_at_s, group.pack_s = 0, started_s, time.thread_time() - packing_s
+        group.folded, group.begun_at_s, group.pack_s = 0, started_s, self._cpu_s() - packing_s
         durable = self._make_durable(group, packed, list(cuts.values()), offsets, clock_us, started_s)
         group.running = asyncio.create_task(durable, name=f"{self.name}-{group.index}-checkpoint")
 
@@ -335,7 +338,7 @@ class HeartHost:
             self._fail(error)
         else:
             if self._watcher is not None:
-                self._watcher.checkpointed(group.index, group.heart, time.monotonic() - started_s)
+                self._watcher.checkpointed(group.index, group.heart, _now_s() - started_s)
         finally:
             group.running = None
             if group.saved_clock_us < self._wanted_us:
@@ -351,7 +354,7 @@ class HeartHost:
     async def _restored(self, index: int) -> _Group:
         state = await asyncio.to_thread(self._checkpoints.load, self.name, index)
         heart, members = self._heart_factory(index), self.members(index)
-        group = _Group(index, heart, dict.fromkeys(sorted(members), 0))
+        group = _Group(index, heart, dict.fromkeys(sorted(members), 0), _now_s())
         if state is not None:
             if state["version"] != CHECKPOINT_VERSION or state["spread"] != self._spread:
                 raise RestoreRefused(
@@ -391,3 +394,8 @@ class HeartHost:
         if self._failure is None:
             self._failure = error
             self._failed.set()
+
+
+def _now_s() -> float:
+    """The event loop's time: hosting runs on a virtual clock where its loop does."""
+    return asyncio.get_running_loop().time()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -144,6 +145,7 @@ def build_hosts(
     declared: Instruments,
     online: Sink,
     host_settings: HostSettings | None = None,
+    cpu_s: Callable[[], float] = time.thread_time,
 ) -> tuple[HeartHost, HeartHost]:
     """Rekeying's and aggregation's hosts, on any bus."""
     checkpoints = CheckpointStore(store, use_case.name)
@@ -159,6 +161,7 @@ def build_hosts(
         sinks=[CountedLog(EventLogWriter(store, use_case, spread), declared)],
         watcher=RekeyingInstruments(declared),
         settings=host_settings,
+        cpu_s=cpu_s,
     )
     aggregation = HeartHost(
         "aggregation",
@@ -172,6 +175,7 @@ def build_hosts(
         sinks=[CountedLog(FeatureLogWriter(store, use_case, spread), declared), online],
         watcher=AggregationInstruments(declared),
         settings=host_settings,
+        cpu_s=cpu_s,
     )
     return rekeying, aggregation
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from driftloop.artifacts import ArtifactStore
 from driftloop.artifacts.checkpoints import CheckpointStore
 from driftloop.messaging import KafkaProducer, KafkaSettings, Producer, await_topics
@@ -112,6 +115,7 @@ def matching_host(
     *,
     watcher: MatchingInstruments | None = None,
     settings: HostSettings | None = None,
+    cpu_s: Callable[[], float] = time.thread_time,
 ) -> HeartHost:
     """Hosts `Matching` on any bus."""
     return HeartHost(
@@ -125,6 +129,7 @@ def matching_host(
         spread=spread,
         watcher=watcher,
         settings=settings,
+        cpu_s=cpu_s,
     )
 
 
@@ -137,6 +142,7 @@ def judging_host(
     *,
     watcher: JudgingInstruments | None = None,
     settings: HostSettings | None = None,
+    cpu_s: Callable[[], float] = time.thread_time,
 ) -> HeartHost:
     """Hosts `Judging` on any bus."""
     return HeartHost(
@@ -151,4 +157,5 @@ def judging_host(
         single=True,
         watcher=watcher,
         settings=settings,
+        cpu_s=cpu_s,
     )
