@@ -3,7 +3,7 @@
 from driftloop.usecase.declaration import Label, Prediction, PredictionTime, UseCase, before
 from driftloop.usecase.discovery import load_replay, load_use_case
 from driftloop.usecase.durations import DAY_US, HOUR_US, MINUTE_US, SECOND_US, duration_us, floor_us
-from driftloop.usecase.errors import DeclarationError, UnknownUseCase, UseCaseError
+from driftloop.usecase.errors import DeclarationError, LabelRefused, UnknownUseCase, UseCaseError
 from driftloop.usecase.features import (
     Feature,
     Latest,
@@ -15,6 +15,7 @@ from driftloop.usecase.features import (
     hour_of,
     weekday_of,
 )
+from driftloop.usecase.losses import LOSS_NAMES, LOSS_UNITS, MAX_LOSS, Answer, Task, label_scale, max_loss, row_loss
 from driftloop.usecase.policy import Policy
 from driftloop.usecase.replay import ReplayEvent, ReplayRequest, ReplayStep, ReplayStretch, replay_steps
 from driftloop.usecase.schema import Event, Field, Fields, FieldValue
@@ -22,8 +23,12 @@ from driftloop.usecase.schema import Event, Field, Fields, FieldValue
 __all__ = [
     "DAY_US",
     "HOUR_US",
+    "LOSS_NAMES",
+    "LOSS_UNITS",
+    "MAX_LOSS",
     "MINUTE_US",
     "SECOND_US",
+    "Answer",
     "DeclarationError",
     "Event",
     "Feature",
@@ -31,6 +36,7 @@ __all__ = [
     "FieldValue",
     "Fields",
     "Label",
+    "LabelRefused",
     "Latest",
     "Policy",
     "Prediction",
@@ -41,6 +47,7 @@ __all__ = [
     "ReplayStretch",
     "Request",
     "RequestTransform",
+    "Task",
     "UnknownUseCase",
     "UseCase",
     "UseCaseError",
@@ -51,8 +58,11 @@ __all__ = [
     "entity_key",
     "floor_us",
     "hour_of",
+    "label_scale",
     "load_replay",
     "load_use_case",
+    "max_loss",
     "replay_steps",
+    "row_loss",
     "weekday_of",
 ]

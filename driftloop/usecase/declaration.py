@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from driftloop.usecase.durations import MINUTE_US, duration_us, floor_us
-from driftloop.usecase.errors import DeclarationError
+from driftloop.usecase.errors import DeclarationError, LabelRefused
 from driftloop.usecase.features import Feature, Latest, Request, RequestTransform, View, Window
+from driftloop.usecase.losses import Task
 from driftloop.usecase.policy import Policy
 from driftloop.usecase.schema import Event, Field, Fields, FieldValue
-
-Task = Literal["binary"]
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,41 @@ def before(field: str, duration: str) -> PredictionTime:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is predicted: entities announced by `on`, asked at `at`. `binary`: the probability that the label is true."""
+    """What is predicted: entities announced by `on`, asked at `at`.
+
+    `task`: binary, the probability that the label is true; multiclass, the probability of each of `classes`, which are all
+    the texts that the label can be; regression, the number that the label will be. Raises DeclarationError if they disagree.
+    """
 
     on: Event
     at: PredictionTime
     task: Task = "binary"
+    classes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.task not in get_args(Task):
+            raise DeclarationError(f"task is one of {', '.join(get_args(Task))}, not {self.task!r}")
+        if isinstance(self.classes, str) or not all(isinstance(name, str) and name for name in self.classes):
+            raise DeclarationError("classes are a list of texts that are not empty")
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if self.task == "multiclass" and (len(self.classes) < 2 or len(set(self.classes)) != len(self.classes)):
+            raise DeclarationError("task multiclass needs classes=[…]: at least two, each listed once")
+        if self.task != "multiclass" and self.classes:
+            raise DeclarationError(f"task {self.task} has no classes; leave classes out, or declare task='multiclass'")
 
 
 @dataclass(frozen=True)
 class Label:
-    """Where the truth comes from: the event `on` and a function of its fields.
+    """Where the truth comes from: the event `on` and a function of its fields, `value`, which returns what the task predicts.
 
+    Binary: a bool. Multiclass: one of the declared classes (declare a text field that holds it with `one_of`). Regression: a
+    number.
     `never` lists the events after which no label can come. `matures_after` counts from the declared prediction time:
     what has no label by then is closed as `never`.
     """
 
     on: Event
-    value: Callable[[Mapping[str, Any]], bool | float]
+    value: Callable[[Mapping[str, Any]], bool | float | str]
     never: Sequence[Event] = ()
     matures_after: str = "24h"
 
@@ -178,6 +196,33 @@ class UseCase:
         """Digest of the model inputs' names, kinds and order: vectors and models must agree on it."""
         listing = json.dumps([[feature.name, feature.numeric] for feature in self.inputs])
         return hashlib.blake2b(listing.encode(), digest_size=8).hexdigest()
+
+    @cached_property
+    def _class_codes(self) -> Mapping[str, int]:
+        return {name: code for code, name in enumerate(self.predict.classes)}
+
+    def label_of(self, fields: Mapping[str, Any]) -> float:
+        """The label of a labelling event's fields as a number: 0 or 1; the place in `classes`; the number itself.
+
+        Raises LabelRefused where the declared function gives nothing that the task knows.
+        """
+        found = self.label.value(fields)
+        task = self.predict.task
+        if task == "multiclass":
+            code = self._class_codes.get(found) if isinstance(found, str) else None
+            if code is None:
+                raise LabelRefused(f"the label is {found!r}, none of the declared classes")
+            return float(code)
+        if isinstance(found, str) or found is None:
+            raise LabelRefused(
+                f"the label is {found!r}, task {task} needs a {'bool' if task == 'binary' else 'number'}"
+            )
+        number = float(found)
+        if task == "binary" and number not in (0.0, 1.0):
+            raise LabelRefused(f"the label is {found!r}, neither true nor false")
+        if not math.isfinite(number):
+            raise LabelRefused(f"the label is {found!r}, no finite number")
+        return number
 
     def prediction_time_us(self, fields: Fields) -> int:
         """The declared prediction time of an announced entity, floored to the step (what serving's clock can show)."""

@@ -13,3 +13,7 @@ class DeclarationError(UseCaseError):
 
 class UnknownUseCase(UseCaseError):
     """No use case of that name is found: correct the name or DRIFTLOOP_USECASES."""
+
+
+class LabelRefused(UseCaseError):
+    """An event's fields give no label that the task knows: refuse the event, and declare the field it comes from with `one_of`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +18,6 @@ from driftloop.contracts.trainer.v1.trainer_pb2 import (
     STAGE_PUBLISHING,
     STAGE_TRAINING,
     STAGE_WAITING_FOR_DATA,
-    Gate,
     Model,
     Progress,
     Stage,
@@ -33,10 +31,11 @@ from services.trainer.instruments import TrainerInstruments
 
 if TYPE_CHECKING:
     from services.trainer.gates import GateSettings
-    from services.trainer.training import Trained, TrainingSet, TrainingSettings
+    from services.trainer.training import TrainingSet, TrainingSettings
 
 _log = logging.getLogger(__name__)
 SOURCE = "driftloop/trainer"
+_STAGE_NAMES = {STAGE_TRAINING: "training", STAGE_EVALUATING: "evaluating"}
 
 
 class Outgoing(Protocol):
@@ -92,52 +91,49 @@ class RetrainHandler:
         """
         request: RetrainRequest = record.message.payload
         self._measured.taken(request.reason)
-        answer = Model(
-            use_case=self._use_case.name,
-            id=derive_id("model", self._use_case.name, request.id),
-            request_id=request.id,
-            inputs_digest=self._use_case.inputs_digest,
-            clock_us=request.clock_us,
-            since_us=request.since_us,
-            device=self._training.device,
-        )
         telling = _Telling(record.message, self._use_case.name, self._outgoing, self._stopping)
         try:
-            self._answer(request, answer, telling)
+            answer = self._answer(request, telling)
         except (DataRefused, LogBehind) as refused:
             if self._stopping():
                 raise Stopping(request.id) from refused
+            answer = self._fresh(request)
             answer.outcome, answer.because = OUTCOME_REFUSED, str(refused)
         self._outgoing.deliver(telling.message("models", answer.id, answer))
         self._measured.answered(answer)
         _log.info("request %s: model %s: %s", request.id, answer.id, answer.because)
         return answer
 
-    def _answer(self, request: RetrainRequest, answer: Model, telling: _Telling) -> None:
+    def _fresh(self, request: RetrainRequest) -> Model:
+        from services.trainer import fitting
+
+        return fitting.answer_to(self._use_case, request, self._training.device)
+
+    def _answer(self, request: RetrainRequest, telling: _Telling) -> Model:
+        from services.trainer import fitting
+
         champion, missing = self._champion(request)
-        rows = self._rows(request, answer, champion, telling)
-        with self._measured.stage("training"):
-            telling.stage(STAGE_TRAINING, f"{len(rows)} rows on {self._training.device}")
-            trained = self._train(request, rows, champion, telling)
-        answer.trained_rows, answer.row_epochs = trained.trained_rows, trained.row_epochs
-        answer.model_digest, answer.device = trained.model_digest, trained.device
-        answer.metrics.update(trained.metrics)
-        with self._measured.stage("evaluating"):
-            telling.stage(STAGE_EVALUATING, f"{trained.chosen} on {len(trained.held_out.labels)} held-out rows")
-            failed = self._judge(trained, rows, answer)
-        if failed:
-            answer.outcome, answer.because = OUTCOME_REFUSED, "; ".join(failed)
-            return
+        rows, dataset_digest = self._rows(request, telling)
+        with self._measured.stages() as measure:
+
+            def tell(stage: Stage, detail: str) -> None:
+                measure(_STAGE_NAMES[stage])
+                telling.stage(stage, detail)
+
+            found = fitting.fit_request(
+                self._use_case, request, rows, champion, self._training, self._gates, tell, self._bounds.rows_min
+            )
+        answer = found.answer
+        answer.dataset_digest = dataset_digest
+        if found.trained is None or answer.outcome != OUTCOME_PUBLISHED:
+            return answer
         with self._measured.stage("publishing"):
             telling.stage(STAGE_PUBLISHING, answer.id)
-            bundle = self._bundles.publish(answer.id, trained)
+            bundle = self._bundles.publish(answer.id, found.trained)
         answer.bundle_url, answer.bundle_digest = bundle.url, bundle.digest
-        loss, base = answer.metrics["log_loss"], answer.metrics["base_log_loss"]
-        answer.outcome = OUTCOME_PUBLISHED
-        answer.because = (
-            f"{trained.chosen}: log loss {loss:.4f} on {len(trained.held_out.labels)} held-out rows, "
-            f"base rate {base:.4f}{_compared(answer, missing)}"
-        )
+        if missing:
+            answer.because += f"; {missing}"
+        return answer
 
     def _champion(self, request: RetrainRequest) -> tuple[ScoringModel | None, str]:
         """The champion, or why it cannot be compared with: a lost bundle must not keep the loop from healing itself."""
@@ -149,9 +145,8 @@ class RetrainHandler:
             _log.warning("request %s goes on without champion %s: %s", request.id, request.champion_id, refused)
             return None, f"the champion's bundle was refused ({refused.reason})"
 
-    def _rows(
-        self, request: RetrainRequest, answer: Model, champion: ScoringModel | None, telling: _Telling
-    ) -> TrainingSet:
+    def _rows(self, request: RetrainRequest, telling: _Telling) -> tuple[TrainingSet, str]:
+        """The training set at the request's clock, kept under its digest."""
         from services.trainer import assembly
 
         with self._measured.stage("waiting"):
@@ -167,44 +162,10 @@ class RetrainHandler:
             if len(found) < self._bounds.rows_min:
                 raise DataRefused(f"{len(found)} examples, at least {self._bounds.rows_min} are needed")
             rows = assembly.training_set(self._use_case, found, self._data.values(found))
-            assembly.validate(self._use_case, rows, self._bounds.rows_min, _inputs_with_values(champion))
-            answer.dataset_digest = assembly.dataset_digest(self._use_case, rows)
-            self._data.keep(answer.dataset_digest, rows)
+            digest = assembly.dataset_digest(self._use_case, rows)
+            self._data.keep(digest, rows)
             self._measured.assembled(len(rows))
-        return rows
-
-    def _train(
-        self, request: RetrainRequest, rows: TrainingSet, champion: ScoringModel | None, telling: _Telling
-    ) -> Trained:
-        from services.trainer.training import train
-
-        def progress(detail: str) -> None:
-            telling.stage(STAGE_TRAINING, detail)
-
-        try:
-            return train(self._use_case, rows, request.since_us, champion, request.seed, self._training, progress)
-        except Stopping:
-            raise
-        except Exception as error:  # whatever a fit raises on these rows it will raise again: answer instead of looping
-            _log.exception("request %s: training failed", request.id)
-            raise DataRefused(f"training failed: {type(error).__name__}: {error}") from error
-
-    def _judge(self, trained: Trained, rows: TrainingSet, answer: Model) -> list[str]:
-        """Puts the gates' results into the answer; returns the reasons of those that were not passed."""
-        from services.trainer import gates
-
-        results = gates.judge(self._use_case, trained, rows, self._gates)
-        for result in results:
-            answer.gates.append(
-                Gate(
-                    name=result.name,
-                    passed=result.passed,
-                    value=result.value if math.isfinite(result.value) else 0.0,
-                    threshold=result.threshold,
-                    reason=result.reason,
-                )
-            )
-        return [f"{result.name}: {result.reason}" for result in results if not result.passed]
+        return rows, digest
 
 
 class _Telling:
@@ -243,19 +204,3 @@ class _Telling:
             causes=(self._cause.id,),
             traceparent=self._cause.traceparent,
         )
-
-
-def _inputs_with_values(champion: ScoringModel | None) -> list[str]:
-    """Numeric inputs that told rows apart when the champion was trained."""
-    if champion is None:
-        return []
-    edges = champion.spec.get("edges", [])
-    return [name for name, found in zip(champion.numeric_inputs, edges, strict=False) if len(found) > 1]
-
-
-def _compared(answer: Model, missing: str) -> str:
-    if missing:
-        return f"; {missing}"
-    if "champion_log_loss" in answer.metrics:
-        return f", champion {answer.metrics['champion_log_loss']:.4f}"
-    return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import RetrainReason
@@ -52,6 +52,26 @@ class TrainerInstruments:
             yield
         finally:
             self._stage_seconds.record(time.perf_counter() - started_s, {"stage": name})
+
+    @contextmanager
+    def stages(self) -> Iterator[Callable[[str], None]]:
+        """Times stages that follow each other: each call of what is given begins the next one."""
+        running: list[tuple[str, float]] = []
+
+        def end() -> None:
+            if running:
+                name, started_s = running.pop()
+                self._stage_seconds.record(time.perf_counter() - started_s, {"stage": name})
+
+        def begin(name: str) -> None:
+            if not running or running[0][0] != name:
+                end()
+                running.append((name, time.perf_counter()))
+
+        try:
+            yield begin
+        finally:
+            end()
 
 
 def _short(name: str, prefix: str) -> str:

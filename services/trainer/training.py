@@ -111,6 +111,7 @@ class Trained:
     row_epochs: int
     metrics: dict[str, float]
     held_out: HeldOut
+    label_scale: float
     chosen: str
     device: str
     onnx: bytes
@@ -190,6 +191,7 @@ def train(
         row_epochs=run.row_epochs,
         metrics=metrics,
         held_out=held_out,
+        label_scale=0.0,
         chosen=chosen.name,
         device=settings.device,
         onnx=onnx,

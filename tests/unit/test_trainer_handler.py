@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -132,13 +133,10 @@ def test_too_few_examples_are_a_refusal() -> None:
     assert "at least 200" in model.because
 
 
-def test_a_training_that_raises_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> None:
-        raise RuntimeError("the fit diverged")
-
-    monkeypatch.setattr("services.trainer.training.train", broken)
+def test_a_training_that_raises_is_a_refusal() -> None:
     bench = Bench()
-    assert "RuntimeError: the fit diverged" in bench.ask(request()).because
+    bench.handler._training = replace(QUICK, batch_rows=0)
+    assert "training failed: ValueError" in bench.ask(request()).because
     assert [message.payload.outcome for message in bench.outgoing.delivered] == [OUTCOME_REFUSED]
 
 

@@ -12,6 +12,7 @@ from driftloop.usecase import (
     Event,
     Field,
     Label,
+    LabelRefused,
     Latest,
     Policy,
     Prediction,
@@ -153,3 +154,66 @@ def test_a_file_that_declares_no_use_case_of_its_name_is_refused(tmp_path):
     (tmp_path / "empty" / "usecase.py").write_text("x = 1\n")
     with pytest.raises(DeclarationError, match="exactly one"):
         load_use_case("empty", str(tmp_path))
+
+
+def labelled(value, **prediction) -> UseCase:
+    said = Event("said", entity="id", fields={"due_at": Field("time")})
+    heard = Event("heard", entity="id", fields={})
+    return UseCase(
+        name="told",
+        events=[said, heard],
+        predict=Prediction(on=said, at=before("due_at", "1h"), **prediction),
+        features=[],
+        label=Label(on=heard, value=lambda fields: value),
+    )
+
+
+@pytest.mark.parametrize(("value", "label"), [(True, 1.0), (False, 0.0), (1, 1.0), (0.0, 0.0)])
+def test_a_binary_label_is_zero_or_one(value, label):
+    assert labelled(value).label_of({}) == label
+
+
+def test_a_multiclass_label_is_the_place_of_its_class():
+    assert labelled("b", task="multiclass", classes=["a", "b", "c"]).label_of({}) == 1.0
+
+
+def test_a_regression_label_is_the_number():
+    assert labelled(-2.5, task="regression").label_of({}) == -2.5
+    assert labelled(7, task="regression").label_of({}) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("value", "prediction"),
+    [
+        (0.7, {}),
+        ("yes", {}),
+        (None, {}),
+        (float("nan"), {"task": "regression"}),
+        (float("inf"), {"task": "regression"}),
+        ("3", {"task": "regression"}),
+        ("d", {"task": "multiclass", "classes": ["a", "b"]}),
+        (1.0, {"task": "multiclass", "classes": ["a", "b"]}),
+        (None, {"task": "multiclass", "classes": ["a", "b"]}),
+    ],
+)
+def test_a_label_that_the_task_does_not_know_is_refused(value, prediction):
+    with pytest.raises(LabelRefused, match="the label is"):
+        labelled(value, **prediction).label_of({})
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        {"task": "ranking"},
+        {"task": "multiclass"},
+        {"task": "multiclass", "classes": ["a"]},
+        {"task": "multiclass", "classes": ["a", "a"]},
+        {"task": "multiclass", "classes": ["a", ""]},
+        {"task": "multiclass", "classes": "ab"},
+        {"classes": ["a", "b"]},
+        {"task": "regression", "classes": ["a", "b"]},
+    ],
+)
+def test_classes_that_do_not_suit_the_task_are_refused(prediction):
+    with pytest.raises(DeclarationError):
+        labelled(True, **prediction)

@@ -30,10 +30,12 @@ class Violation(_message.Message):
     def __init__(self, field: _Optional[str] = ..., rule: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class IngestRequest(_message.Message):
-    __slots__ = ("event",)
+    __slots__ = ("event", "redrive_of")
     EVENT_FIELD_NUMBER: _ClassVar[int]
+    REDRIVE_OF_FIELD_NUMBER: _ClassVar[int]
     event: _event_pb2.Event
-    def __init__(self, event: _Optional[_Union[_event_pb2.Event, _Mapping]] = ...) -> None: ...
+    redrive_of: str
+    def __init__(self, event: _Optional[_Union[_event_pb2.Event, _Mapping]] = ..., redrive_of: _Optional[str] = ...) -> None: ...
 
 class IngestResponse(_message.Message):
     __slots__ = ("event_id", "outcome", "code", "violations")
@@ -52,6 +54,20 @@ class IngestBatchRequest(_message.Message):
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]
     def __init__(self, events: _Optional[_Iterable[_Union[_event_pb2.Event, _Mapping]]] = ...) -> None: ...
+
+class SerializedRequest(_message.Message):
+    __slots__ = ("event", "redrive_of")
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    REDRIVE_OF_FIELD_NUMBER: _ClassVar[int]
+    event: bytes
+    redrive_of: str
+    def __init__(self, event: _Optional[bytes] = ..., redrive_of: _Optional[str] = ...) -> None: ...
+
+class SerializedBatch(_message.Message):
+    __slots__ = ("events",)
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, events: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class IngestBatchResponse(_message.Message):
     __slots__ = ("responses",)
@@ -72,3 +88,63 @@ class AdvanceResponse(_message.Message):
     CLOCK_US_FIELD_NUMBER: _ClassVar[int]
     clock_us: int
     def __init__(self, clock_us: _Optional[int] = ...) -> None: ...
+
+class Schema(_message.Message):
+    __slots__ = ("use_case", "version", "events", "digest")
+    USE_CASE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    use_case: str
+    version: int
+    events: _containers.RepeatedCompositeFieldContainer[EventSchema]
+    digest: str
+    def __init__(self, use_case: _Optional[str] = ..., version: _Optional[int] = ..., events: _Optional[_Iterable[_Union[EventSchema, _Mapping]]] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class EventSchema(_message.Message):
+    __slots__ = ("name", "entity", "fields", "expectations")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTATIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    entity: str
+    fields: _containers.RepeatedCompositeFieldContainer[FieldSchema]
+    expectations: _containers.RepeatedCompositeFieldContainer[ExpectationSchema]
+    def __init__(self, name: _Optional[str] = ..., entity: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[FieldSchema, _Mapping]]] = ..., expectations: _Optional[_Iterable[_Union[ExpectationSchema, _Mapping]]] = ...) -> None: ...
+
+class FieldSchema(_message.Message):
+    __slots__ = ("name", "kind", "unit", "optional", "ge", "le", "one_of", "max_length", "pattern", "otherwise", "deprecated", "readers")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    OPTIONAL_FIELD_NUMBER: _ClassVar[int]
+    GE_FIELD_NUMBER: _ClassVar[int]
+    LE_FIELD_NUMBER: _ClassVar[int]
+    ONE_OF_FIELD_NUMBER: _ClassVar[int]
+    MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    OTHERWISE_FIELD_NUMBER: _ClassVar[int]
+    DEPRECATED_FIELD_NUMBER: _ClassVar[int]
+    READERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    unit: str
+    optional: bool
+    ge: float
+    le: float
+    one_of: _containers.RepeatedScalarFieldContainer[str]
+    max_length: int
+    pattern: str
+    otherwise: str
+    deprecated: str
+    readers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., unit: _Optional[str] = ..., optional: _Optional[bool] = ..., ge: _Optional[float] = ..., le: _Optional[float] = ..., one_of: _Optional[_Iterable[str]] = ..., max_length: _Optional[int] = ..., pattern: _Optional[str] = ..., otherwise: _Optional[str] = ..., deprecated: _Optional[str] = ..., readers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ExpectationSchema(_message.Message):
+    __slots__ = ("name", "otherwise")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OTHERWISE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    otherwise: str
+    def __init__(self, name: _Optional[str] = ..., otherwise: _Optional[str] = ...) -> None: ...

@@ -50,6 +50,11 @@ class IngestServiceStub:
                 request_serializer=driftloop_dot_ingest_dot_v1_dot_ingest__pb2.IngestRequest.SerializeToString,
                 response_deserializer=driftloop_dot_ingest_dot_v1_dot_ingest__pb2.IngestResponse.FromString,
                 _registered_method=True)
+        self.IngestBatchStream = channel.stream_stream(
+                '/driftloop.ingest.v1.IngestService/IngestBatchStream',
+                request_serializer=driftloop_dot_ingest_dot_v1_dot_ingest__pb2.IngestBatchRequest.SerializeToString,
+                response_deserializer=driftloop_dot_ingest_dot_v1_dot_ingest__pb2.IngestBatchResponse.FromString,
+                _registered_method=True)
         self.Advance = channel.unary_unary(
                 '/driftloop.ingest.v1.IngestService/Advance',
                 request_serializer=driftloop_dot_ingest_dot_v1_dot_ingest__pb2.AdvanceRequest.SerializeToString,
@@ -83,6 +88,13 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def IngestBatchStream(self, request_iterator, context):
+        """As IngestBatch, for many batches in flight; responses come in the order of the requests. The fastest way in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Advance(self, request, context):
         """Moves the clock of a use case in replay mode; the first call sets it. Going back is OUT_OF_RANGE.
         """
@@ -107,6 +119,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.IngestStream,
                     request_deserializer=driftloop_dot_ingest_dot_v1_dot_ingest__pb2.IngestRequest.FromString,
                     response_serializer=driftloop_dot_ingest_dot_v1_dot_ingest__pb2.IngestResponse.SerializeToString,
+            ),
+            'IngestBatchStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.IngestBatchStream,
+                    request_deserializer=driftloop_dot_ingest_dot_v1_dot_ingest__pb2.IngestBatchRequest.FromString,
+                    response_serializer=driftloop_dot_ingest_dot_v1_dot_ingest__pb2.IngestBatchResponse.SerializeToString,
             ),
             'Advance': grpc.unary_unary_rpc_method_handler(
                     servicer.Advance,
@@ -196,6 +213,33 @@ class IngestService:
             '/driftloop.ingest.v1.IngestService/IngestStream',
             driftloop_dot_ingest_dot_v1_dot_ingest__pb2.IngestRequest.SerializeToString,
             driftloop_dot_ingest_dot_v1_dot_ingest__pb2.IngestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IngestBatchStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/driftloop.ingest.v1.IngestService/IngestBatchStream',
+            driftloop_dot_ingest_dot_v1_dot_ingest__pb2.IngestBatchRequest.SerializeToString,
+            driftloop_dot_ingest_dot_v1_dot_ingest__pb2.IngestBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

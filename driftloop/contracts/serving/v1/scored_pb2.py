@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!driftloop/serving/v1/scored.proto\x12\x14\x64riftloop.serving.v1\")\n\x06Scored\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!driftloop/serving/v1/scored.proto\x12\x14\x64riftloop.serving.v1\"F\n\x06Scored\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x1b\n\x13\x63lass_probabilities\x18\x03 \x03(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'driftloop.serving.v1.scored
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SCORED']._serialized_start=59
-  _globals['_SCORED']._serialized_end=100
+  _globals['_SCORED']._serialized_end=129
 # @@protoc_insertion_point(module_scope)

@@ -45,7 +45,7 @@ class Freshness(_message.Message):
     def __init__(self, view: _Optional[str] = ..., found: _Optional[bool] = ..., known_at_us: _Optional[int] = ..., event_time_us: _Optional[int] = ..., age_us: _Optional[int] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("prediction_id", "model_id", "arm", "score", "as_of_us", "freshness", "defaulted", "vector")
+    __slots__ = ("prediction_id", "model_id", "arm", "score", "as_of_us", "freshness", "defaulted", "vector", "class_probabilities", "classes")
     PREDICTION_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     ARM_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +54,8 @@ class PredictResponse(_message.Message):
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]
     DEFAULTED_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
+    CLASS_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
     prediction_id: str
     model_id: str
     arm: str
@@ -62,7 +64,9 @@ class PredictResponse(_message.Message):
     freshness: _containers.RepeatedCompositeFieldContainer[Freshness]
     defaulted: _containers.RepeatedScalarFieldContainer[str]
     vector: Vector
-    def __init__(self, prediction_id: _Optional[str] = ..., model_id: _Optional[str] = ..., arm: _Optional[str] = ..., score: _Optional[float] = ..., as_of_us: _Optional[int] = ..., freshness: _Optional[_Iterable[_Union[Freshness, _Mapping]]] = ..., defaulted: _Optional[_Iterable[str]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ...) -> None: ...
+    class_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, prediction_id: _Optional[str] = ..., model_id: _Optional[str] = ..., arm: _Optional[str] = ..., score: _Optional[float] = ..., as_of_us: _Optional[int] = ..., freshness: _Optional[_Iterable[_Union[Freshness, _Mapping]]] = ..., defaulted: _Optional[_Iterable[str]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., class_probabilities: _Optional[_Iterable[float]] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PredictBatchRequest(_message.Message):
     __slots__ = ("requests",)
@@ -137,7 +141,7 @@ class Vector(_message.Message):
     def __init__(self, inputs_digest: _Optional[str] = ..., numbers: _Optional[_Iterable[float]] = ..., texts: _Optional[_Iterable[str]] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("use_case", "id", "entity", "request_id", "as_of_us", "model_id", "arm", "score", "scores", "vector", "revision")
+    __slots__ = ("use_case", "id", "entity", "request_id", "as_of_us", "model_id", "arm", "score", "scores", "vector", "revision", "class_probabilities")
     USE_CASE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     ENTITY_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +153,7 @@ class Prediction(_message.Message):
     SCORES_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    CLASS_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     id: str
     entity: str
@@ -160,4 +165,5 @@ class Prediction(_message.Message):
     scores: _containers.RepeatedCompositeFieldContainer[_scored_pb2.Scored]
     vector: Vector
     revision: int
-    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., entity: _Optional[str] = ..., request_id: _Optional[str] = ..., as_of_us: _Optional[int] = ..., model_id: _Optional[str] = ..., arm: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[_scored_pb2.Scored, _Mapping]]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+    class_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., entity: _Optional[str] = ..., request_id: _Optional[str] = ..., as_of_us: _Optional[int] = ..., model_id: _Optional[str] = ..., arm: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[_scored_pb2.Scored, _Mapping]]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., revision: _Optional[int] = ..., class_probabilities: _Optional[_Iterable[float]] = ...) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"driftloop/trainer/v1/trainer.proto\x12\x14\x64riftloop.trainer.v1\"l\n\x08Progress\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12*\n\x05stage\x18\x03 \x01(\x0e\x32\x1b.driftloop.trainer.v1.Stage\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"V\n\x04Gate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x11\n\tthreshold\x18\x04 \x01(\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xde\x03\n\x05Model\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12.\n\x07outcome\x18\x04 \x01(\x0e\x32\x1d.driftloop.trainer.v1.Outcome\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x05 \x01(\t\x12\x12\n\nbundle_url\x18\x06 \x01(\t\x12\x15\n\rbundle_digest\x18\x07 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\t \x01(\t\x12\x15\n\rinputs_digest\x18\n \x01(\t\x12\x14\n\x0ctrained_rows\x18\x0b \x01(\x03\x12\x12\n\nrow_epochs\x18\x0c \x01(\x03\x12\x10\n\x08\x63lock_us\x18\r \x01(\x03\x12\x10\n\x08since_us\x18\x0e \x01(\x03\x12\x39\n\x07metrics\x18\x0f \x03(\x0b\x32(.driftloop.trainer.v1.Model.MetricsEntry\x12)\n\x05gates\x18\x10 \x03(\x0b\x32\x1a.driftloop.trainer.v1.Gate\x12\x0e\n\x06\x64\x65vice\x18\x11 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*\x90\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x1a\n\x16STAGE_WAITING_FOR_DATA\x10\x01\x12\x14\n\x10STAGE_ASSEMBLING\x10\x02\x12\x12\n\x0eSTAGE_TRAINING\x10\x03\x12\x14\n\x10STAGE_EVALUATING\x10\x04\x12\x14\n\x10STAGE_PUBLISHING\x10\x05*N\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_PUBLISHED\x10\x01\x12\x13\n\x0fOUTCOME_REFUSED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"driftloop/trainer/v1/trainer.proto\x12\x14\x64riftloop.trainer.v1\"l\n\x08Progress\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12*\n\x05stage\x18\x03 \x01(\x0e\x32\x1b.driftloop.trainer.v1.Stage\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"V\n\x04Gate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x11\n\tthreshold\x18\x04 \x01(\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x88\x04\n\x05Model\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12.\n\x07outcome\x18\x04 \x01(\x0e\x32\x1d.driftloop.trainer.v1.Outcome\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x05 \x01(\t\x12\x12\n\nbundle_url\x18\x06 \x01(\t\x12\x15\n\rbundle_digest\x18\x07 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\t \x01(\t\x12\x15\n\rinputs_digest\x18\n \x01(\t\x12\x14\n\x0ctrained_rows\x18\x0b \x01(\x03\x12\x12\n\nrow_epochs\x18\x0c \x01(\x03\x12\x13\n\x0b\x66itted_rows\x18\x12 \x01(\x03\x12\x10\n\x08\x63lock_us\x18\r \x01(\x03\x12\x10\n\x08since_us\x18\x0e \x01(\x03\x12\x39\n\x07metrics\x18\x0f \x03(\x0b\x32(.driftloop.trainer.v1.Model.MetricsEntry\x12)\n\x05gates\x18\x10 \x03(\x0b\x32\x1a.driftloop.trainer.v1.Gate\x12\x0e\n\x06\x64\x65vice\x18\x11 \x01(\t\x12\x13\n\x0blabel_scale\x18\x13 \x01(\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*\x90\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x1a\n\x16STAGE_WAITING_FOR_DATA\x10\x01\x12\x14\n\x10STAGE_ASSEMBLING\x10\x02\x12\x12\n\x0eSTAGE_TRAINING\x10\x03\x12\x14\n\x10STAGE_EVALUATING\x10\x04\x12\x14\n\x10STAGE_PUBLISHING\x10\x05*N\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_PUBLISHED\x10\x01\x12\x13\n\x0fOUTCOME_REFUSED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,16 +33,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL_METRICSENTRY']._loaded_options = None
   _globals['_MODEL_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_STAGE']._serialized_start=740
-  _globals['_STAGE']._serialized_end=884
-  _globals['_OUTCOME']._serialized_start=886
-  _globals['_OUTCOME']._serialized_end=964
+  _globals['_STAGE']._serialized_start=782
+  _globals['_STAGE']._serialized_end=926
+  _globals['_OUTCOME']._serialized_start=928
+  _globals['_OUTCOME']._serialized_end=1006
   _globals['_PROGRESS']._serialized_start=60
   _globals['_PROGRESS']._serialized_end=168
   _globals['_GATE']._serialized_start=170
   _globals['_GATE']._serialized_end=256
   _globals['_MODEL']._serialized_start=259
-  _globals['_MODEL']._serialized_end=737
-  _globals['_MODEL_METRICSENTRY']._serialized_start=691
-  _globals['_MODEL_METRICSENTRY']._serialized_end=737
+  _globals['_MODEL']._serialized_end=779
+  _globals['_MODEL_METRICSENTRY']._serialized_start=733
+  _globals['_MODEL_METRICSENTRY']._serialized_end=779
 # @@protoc_insertion_point(module_scope)

@@ -58,7 +58,7 @@ class Gate(_message.Message):
     def __init__(self, name: _Optional[str] = ..., passed: _Optional[bool] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("use_case", "id", "request_id", "outcome", "because", "bundle_url", "bundle_digest", "model_digest", "dataset_digest", "inputs_digest", "trained_rows", "row_epochs", "clock_us", "since_us", "metrics", "gates", "device")
+    __slots__ = ("use_case", "id", "request_id", "outcome", "because", "bundle_url", "bundle_digest", "model_digest", "dataset_digest", "inputs_digest", "trained_rows", "row_epochs", "fitted_rows", "clock_us", "since_us", "metrics", "gates", "device", "label_scale")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -78,11 +78,13 @@ class Model(_message.Message):
     INPUTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     TRAINED_ROWS_FIELD_NUMBER: _ClassVar[int]
     ROW_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    FITTED_ROWS_FIELD_NUMBER: _ClassVar[int]
     CLOCK_US_FIELD_NUMBER: _ClassVar[int]
     SINCE_US_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     GATES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SCALE_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     id: str
     request_id: str
@@ -95,9 +97,11 @@ class Model(_message.Message):
     inputs_digest: str
     trained_rows: int
     row_epochs: int
+    fitted_rows: int
     clock_us: int
     since_us: int
     metrics: _containers.ScalarMap[str, float]
     gates: _containers.RepeatedCompositeFieldContainer[Gate]
     device: str
-    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., request_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., because: _Optional[str] = ..., bundle_url: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., model_digest: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., inputs_digest: _Optional[str] = ..., trained_rows: _Optional[int] = ..., row_epochs: _Optional[int] = ..., clock_us: _Optional[int] = ..., since_us: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ..., device: _Optional[str] = ...) -> None: ...
+    label_scale: float
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., request_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., because: _Optional[str] = ..., bundle_url: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., model_digest: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., inputs_digest: _Optional[str] = ..., trained_rows: _Optional[int] = ..., row_epochs: _Optional[int] = ..., fitted_rows: _Optional[int] = ..., clock_us: _Optional[int] = ..., since_us: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ..., device: _Optional[str] = ..., label_scale: _Optional[float] = ...) -> None: ...
