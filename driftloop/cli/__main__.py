@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": "driftloop.cli.demo:demo",
     "replay": "driftloop.cli.replay:replay",
     "new": "driftloop.cli.new:new",
+    "backtest": "driftloop.cli.backtest:backtest",
     "trace": "driftloop.cli.trace:trace",
 }
 SUMMARIES = {
@@ -20,6 +21,7 @@ SUMMARIES = {
     "demo": "Run the whole loop on recorded events and show what it did.",
     "replay": "Replay recorded events against a running loop.",
     "new": "Write a use case from a table, to read and correct.",
+    "backtest": "Show what each retraining policy would have cost and won on recorded data.",
     "trace": "Print the causes and consequences of anything that has an id.",
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-import driftloop
+from driftloop.cli.checkout import import_from_checkout
 from driftloop.usecase import UnknownUseCase, UseCaseError, load_use_case
 
 if TYPE_CHECKING:
@@ -84,12 +83,7 @@ def _require_use_case(name: str) -> None:
 
 def local_settings() -> LocalSettings:
     """Settings from the environment, once it is sure that what starts the loop is here."""
-    root = Path(driftloop.__file__).resolve().parents[1]
-    if not (root / "deploy" / "local").is_dir():
-        raise click.ClickException(
-            "The loop is started from a checkout of driftloop; this is the installed library alone."
-        )
-    sys.path.insert(0, str(root))
+    import_from_checkout("deploy/local", "The loop is started")
     from pydantic import ValidationError
 
     try:

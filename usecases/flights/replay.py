@@ -95,6 +95,11 @@ def stretch(
     return Stretch(flights, weather, span_us, injected_at_us)
 
 
+def history() -> Stretch:
+    """The whole recorded year: what a backtest runs over."""
+    return stretch(start="2013-01-01", days=365)
+
+
 class Stretch:
     """A stretch of flights (a `driftloop.usecase.ReplayStretch`); its events are made while they are read.
 
