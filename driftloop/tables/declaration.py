@@ -38,7 +38,12 @@ def use_case_of(inferred: Inferred) -> UseCase:
     return UseCase(
         name=inferred.name,
         events=[asked, labelled, *closed],
-        predict=Prediction(on=asked, at=PredictionTime(inferred.time_field, before_us=0), **_task(inferred)),
+        predict=Prediction(
+            on=asked,
+            at=PredictionTime(inferred.time_field, before_us=0),
+            task=inferred.label.task,
+            classes=_classes(inferred),
+        ),
         features=[Request(*request_features(inferred)), *views(inferred, labelled)],
         label=Label(
             on=labelled,
@@ -61,8 +66,7 @@ def asked_fields(inferred: Inferred) -> dict[str, Field]:
 def labelled_fields(inferred: Inferred) -> dict[str, Field]:
     """Fields of the event that brings the label: it, and the keys by which it is summed up."""
     kinds: dict[str, type] = {"binary": bool, "multiclass": str, "regression": float}
-    classes = inferred.label.classes if inferred.label.task == "multiclass" else ()
-    label = Field(kinds[inferred.label.task], one_of=classes)
+    label = Field(kinds[inferred.label.task], one_of=_classes(inferred))
     return {inferred.label_field: label} | {column.field: field_of(column) for column in inferred.keys}
 
 
@@ -107,7 +111,5 @@ def policy_arguments(inferred: Inferred) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value != getattr(usual, name)}
 
 
-def _task(inferred: Inferred) -> dict[str, Any]:
-    label = inferred.label
-    classes = {"classes": label.classes} if label.task == "multiclass" else {}
-    return {} if label.task == "binary" else {"task": label.task} | classes
+def _classes(inferred: Inferred) -> tuple[str, ...]:
+    return inferred.label.classes if inferred.label.task == "multiclass" else ()

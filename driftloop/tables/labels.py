@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow.compute as pc
 
 from driftloop.tables.errors import UnfitLabel
 from driftloop.tables.options import InferenceOptions
-from driftloop.tables.reading import Mask, Numbers, Table, Texts
-
-Task = Literal["binary", "multiclass", "regression"]
+from driftloop.tables.reading import Mask, Numbers, Table
+from driftloop.usecase import Task
 
 CLASSES_MAX = 50  # each is an output of the network; more are rather a ranking or a search
 COUNTED_CLASSES_MAX = 10  # whole numbers with more values than this are counted or measured, not classes
@@ -75,11 +73,6 @@ def label_of(table: Table, options: InferenceOptions) -> LabelColumn:
             "regression, or make classes of them"
         )
     return _multiclass(table, name, labelled, distinct)
-
-
-def label_texts(table: Table, name: str) -> Texts:
-    """The label as texts, None where missing."""
-    return table.texts(name)
 
 
 def label_flags(table: Table, label: LabelColumn) -> tuple[Numbers, Mask]:
