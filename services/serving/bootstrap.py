@@ -56,7 +56,7 @@ class Replica:
         self._spool = Spool(
             settings.folder / "spool", settings.spool_segment_bytes, settings.spool_bytes_max, settings.spool_fsync
         )
-        self._log = PredictionLog(self._spool, producer, settings.replica, measured)
+        self._log = PredictionLog(self._spool, producer, settings.replica, measured, settings.log_pause_s)
         self._clock = LoopClock(partitions["features"])
         self._releases = ReleaseKeeper(
             self._clock,

@@ -31,6 +31,7 @@ from services.serving.gateways.log import PredictionLog
 from services.serving.gateways.online import OnlineLookup
 from services.serving.gateways.watermarks import WatermarkWriter
 from services.serving.instruments import ServingInstruments
+from services.serving.logged import logged_of
 from services.serving.prediction import Asked, Assembly, answer
 from services.serving.releases import ReleaseKeeper
 from services.serving.requests import read_request
@@ -179,7 +180,7 @@ class Handlers:
             for request, found in zip(requests, fields, strict=True)
         ]
         answered = answer(self._use_case, router, asked, as_of_us, [request.include_vector for request in requests])
-        self._log.write(answered.predictions, traceparent)
+        self._log.write([logged_of(prediction) for prediction in answered.predictions], as_of_us, traceparent)
         for unusable in answered.unusable:
             self._releases.unusable(router, unusable)
         return answered.responses

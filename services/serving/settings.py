@@ -77,7 +77,7 @@ class ServingSettings(BaseSettings):
         default=0.5, gt=0, description="pause between two attempts; readiness and WaitForClock wait for it"
     )
     unusable_scores_max: int = Field(
-        default=20, gt=0, description="answers that are no probability, per model and release, before monitor is told"
+        default=20, gt=0, description="answers that are unusable, per model and release, before monitor is told"
     )
 
     spool_bytes_max: int = Field(
@@ -90,6 +90,12 @@ class ServingSettings(BaseSettings):
     )
     spool_fsync: bool = Field(
         default=False, description="also survive the machine's death; costs a disk write per call"
+    )
+
+    log_pause_s: float = Field(
+        default=0.005,
+        ge=0,
+        description="between two sends of answers to the broker: what comes in it shares one request and one wake-up",
     )
 
     start_timeout_s: float = Field(

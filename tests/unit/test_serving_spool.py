@@ -6,14 +6,14 @@ import asyncio
 import multiprocessing
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from driftloop.contracts import Message
+from driftloop.contracts import Encoded, Message, decode
 from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.messaging import DeliveryFailed, QueueFull
 from services.serving.errors import AlreadyRunning, LogFull
@@ -21,6 +21,7 @@ from services.serving.gateways.log import PredictionLog
 from services.serving.gateways.spool import Spool
 from services.serving.gateways.watermarks import WatermarkWriter
 from services.serving.instruments import ServingInstruments
+from services.serving.logged import Logged, logged_of
 
 SEGMENT_BYTES = 1_000
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -28,12 +29,13 @@ OnAck = Callable[[Exception | None], None]
 
 
 class HeldProducer:
-    """A producer whose broker answers when the test says so."""
+    """A producer whose broker answers when the test says so: `acks` are by message, or by group of records."""
 
     def __init__(self) -> None:
         self.sent: list[Message[Any]] = []
         self.acks: list[OnAck | None] = []
         self.full = False
+        self.room = 1_000
         self._grew = asyncio.Event()
 
     @property
@@ -46,6 +48,15 @@ class HeldProducer:
         self.sent.append(message)
         self.acks.append(on_ack)
         self._grew.set()
+
+    def send_encoded(self, topic: str, records: Sequence[Encoded], on_ack: OnAck) -> int:
+        if self.full:
+            raise QueueFull(0.001)
+        taken = records[: self.room]
+        self.sent += [decode(topic, *record) for record in taken]
+        self.acks.append(on_ack)
+        self._grew.set()
+        return len(taken)
 
     async def has_sent(self, count: int) -> None:
         async with asyncio.timeout(5):
@@ -71,12 +82,12 @@ def spool(folder: Path, max_bytes: int = 100_000) -> Spool:
     return Spool(folder, SEGMENT_BYTES, max_bytes)
 
 
-def prediction(number: int) -> Prediction:
-    return Prediction(use_case="orders", id=f"p{number}", entity=f"o{number}", as_of_us=number)
+def answer(number: int) -> Logged:
+    return logged_of(Prediction(use_case="orders", id=f"p{number}", entity=f"o{number}", as_of_us=1))
 
 
 def log(kept: Spool, producer: HeldProducer) -> PredictionLog:
-    return PredictionLog(kept, producer, 0, ServingInstruments())
+    return PredictionLog(kept, producer, 0, ServingInstruments(), pause_s=0.0)
 
 
 @asynccontextmanager
@@ -101,7 +112,7 @@ async def settled() -> None:
 
 def test_what_was_appended_and_not_acknowledged_is_recovered_in_order(tmp_path: Path) -> None:
     first = spool(tmp_path)
-    positions = [first.append([b"x%d" % n * 40])[0] for n in range(100)]
+    positions = [first.append([b"x%d" % n * 40]) for n in range(100)]
     assert len(list(tmp_path.glob("*.log"))) > 3
     first.acknowledge(positions[59])
     left = first.bytes
@@ -114,7 +125,7 @@ def test_what_was_appended_and_not_acknowledged_is_recovered_in_order(tmp_path: 
 
 def test_acknowledged_segments_are_removed(tmp_path: Path) -> None:
     kept = spool(tmp_path)
-    positions = [kept.append([b"x" * 400])[0] for _ in range(10)]
+    positions = [kept.append([b"x" * 400]) for _ in range(10)]
     kept.acknowledge(positions[-1])
     assert len(list(tmp_path.glob("*.log"))) == 1
     assert kept.bytes == 0
@@ -149,7 +160,7 @@ def test_a_flipped_bit_ends_its_segment_and_no_other(tmp_path: Path) -> None:
 
 def test_a_full_spool_takes_nothing_of_a_batch(tmp_path: Path) -> None:
     full = spool(tmp_path, max_bytes=1_000)
-    position = full.append([b"x" * 800])[0]
+    position = full.append([b"x" * 800])
     before = full.bytes
     with pytest.raises(LogFull, match="bound is 1000"):
         full.append([b"y", b"x" * 300])
@@ -176,8 +187,8 @@ def test_recovered_answers_can_be_acknowledged_one_by_one(tmp_path: Path) -> Non
 
 def test_a_damaged_marker_sends_again_rather_than_loses(tmp_path: Path) -> None:
     first = spool(tmp_path)
-    positions = first.append([b"a", b"b"])
-    first.acknowledge(positions[0])
+    first.acknowledge(first.append([b"a"]))
+    first.append([b"b"])
     first.close()
     (tmp_path / "acknowledged").write_bytes(b"\xff" * 20)
     assert [body for _, body in spool(tmp_path).recover()] == [b"a", b"b"]
@@ -228,9 +239,11 @@ async def test_answers_are_forgotten_only_when_the_broker_has_them(tmp_path: Pat
     producer, on_disk = HeldProducer(), spool(tmp_path)
     kept = log(on_disk, producer)
     async with running(kept.run()):
-        kept.write([prediction(1), prediction(2)])
-        drained = asyncio.create_task(kept.drained())
+        kept.write([answer(1)], 1)
         await settled()
+        kept.write([answer(2)], 1)
+        drained = asyncio.create_task(kept.drained())
+        await producer.has_sent(2)
         assert producer.ids() == ["p1", "p2"]
         producer.acknowledge(1)
         await settled()
@@ -245,9 +258,11 @@ async def test_after_a_restart_the_rest_goes_first_with_its_trace(tmp_path: Path
     producer, on_disk = HeldProducer(), spool(tmp_path)
     before = log(on_disk, producer)
     async with running(before.run()):
-        before.write([prediction(1), prediction(2)], TRACEPARENT)
-        before.write([prediction(3)])
+        before.write([answer(1)], 1, TRACEPARENT)
         await settled()
+        before.write([answer(2)], 1, TRACEPARENT)
+        before.write([answer(3)], 1)
+        await producer.has_sent(3)
         producer.acknowledge(0)
         await settled()
     on_disk.close()
@@ -255,11 +270,11 @@ async def test_after_a_restart_the_rest_goes_first_with_its_trace(tmp_path: Path
     after = HeldProducer()
     kept = log(spool(tmp_path), after)
     assert kept.recover() == 2
-    kept.write([prediction(4)])
+    kept.write([answer(4)], 1)
     async with running(kept.run()):
         assert after.ids() == ["p2", "p3", "p4"]
         assert [message.traceparent for message in after.sent] == [TRACEPARENT, "", ""]
-        after.acknowledge(0, 1, 2)
+        after.acknowledge(0)
         await kept.drained()
 
 
@@ -268,12 +283,42 @@ async def test_a_full_queue_keeps_the_order_and_loses_nothing(tmp_path: Path) ->
     kept = log(spool(tmp_path), producer)
     async with running(kept.run()):
         producer.full = True
-        kept.write([prediction(1)])
+        kept.write([answer(1)], 1)
         await settled()
-        kept.write([prediction(2)])
+        kept.write([answer(2)], 1)
         producer.full = False
         await producer.has_sent(2)
         assert producer.ids() == ["p1", "p2"]
+
+
+async def test_what_finds_no_room_in_the_queue_follows_and_counts_only_when_all_of_it_has_arrived(
+    tmp_path: Path,
+) -> None:
+    producer = HeldProducer()
+    producer.room = 2
+    kept = log(spool(tmp_path), producer)
+    async with running(kept.run()):
+        kept.write([answer(1), answer(2), answer(3)], 1)
+        drained = asyncio.create_task(kept.drained())
+        await producer.has_sent(3)
+        assert producer.ids() == ["p1", "p2", "p3"]
+        producer.acknowledge(0)
+        await settled()
+        assert not drained.done()
+        producer.acknowledge(1)
+        await drained
+
+
+async def test_the_answers_of_many_calls_travel_together(tmp_path: Path) -> None:
+    producer = HeldProducer()
+    kept = log(spool(tmp_path), producer)
+    for number in range(10):
+        kept.write([answer(number)], 1)
+    async with running(kept.run()):
+        await producer.has_sent(10)
+        assert len(producer.acks) == 1
+        producer.acknowledge(0)
+        await kept.drained()
 
 
 async def test_what_the_broker_did_not_take_is_sent_again_and_holds_the_watermark_back(
@@ -284,7 +329,7 @@ async def test_what_the_broker_did_not_take_is_sent_again_and_holds_the_watermar
     kept = log(spool(tmp_path), producer)
     watermarks = WatermarkWriter(kept, producer, 0, 2)
     async with running(kept.run(), watermarks.run()):
-        kept.write([prediction(1)])
+        kept.write([answer(1)], 1)
         watermarks.reach(10)
         await producer.has_sent(1)
         producer.acknowledge(0, error=DeliveryFailed("timed out"))
@@ -303,11 +348,11 @@ async def test_a_watermark_waits_for_every_answer_given_before_it_and_for_none_g
     kept = log(spool(tmp_path), producer)
     watermarks = WatermarkWriter(kept, producer, 3, 1)
     async with running(kept.run(), watermarks.run()):
-        kept.write([prediction(1)])
+        kept.write([answer(1)], 1)
         watermarks.reach(10)
-        await settled()
-        kept.write([prediction(11)])
-        await settled()
+        await producer.has_sent(1)
+        kept.write([answer(11)], 1)
+        await producer.has_sent(2)
         assert [m.id for m in producer.sent] == ["p1", "p11"]
         producer.acknowledge(0)
         await producer.has_sent(3)
@@ -327,6 +372,6 @@ async def test_a_watermark_that_the_broker_did_not_take_is_written_again(tmp_pat
 
 async def test_a_full_log_refuses_the_answer(tmp_path: Path) -> None:
     kept = log(spool(tmp_path, max_bytes=60), HeldProducer())
-    kept.write([prediction(1)])
+    kept.write([answer(1)], 1)
     with pytest.raises(LogFull):
-        kept.write([prediction(2), prediction(3)])
+        kept.write([answer(2), answer(3)], 1)

@@ -6,69 +6,112 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from google.protobuf.message import DecodeError
 
+from driftloop.contracts import Encoded
 from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.messaging import Producer, QueueFull
 from services.serving.gateways.spool import Position, Spool
 from services.serving.instruments import ServingInstruments
-from services.serving.prediction import log_record
+from services.serving.logged import Logged, encode_logged, logged_of
 
 _RESEND_AFTER_S = 1.0  # the broker has been silent for the producer's whole delivery timeout
-_SENT_IN_TURN = 128  # about a millisecond; then calls have their turn
+_SENT_IN_TURN = 128  # about half a millisecond; then calls have their turn
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """An answer that the broker has not acknowledged."""
+class _Written:
+    """The answers of one call, in the spool up to `position`; `left` of them are not acknowledged."""
 
     position: Position
-    body: bytes
-    acknowledged: bool = False
+    answers: Sequence[Logged]
+    as_of_us: int
+    traceparent: str
+    left: int
+
+
+@dataclass(slots=True)
+class _Shipment:
+    """Records that the broker answers as one, and how many of them belong to which call."""
+
+    records: list[Encoded] = field(default_factory=list)
+    parts: list[tuple[_Written, int]] = field(default_factory=list)
+
+    def split(self, count: int) -> _Shipment:
+        """Keeps the first `count` records; the rest."""
+        rest = _Shipment(self.records[count:])
+        del self.records[count:]
+        kept: list[tuple[_Written, int]] = []
+        for written, size in self.parts:
+            first = min(size, count)
+            count -= first
+            if first:
+                kept.append((written, first))
+            if size > first:
+                rest.parts.append((written, size - first))
+        self.parts = kept
+        return rest
 
 
 class PredictionLog:
     """The log of one replica; everything but acknowledgements happens on the event loop's thread.
 
-    Answers leave when they are spooled and go to the producer right behind, from memory. What cannot be sent (the broker
-    is away) waits here, bounded by the spool; what an earlier process left goes first.
+    Answers leave when they are spooled and go to the producer behind, from memory, `pause_s` apart: at a thousand answers a
+    second it is the wake-ups that cost, not the records. What cannot be sent (the broker is away) waits here, bounded by the
+    spool; what an earlier process left goes first.
     """
 
-    def __init__(self, spool: Spool, producer: Producer, replica: int, instruments: ServingInstruments) -> None:
+    def __init__(
+        self, spool: Spool, producer: Producer, replica: int, instruments: ServingInstruments, pause_s: float
+    ) -> None:
         self._spool = spool
         self._producer = producer
         self._replica = str(replica)
         self._instruments = instruments
+        self._pause_s = pause_s
         self._loop = asyncio.get_running_loop()
-        self._unacknowledged: deque[_Waiting] = deque()
-        self._unsent: deque[_Waiting] = deque()
+        self._unacknowledged: deque[_Written] = deque()
+        self._unsent: deque[_Written] = deque()
+        self._shipments: deque[_Shipment] = deque()
         self._has_unsent = asyncio.Event()
-        self._arrivals: deque[tuple[_Waiting, Exception | None]] = deque()
+        self._hurry = asyncio.Event()
+        self._arrivals: deque[tuple[_Shipment, Exception | None]] = deque()
         self._settling = False
         self._drains: deque[tuple[Position, asyncio.Future[None]]] = deque()
 
     def recover(self) -> int:
         """Takes up what an earlier process had not sent; the number of answers."""
+        count = 0
         for position, body in self._spool.recover():
-            self._take(position, body)
-        return len(self._unsent)
+            start = 1 + body[0]
+            try:
+                prediction = Prediction.FromString(body[start:])
+            except DecodeError:
+                # The checksum held, so another version wrote it: nobody could read it later either.
+                _logger.exception("a spooled answer of %d bytes is none of this version and is dropped", len(body))
+                self._take(_Written(position, (), 0, "", 0))
+                continue
+            traceparent = body[1:start].decode()
+            self._take(_Written(position, (logged_of(prediction),), prediction.as_of_us, traceparent, 1))
+            count += 1
+        return count
 
-    def write(self, predictions: Sequence[Prediction], traceparent: str = "") -> None:
-        """Logs answers, all or none; LogFull: they must not leave. After it returns they survive the process."""
+    def write(self, answers: Sequence[Logged], as_of_us: int, traceparent: str = "") -> None:
+        """Logs the answers of one call, all or none; LogFull: they must not leave. After it they survive the process."""
         head = bytes([len(traceparent)]) + traceparent.encode()
-        bodies = [head + prediction.SerializeToString() for prediction in predictions]
-        for position, body in zip(self._spool.append(bodies), bodies, strict=True):
-            self._take(position, body)
-        self._measure()
+        position = self._spool.append([head + answer.payload for answer in answers])
+        self._take(_Written(position, answers, as_of_us, traceparent, len(answers)))
 
     async def drained(self) -> None:
         """Returns when everything written before the call is acknowledged by the broker."""
         if self._unacknowledged:
             future: asyncio.Future[None] = self._loop.create_future()
             self._drains.append((self._unacknowledged[-1].position, future))
+            self._hurry.set()
             await future
 
     async def run(self) -> None:
@@ -76,38 +119,46 @@ class PredictionLog:
         while True:
             await self._has_unsent.wait()
             self._has_unsent.clear()
-            in_turn = 0
-            while self._unsent:
-                try:
-                    self._send(self._unsent[0])
-                except QueueFull as error:
-                    await asyncio.sleep(error.retry_after_s)
-                    continue
-                self._unsent.popleft()
-                in_turn += 1
-                if in_turn % _SENT_IN_TURN == 0:
-                    await asyncio.sleep(0)
+            await self._send_all()
+            if not self._drains:
+                self._hurry.clear()
+                timer = self._loop.call_later(self._pause_s, self._hurry.set)
+                await self._hurry.wait()
+                timer.cancel()
 
-    def _take(self, position: Position, body: bytes) -> None:
-        waiting = _Waiting(position, body)
-        self._unacknowledged.append(waiting)
-        self._unsent.append(waiting)
+    async def _send_all(self) -> None:
+        while shipment := self._next_shipment():
+            try:
+                queued = self._producer.send_encoded("predictions", shipment.records, partial(self._arrived, shipment))
+            except QueueFull as error:
+                self._shipments.appendleft(shipment)
+                await asyncio.sleep(error.retry_after_s)
+                continue
+            if queued < len(shipment.records):
+                self._shipments.appendleft(shipment.split(queued))
+            await asyncio.sleep(0)  # calls have their turn
+
+    def _next_shipment(self) -> _Shipment | None:
+        if self._shipments:
+            return self._shipments.popleft()
+        if not self._unsent:
+            return None
+        shipment = _Shipment()
+        while self._unsent and len(shipment.records) < _SENT_IN_TURN:
+            written = self._unsent.popleft()
+            shipment.records += encode_logged(written.answers, written.as_of_us, self._replica, written.traceparent)
+            shipment.parts.append((written, written.left))
+            written.answers = ()
+        return shipment
+
+    def _take(self, written: _Written) -> None:
+        self._unacknowledged.append(written)
+        self._unsent.append(written)
         self._has_unsent.set()
 
-    def _send(self, waiting: _Waiting) -> None:
-        start = 1 + waiting.body[0]
-        try:
-            prediction = Prediction.FromString(waiting.body[start:])
-        except DecodeError:
-            # The checksum held, so another version wrote it: nobody could read it later either.
-            _logger.exception("a spooled answer of %d bytes is none of this version and is dropped", len(waiting.body))
-            return self._settle_one(waiting, None)
-        message = log_record(prediction, self._replica, waiting.body[1:start].decode())
-        self._producer.send(message, lambda error: self._arrived(waiting, error))
-
-    def _arrived(self, waiting: _Waiting, error: Exception | None) -> None:
+    def _arrived(self, shipment: _Shipment, error: Exception | None) -> None:
         """Called by the producer's thread: many arrivals share one wake-up of the loop."""
-        self._arrivals.append((waiting, error))
+        self._arrivals.append((shipment, error))
         if not self._settling:
             self._settling = True
             self._loop.call_soon_threadsafe(self._settle)
@@ -115,16 +166,15 @@ class PredictionLog:
     def _settle(self) -> None:
         self._settling = False
         while self._arrivals:
-            self._settle_one(*self._arrivals.popleft())
-
-    def _settle_one(self, waiting: _Waiting, error: Exception | None) -> None:
-        if error is not None:
-            _logger.warning("the broker did not take an answer, it is sent again in %g s: %s", _RESEND_AFTER_S, error)
-            self._loop.call_later(_RESEND_AFTER_S, self._again, waiting)
-            return
-        waiting.acknowledged = True
+            shipment, error = self._arrivals.popleft()
+            if error is None:
+                for written, count in shipment.parts:
+                    written.left -= count
+            else:
+                _logger.warning("the broker did not take answers, sent again in %g s: %s", _RESEND_AFTER_S, error)
+                self._loop.call_later(_RESEND_AFTER_S, self._again, shipment)
         last = None
-        while self._unacknowledged and self._unacknowledged[0].acknowledged:
+        while self._unacknowledged and not self._unacknowledged[0].left:
             last = self._unacknowledged.popleft().position
         if last is None:
             return
@@ -133,11 +183,8 @@ class PredictionLog:
             _, future = self._drains.popleft()
             if not future.done():
                 future.set_result(None)
-        self._measure()
-
-    def _again(self, waiting: _Waiting) -> None:
-        self._unsent.append(waiting)
-        self._has_unsent.set()
-
-    def _measure(self) -> None:
         self._instruments.spooled(len(self._unacknowledged), self._spool.bytes)
+
+    def _again(self, shipment: _Shipment) -> None:
+        self._shipments.append(shipment)
+        self._has_unsent.set()

@@ -83,17 +83,17 @@ class Spool:
                 self._sizes[number] -= torn
                 _logger.warning("spool segment %d ends with %d bytes that are no whole record", number, torn)
 
-    def append(self, bodies: Sequence[bytes]) -> list[Position]:
-        """Writes records with one write, all or none; LogFull if they do not fit or the disk refuses."""
-        framed = [_HEADER.pack(len(body), zlib.crc32(body)) + body for body in bodies]
-        length = sum(map(len, framed))
+    def append(self, bodies: Sequence[bytes]) -> Position:
+        """Writes records with one write, all or none, and returns where they end; LogFull: no room, or the disk refuses."""
+        pack, crc32 = _HEADER.pack, zlib.crc32
+        data = b"".join([part for body in bodies for part in (pack(len(body), crc32(body)), body)])
+        length = len(data)
         if self.bytes + length > self._max_bytes:
             raise LogFull(
                 f"{self.bytes} bytes of answers wait for the broker, the bound is {self._max_bytes}", _RETRY_AFTER_S
             )
         if self._active < 0 or self._offset + length > self._segment_bytes:
             self._roll()
-        data = b"".join(framed)
         try:
             written = os.write(self._active, data)
             if self._fsync:
@@ -104,13 +104,10 @@ class Spool:
         if written < length:
             os.ftruncate(self._active, self._offset)
             raise LogFull("the spool's disk is full", _RETRY_AFTER_S)
-        positions = []
-        for record in framed:
-            self._offset += len(record)
-            positions.append(Position(self._number, self._offset))
+        self._offset += length
         self._sizes[self._number] = self._offset
         self.bytes += length
-        return positions
+        return Position(self._number, self._offset)
 
     def acknowledge(self, position: Position) -> None:
         """Everything up to `position` is with the broker; segments that hold nothing else are removed."""

@@ -1,0 +1,46 @@
+"""What is logged of an answer: its payload, serialised once, and the envelope around it; sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from driftloop.contracts import MAX_CAUSES, Encoded, Envelope
+from driftloop.contracts.serving.v1.serving_pb2 import Prediction
+
+_FULL_NAME = Prediction.DESCRIPTOR.full_name
+
+
+class Logged(NamedTuple):
+    """One answer: a serialised `Prediction`, and what of it the record's envelope repeats."""
+
+    id: str
+    entity: str
+    causes: Sequence[str]
+    payload: bytes
+
+
+def logged_of(prediction: Prediction) -> Logged:
+    """A prediction as it is logged; caused by the feature updates that its vector read."""
+    causes = [reading.update_id for reading in prediction.vector.readings if reading.found][:MAX_CAUSES]
+    return Logged(prediction.id, prediction.entity, causes, prediction.SerializeToString())
+
+
+def known_at_us(as_of_us: int) -> int:
+    """When an answer given as of a clock is known: just after it.
+
+    The replica's watermark of that very time is written before the answers given at it, and promises that nothing known at
+    or before it follows.
+    """
+    return as_of_us + 1
+
+
+def source_of(replica: str) -> str:
+    """The source of what a replica writes."""
+    return f"driftloop/serving/{replica}"
+
+
+def encode_logged(answers: Sequence[Logged], as_of_us: int, replica: str, traceparent: str = "") -> list[Encoded]:
+    """The records on `predictions` of answers given as of one clock; all but the trace follows from the payloads."""
+    envelope = Envelope(_FULL_NAME, source_of(replica), as_of_us, known_at_us(as_of_us), traceparent)
+    return [envelope.encode(entity, answer_id, payload, causes) for answer_id, entity, causes, payload in answers]
