@@ -45,15 +45,17 @@ class PublishedBundle:
 
 
 class LoadedModel:
-    """A model that came out of a bundle, ready to answer in this process."""
+    """A model that came out of a bundle, ready to answer in this process; `classes` are those of a multiclass model."""
 
     def __init__(self, model_id: str, scoring: ScoringModel) -> None:
         self.model_id = model_id
         self.scoring = scoring
         self.inputs_digest = scoring.inputs_digest
+        self.task: str = scoring.spec.get("task", "binary")
+        self.classes: tuple[str, ...] = tuple(scoring.spec.get("classes", ()))
 
     def predict(self, numbers: Any, texts: Texts) -> Floats:
-        """Probabilities (rows,) for numbers (rows, numeric inputs; NaN is missing) and texts (rows, text inputs)."""
+        """As `ScoringModel.predict`."""
         return self.scoring.predict(numbers, texts)
 
 

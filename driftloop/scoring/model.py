@@ -1,4 +1,4 @@
-"""What a published model computes: inputs in, probabilities out; never where they come from.
+"""What a published model computes: inputs in, answers out; never where they come from.
 
 This file is copied into every bundle as it is, so it imports nothing of driftloop and no torch.
 """
@@ -14,7 +14,8 @@ import onnxruntime
 
 Floats = npt.NDArray[np.float64]
 Texts = Sequence[Sequence[str]] | npt.NDArray[Any]
-ONNX_NUMBERS, ONNX_CODES, ONNX_PROBABILITIES = "numbers", "codes", "probabilities"
+ONNX_NUMBERS, ONNX_CODES = "numbers", "codes"
+ONNX_PROBABILITIES, ONNX_VALUES = "probabilities", "values"  # the one output of a graph; values: regression
 UNKNOWN_CODE = 0  # of a text that no vocabulary lists
 
 
@@ -42,14 +43,18 @@ class ScoringModel:
         self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
     def predict(self, numbers: npt.ArrayLike, texts: Texts) -> Floats:
-        """Probabilities, shape (rows,), for numbers (rows, numeric inputs; NaN is missing) and texts (rows, text inputs)."""
+        """Answers for numbers (rows, numeric inputs; NaN is missing) and texts (rows, text inputs).
+
+        Binary: the probability that the label is true, (rows,). Multiclass: of each class, (rows, classes). Regression: the
+        value, (rows,).
+        """
         values = np.asarray(numbers, dtype=np.float64).reshape(len(texts), len(self.numeric_inputs))
         feed: dict[str, npt.NDArray[Any]] = {}
         if self.numeric_inputs:
             feed[ONNX_NUMBERS] = values
         if self.text_inputs:
             feed[ONNX_CODES] = self.codes(texts)
-        return np.asarray(self._session.run([ONNX_PROBABILITIES], feed)[0], dtype=np.float64)
+        return np.asarray(self._session.run(None, feed)[0], dtype=np.float64)
 
     def codes(self, texts: Texts) -> npt.NDArray[np.int64]:
         """Vocabulary codes, shape (rows, text inputs); 0 for what the vocabulary does not list."""

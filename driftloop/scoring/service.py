@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import bentoml
 
@@ -16,7 +17,7 @@ from .model import ScoringModel
 
 @bentoml.service(name="driftloop_model")
 class Model:
-    """Answers with probabilities."""
+    """Answers with probabilities, or, regression, with values."""
 
     def __init__(self) -> None:
         folder = Path(__file__).parent
@@ -27,7 +28,10 @@ class Model:
         )
 
     @bentoml.api  # type: ignore[untyped-decorator]
-    def predict(self, numbers: list[list[float | None]], texts: list[list[str]]) -> list[float]:
-        """One probability per row; numbers in the order of the spec's numeric_inputs (null is missing), texts likewise."""
+    def predict(self, numbers: list[list[float | None]], texts: list[list[str]]) -> list[Any]:
+        """One answer per row, multiclass a list of probabilities in the order of the spec's classes.
+
+        Numbers in the order of the spec's numeric_inputs (null is missing), texts likewise.
+        """
         rows = [[math.nan if value is None else value for value in row] for row in numbers]
-        return [float(probability) for probability in self.scoring.predict(rows, texts)]
+        return list(self.scoring.predict(rows, texts).tolist())

@@ -6,7 +6,7 @@ ServingError
 ├── NotReady             retry: this replica is still reading its topics
 ├── NoModelYet           wait for the first release
 ├── LogFull              retry later: answers cannot be logged, so none is given
-├── NoUsableScore        report it: no released model gave a probability
+├── NoUsableScore        report it: no released model gave a usable answer
 ├── StillBehind          wait again: the loop has not reached the asked time
 ├── CannotStart          stop: free the address or configure another
 └── AlreadyRunning       stop: another process owns this replica's spool
@@ -62,7 +62,7 @@ class LogFull(ServingError):
 
 
 class NoUsableScore(ServingError):
-    """Every model that may answer failed or returned something that is no probability."""
+    """Every model that may answer failed or returned something that is no answer to the task."""
 
 
 class StillBehind(ServingError):

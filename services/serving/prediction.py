@@ -15,6 +15,7 @@ from driftloop.contracts.serving.v1.serving_pb2 import Freshness, Prediction, Pr
 from driftloop.usecase import FieldValue, UseCase
 from services.serving.errors import NoUsableScore
 from services.serving.routing import LoadedArm, Router
+from services.serving.scores import Said, usable
 from services.serving.view import Entry
 
 Lookup = Callable[[str], Entry | None]
@@ -38,7 +39,7 @@ class Asked(NamedTuple):
 
 
 class Unusable(NamedTuple):
-    """A model that gave no probability for some rows, and what it did instead."""
+    """A model that gave no usable answer for some rows, and what it did instead."""
 
     model_id: str
     role: str
@@ -115,27 +116,34 @@ def answer(
 ) -> Answered:
     """Answers by the arm that each entity is routed to; every other arm scores every row too, so that evidence is paired.
 
-    A score that is no probability is never passed on and never logged: the stand-ins of the arm answer, in order.
+    What is no probability, no distribution over the classes, or no finite number is never passed on and never logged: the
+    stand-ins of the arm answer, in order.
     Raises NoUsableScore if none of them can. `scores` of a log record: the champion first.
     """
     numbers = np.array([one.assembled.vector.numbers for one in asked], dtype=np.float64).reshape(len(asked), -1)
     texts = [list(one.assembled.vector.texts) for one in asked]
-    scores: dict[str, list[float | None]] = {}
+    classes = use_case.predict.classes
+    scores: dict[str, list[Said | None]] = {}
     unusable: list[Unusable] = []
     for arm in router.arms:
-        found, why = _scores(arm, numbers, texts)
+        found, why = _scores(use_case, arm, numbers, texts)
         scores[arm.model_id] = found
         if why:
-            unusable.append(Unusable(arm.model_id, arm.role, sum(score is None for score in found), why))
+            unusable.append(Unusable(arm.model_id, arm.role, sum(said is None for said in found), why))
     responses: list[PredictResponse] = []
     predictions: list[Prediction] = []
     for row, one in enumerate(asked):
         routed = router.arm_for(one.entity)
-        usable = [other for other in (routed, *router.stand_ins(routed)) if scores[other.model_id][row] is not None]
-        if not usable:
+        chosen, said = next(
+            (
+                (other, found_said)
+                for other in (routed, *router.stand_ins(routed))
+                if (found_said := scores[other.model_id][row]) is not None
+            ),
+            (None, None),
+        )
+        if chosen is None or said is None:
             raise NoUsableScore("; ".join(f"model {u.model_id} ({u.role}): {u.why}" for u in unusable))
-        chosen = usable[0]
-        score = scores[chosen.model_id][row]
         vector, defaulted = one.assembled
         found_id = prediction_id(use_case.name, one.entity, one.request_id)
         predictions.append(
@@ -147,14 +155,15 @@ def answer(
                 as_of_us=as_of_us,
                 model_id=chosen.model_id,
                 arm=chosen.role,
-                score=score,
+                score=said.score,
                 scores=[
-                    Scored(model_id=a.model_id, score=scores[a.model_id][row])
+                    Scored(model_id=a.model_id, score=each.score, class_probabilities=each.class_probabilities)
                     for a in router.arms
-                    if scores[a.model_id][row] is not None
+                    if (each := scores[a.model_id][row]) is not None
                 ],
                 vector=vector,
                 revision=router.revision,
+                class_probabilities=said.class_probabilities,
             )
         )
         responses.append(
@@ -162,11 +171,13 @@ def answer(
                 prediction_id=found_id,
                 model_id=chosen.model_id,
                 arm=chosen.role,
-                score=score,
+                score=said.score,
                 as_of_us=as_of_us,
                 freshness=[_freshness(reading, as_of_us) for reading in vector.readings],
                 defaulted=defaulted,
                 vector=vector if with_vector and with_vector[row] else None,
+                class_probabilities=said.class_probabilities,
+                classes=classes,
             )
         )
     return Answered(responses, predictions, unusable)
@@ -205,17 +216,13 @@ def _freshness(reading: Reading, as_of_us: int) -> Freshness:
     )
 
 
-def _scores(arm: LoadedArm, numbers: npt.NDArray[np.float64], texts: list[list[str]]) -> tuple[list[float | None], str]:
-    """The arm's probability per row, None where it gave none, and why; "" if all are usable."""
-    rows = len(texts)
+def _scores(
+    use_case: UseCase, arm: LoadedArm, numbers: npt.NDArray[np.float64], texts: list[list[str]]
+) -> tuple[list[Said | None], str]:
+    """The arm's answer per row, None where it gave none that is usable, and why; "" if all are usable."""
     try:
         found = np.asarray(arm.model.predict(numbers, texts), dtype=np.float64)
     except Exception as error:  # whatever a model raises is its own failure, and must not become the other arms'
         _logger.debug("model %s raised", arm.model_id, exc_info=True)
-        return [None] * rows, f"raised {type(error).__name__}: {error}"
-    if found.shape != (rows,):
-        return [None] * rows, f"answered with shape {found.shape} for {rows} rows"
-    # NaN fails both comparisons.
-    scores: list[float | None] = [score if 0.0 <= score <= 1.0 else None for score in found.tolist()]
-    wrong = [float(value) for value, score in zip(found, scores, strict=True) if score is None]
-    return scores, f"answered {wrong[0]}, which is no probability" if wrong else ""
+        return [None] * len(texts), f"raised {type(error).__name__}: {error}"
+    return usable(use_case.predict, found, len(texts))

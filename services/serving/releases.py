@@ -88,7 +88,7 @@ class ReleaseKeeper:
             await self.moved.wait_for(lambda: self._clock.up_to_date)
 
     def unusable(self, router: Router, found: Unusable) -> None:
-        """A released model gave no probability: monitor is told once it has happened often enough."""
+        """A released model gave no usable answer: monitor is told once it has happened often enough."""
         place = (found.model_id, router.revision)
         before = self._unusable[place]
         self._unusable[place] += found.rows
@@ -99,7 +99,7 @@ class ReleaseKeeper:
                 self._applied,
                 found.model_id,
                 "score",
-                f"{self._unusable[place]} rows without a probability: {found.why}",
+                f"{self._unusable[place]} rows without a usable answer: {found.why}",
             )
 
     async def _apply(self, message: Message[Release], read_at_s: float) -> None:

@@ -30,7 +30,7 @@ class Model(Protocol):
     """What answers. `numbers` is (rows, numeric inputs), NaN: missing; `texts` rows of the categorical ones, "": missing."""
 
     def predict(self, numbers: npt.NDArray[np.float64], texts: list[list[str]]) -> npt.NDArray[np.float64]:
-        """One probability per row."""
+        """One answer per row, (rows,) or, multiclass, (rows, classes): see `ScoringModel.predict`."""
         ...
 
 

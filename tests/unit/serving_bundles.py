@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -31,7 +32,13 @@ def constant_graph(use_case: UseCase, score: float) -> bytes:
 
 
 def publish(
-    folder: Path, use_case: UseCase, model_id: str, score: float, key: SigningKey | None = None, inputs_digest: str = ""
+    folder: Path,
+    use_case: UseCase,
+    model_id: str,
+    score: float,
+    key: SigningKey | None = None,
+    inputs_digest: str = "",
+    **spec_of_task: Any,
 ) -> PublishedBundle:
     """Publishes a bundle on the store in `folder`/artifacts; `key`: another than trainer's."""
     store = ArtifactStore(folder / "artifacts")
@@ -40,6 +47,7 @@ def publish(
         "numeric_inputs": list(use_case.numeric_inputs),
         "text_inputs": list(use_case.text_inputs),
         "vocabularies": [[] for _ in use_case.text_inputs],
+        **spec_of_task,
     }
     trainers = ensure_keys(store)
     graph = constant_graph(use_case, score)

@@ -68,6 +68,11 @@ async def test_a_bundle_whose_model_gives_no_probability_is_refused(tmp_path: Pa
     assert await refused(tmp_path, arm("m1", publish(tmp_path, FLIGHTS, "m1", score))) == "trial"
 
 
+@pytest.mark.parametrize("spec", [{"task": "regression"}, {"task": "multiclass", "classes": ["a", "b"]}])
+async def test_a_bundle_that_answers_another_task_is_refused(tmp_path: Path, spec: dict[str, object]) -> None:
+    assert await refused(tmp_path, arm("m1", publish(tmp_path, FLIGHTS, "m1", 0.1, **spec))) == "task"
+
+
 async def test_a_bundle_that_was_removed_is_refused(tmp_path: Path) -> None:
     bundle = publish(tmp_path, FLIGHTS, "m1", 0.1)
     ArtifactStore(tmp_path / "artifacts").delete(bundle.url)

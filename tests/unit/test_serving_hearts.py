@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -325,6 +326,76 @@ def test_what_is_no_probability_is_never_passed_on_nor_logged(broken: Model) -> 
     assert [(r.model_id, r.arm, r.score) for r in answered.responses] == [("m2", "previous", 0.2)] * 2
     assert [[s.model_id for s in p.scores] for p in answered.predictions] == [["m3", "m2"]] * 2
     assert [(u.model_id, u.role, u.rows) for u in answered.unusable] == [("m1", "champion", 2)]
+
+
+class Vectors:
+    """Answers every row with the same numbers."""
+
+    def __init__(self, *answer: float) -> None:
+        self.answer = answer
+
+    def predict(self, numbers: np.ndarray, texts: list[list[str]]) -> np.ndarray:
+        return np.tile(np.array(self.answer), (len(texts), 1))
+
+
+moods = replace(orders, predict=Prediction(orders.predict.on, orders.predict.at, "multiclass", ["calm", "busy", "mad"]))
+minutes = replace(orders, predict=Prediction(orders.predict.on, orders.predict.at, "regression"))
+
+
+def test_classes_are_answered_and_logged_with_the_probability_of_each() -> None:
+    router = Router(
+        release(("m1", ROLE_CHAMPION, 1), ("m2", ROLE_SHADOW, 0)),
+        {"m1": Vectors(0.25, 0.5, 0.25), "m2": Vectors(0.0, 0.0, 1.0)},
+    )
+    answered = answer(moods, router, asked(FeatureView(moods, 10), ["o1"]), 5)
+    [response], [prediction] = answered.responses, answered.predictions
+    assert (response.score, list(response.class_probabilities)) == (0.5, [0.25, 0.5, 0.25])
+    assert list(response.classes) == ["calm", "busy", "mad"]
+    assert (prediction.score, list(prediction.class_probabilities)) == (0.5, [0.25, 0.5, 0.25])
+    assert [(s.score, list(s.class_probabilities)) for s in prediction.scores] == [
+        (0.5, [0.25, 0.5, 0.25]),
+        (1.0, [0.0, 0.0, 1.0]),
+    ]
+
+
+def test_a_number_is_answered_and_logged_as_it_is() -> None:
+    router = Router(release(("m1", ROLE_CHAMPION, 1)), {"m1": Constant(-1234.5)})
+    answered = answer(minutes, router, asked(FeatureView(minutes, 10), ["o1"]), 5)
+    assert (answered.responses[0].score, answered.predictions[0].scores[0].score) == (-1234.5, -1234.5)
+    assert not answered.responses[0].class_probabilities
+    assert not answered.responses[0].classes
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Vectors(0.5, 0.6, 0.2),
+        Vectors(0.2, 0.2, 0.2),
+        Vectors(-0.5, 1.0, 0.5),
+        Vectors(math.nan, 0.5, 0.5),
+        Vectors(math.inf, 0.0, 0.0),
+        Vectors(0.5, 0.5),
+        Vectors(0.25, 0.25, 0.25, 0.25),
+        Constant(0.5),
+        Raising(),
+    ],
+)
+def test_what_is_no_distribution_over_the_classes_is_never_passed_on_nor_logged(broken: Model) -> None:
+    models = {"m1": broken, "m2": Vectors(0.1, 0.2, 0.7)}
+    router = Router(release(("m1", ROLE_CHAMPION, 1), ("m2", ROLE_PREVIOUS, 0)), models)
+    answered = answer(moods, router, asked(FeatureView(moods, 10), ["o1"]), 5)
+    assert [(r.model_id, list(r.class_probabilities)) for r in answered.responses] == [("m2", [0.1, 0.2, 0.7])]
+    assert [[s.model_id for s in p.scores] for p in answered.predictions] == [["m2"]]
+    assert [(u.model_id, u.rows) for u in answered.unusable] == [("m1", 1)]
+
+
+@pytest.mark.parametrize("broken", [Constant(math.nan), Constant(math.inf), Constant(-math.inf), Vectors(1.0, 2.0)])
+def test_what_is_no_finite_number_is_never_passed_on_nor_logged(broken: Model) -> None:
+    models = {"m1": broken, "m2": Constant(7.0)}
+    router = Router(release(("m1", ROLE_CHAMPION, 1), ("m2", ROLE_PREVIOUS, 0)), models)
+    answered = answer(minutes, router, asked(FeatureView(minutes, 10), ["o1"]), 5)
+    assert [(r.model_id, r.score) for r in answered.responses] == [("m2", 7.0)]
+    assert [[s.model_id for s in p.scores] for p in answered.predictions] == [["m2"]]
 
 
 def test_a_broken_canary_is_replaced_by_the_champion() -> None:

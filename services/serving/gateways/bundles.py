@@ -17,6 +17,7 @@ from driftloop.artifacts.signing import load_verify_key
 from driftloop.contracts.monitor.v1.monitor_pb2 import Arm
 from driftloop.usecase import UseCase
 from services.serving.routing import Model
+from services.serving.scores import usable
 from services.serving.settings import ServingSettings
 
 _logger = logging.getLogger(__name__)
@@ -64,6 +65,10 @@ class BundleLoader:
             raise BundleRefused(
                 "inputs", f"model {arm.model_id} takes inputs {model.inputs_digest}, requests have {given}"
             )
+        declared = self._use_case.predict
+        if (model.task, model.classes) != (declared.task, declared.classes):
+            learned = f"{model.task} {', '.join(model.classes)}".strip()
+            raise BundleRefused("task", f"model {arm.model_id} answers {learned}, which is not the task declared now")
         try_out(model, self._use_case)
         return model
 
@@ -77,7 +82,7 @@ def _import_ahead() -> None:
 
 
 def try_out(model: Model, use_case: UseCase) -> None:
-    """Asks a model once, for a row in which everything is missing; BundleRefused if it gives no probability.
+    """Asks a model once, for a row in which everything is missing; BundleRefused if it gives no usable answer.
 
     Any entity may be like that row, and the first call of a model is its slowest.
     """
@@ -86,5 +91,6 @@ def try_out(model: Model, use_case: UseCase) -> None:
         found = np.asarray(model.predict(numbers, [[""] * len(use_case.text_inputs)]), dtype=np.float64)
     except Exception as error:  # foreign code: whatever it raises is the reason to refuse it
         raise BundleRefused("trial", f"the model raised {type(error).__name__}: {error}") from error
-    if found.shape != (1,) or not 0.0 <= float(found[0]) <= 1.0:
-        raise BundleRefused("trial", f"the model answered {found.tolist()} for a row without values")
+    _, why = usable(use_case.predict, found, 1)
+    if why:
+        raise BundleRefused("trial", f"the model {why}, for a row without values")
