@@ -91,9 +91,7 @@ def _column(table: Table, name: str, options: InferenceOptions, field: str) -> C
     if kind == "other":
         return out("it holds nested values", "write what is needed of it as columns of its own")
     if name in options.keys:
-        because = f"a key with {distinct:,} values" + (
-            "" if distinct <= KEY_CATEGORIES_MAX else ", too many to learn each"
-        )
+        because = f"{distinct:,} values" + ("" if distinct <= KEY_CATEGORIES_MAX else ", too many to learn each")
         return Column(name, field, "key", optional, distinct, distinct <= KEY_CATEGORIES_MAX, (), because)
     if name in options.categorical:
         return Column(

@@ -91,10 +91,10 @@ def views(inferred: Inferred, labelled: Event) -> list[View]:
     """What is known of each key so far: its labels' mean and count, and its newest label."""
     found: list[View] = []
     for column in inferred.keys:
+        over, of = inferred.windows[column.field], inferred.label_field
         if inferred.label.task != "multiclass":
-            over, of = list(inferred.windows), inferred.label_field
             found.append(Window(labelled, by=column.field, of=of, over=over, stats=["mean", "count"]))
-        found.append(Latest(labelled, by=column.field, of=inferred.label_field, max_age=inferred.windows[-1]))
+        found.append(Latest(labelled, by=column.field, of=of, max_age=over[-1]))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Inferred:
     """All that was inferred.
 
     time_field: the declaration's field of the time at which a row is asked; time_transforms: which of "hour" and "weekday"
-    of it are features. windows: durations over which labels of a key are summed up, ascending.
+    of it are features. windows: for each key's field the durations over which its labels are summed up, ascending.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Inferred:
     time_transforms: tuple[str, ...]
     clock: Clock
     durations: Durations
-    windows: tuple[str, ...]
+    windows: Mapping[str, tuple[str, ...]]
     slices: tuple[str, ...]
     unlabelled: int
     notes: tuple[Note, ...]
@@ -236,16 +236,15 @@ def _time_transforms(table: Table, options: InferenceOptions, field: str) -> tup
     return dated(options.time, field, at_us, absent, 0).transforms
 
 
-def _windows(clock: Clock, columns: Sequence[Column], durations: Durations) -> tuple[str, ...]:
-    keys = [column.values for column in columns if column.role == "key"]
-    if not keys:
-        return ()
-    apart_us = clock.gap_us * float(np.median(keys))
+def _windows(clock: Clock, columns: Sequence[Column], durations: Durations) -> dict[str, tuple[str, ...]]:
     longest_us = max(clock.span_us // KEY_SPAN_SHARE, 2 * durations.step_us)
-    found = [
-        duration(_nice(min(max(durations.step_us, labels * apart_us), longest_us))) for labels in KEY_WINDOWS_LABELS
-    ]
-    return tuple(dict.fromkeys(found))
+    found = {}
+    for column in columns:
+        if column.role == "key":
+            apart_us = clock.gap_us * column.values
+            lengths_us = [min(max(durations.step_us, labels * apart_us), longest_us) for labels in KEY_WINDOWS_LABELS]
+            found[column.field] = tuple(dict.fromkeys(duration(_nice(length_us)) for length_us in lengths_us))
+    return found
 
 
 def _nice(us: float) -> int:
@@ -313,21 +312,34 @@ def _time_notes(table: Table, inferred: Inferred) -> list[Note]:
 
 
 def _column_notes(inferred: Inferred) -> list[Note]:
+    groups = (
+        ("numbers", "number", "--categorical COL for codes, --exclude COL for what is known only after the fact"),
+        ("true or false", "flag", "--exclude COL"),
+        ("categories", "category", "--exclude COL"),
+        ("keys", "key", "--exclude COL"),
+        ("times", "date", "--exclude COL"),
+    )
     found = []
+    for about, role, correction in groups:
+        members = [column for column in inferred.columns if column.role == role]
+        if members:
+            found.append(Note(about, ", ".join(map(_described, members)), correction))
     for column in inferred.columns:
-        renamed = "" if column.name == column.field else f", named {column.field}"
-        missing = ", may be missing" if column.optional and column.role != "left out" else ""
-        role = {"date": "times", "flag": "true or false"}.get(column.role, column.role)
-        because = f", {column.because}" if column.because else ""
-        if column.unsure:
-            correction = column.unsure
-        elif column.role == "left out":
-            correction = ""
-        else:
-            name = option_value(column.name)
-            correction = f"--exclude {name}" + (f" or --categorical {name}" if column.role == "number" else "")
-        found.append(Note(f"column {column.name!r}", f"{role}{because}{missing}{renamed}", correction))
+        if column.role == "left out":
+            found.append(Note(f"left out {column.name!r}", column.because, column.unsure))
+        elif column.unsure:
+            found.append(Note(f"column {column.name!r}", *column.unsure.split("; ", 1)))
     return found
+
+
+def _described(column: Column) -> str:
+    said = [
+        column.because if column.role in ("category", "key", "date") else "",
+        "" if column.name == column.field else f"named {column.field}",
+        "may be missing" if column.optional else "",
+    ]
+    aside = ", ".join(filter(None, said))
+    return f"{column.name} ({aside})" if aside else column.name
 
 
 def _leak_notes(table: Table, inferred: Inferred) -> list[Note]:
@@ -352,14 +364,10 @@ def _policy_notes(inferred: Inferred) -> list[Note]:
     durations, gap_us = inferred.durations, inferred.clock.gap_us
     found = []
     if inferred.windows:
-        found.append(
-            Note(
-                "keys",
-                f"of each {' and of each '.join(column.name for column in inferred.keys)} the labels known so far are "
-                f"summed up over {' and '.join(inferred.windows)}",
-                "the windows in the declaration",
-            )
-        )
+        known = [
+            f"of each {column.name} over {' and '.join(inferred.windows[column.field])}" for column in inferred.keys
+        ]
+        found.append(Note("labels known so far", ", ".join(known), "the windows in the declaration"))
     if inferred.slices:
         found.append(Note("slices", f"quality is watched by {', '.join(inferred.slices)}", "slices in the declaration"))
     found.append(

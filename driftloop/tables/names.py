@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 
 NAME_CHARACTERS_MAX = 60  # a violation's path at ingest's door cuts longer ones
+OTHERWISE_A_NUMBER = "column_"
 
 
 def identifier(text: str, fallback: str) -> str:
@@ -15,7 +16,7 @@ def identifier(text: str, fallback: str) -> str:
     name = re.sub(r"\W+", "_", plain).strip("_")[:NAME_CHARACTERS_MAX]
     if not name:
         return fallback
-    return name if not name[0].isdigit() else f"{fallback}_{name}"[:NAME_CHARACTERS_MAX]
+    return f"{OTHERWISE_A_NUMBER}{name}"[:NAME_CHARACTERS_MAX] if name[0].isdigit() else name
 
 
 def field_names(columns: Iterable[str], reserved: Iterable[str] = ()) -> Mapping[str, str]:
