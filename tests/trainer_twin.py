@@ -16,7 +16,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import RETRAIN_REASON_DRIFT, Ret
 from driftloop.featurestore.errors import LogBehind
 from driftloop.featurestore.log import LogSnapshot
 from driftloop.scoring import ScoringModel
-from driftloop.usecase import HOUR_US, Event, Field, Label, Latest, Policy, Prediction, Request, UseCase, before
+from driftloop.usecase import HOUR_US, Event, Field, Label, Latest, Policy, Prediction, Request, Task, UseCase, before
 from services.trainer.assembly import Examples
 from services.trainer.training import Trained, TrainingSet, TrainingSettings, train
 
@@ -34,20 +34,49 @@ trips = UseCase(
     slices=["line"],
     policy=Policy(cohort="1h"),
 )
+minutes_late = Event("came", entity="trip", fields={"minutes": Field(float)})
+said = Event("came", entity="trip", fields={"how": Field(str, one_of=("early", "punctual", "late"))})
+TASKS: dict[Task, UseCase] = {
+    "binary": trips,
+    "multiclass": replace(
+        trips,
+        events=[booked, measured, said, dropped],
+        predict=Prediction(
+            on=booked, at=before("leaves_at", "1h"), task="multiclass", classes=said.fields["how"].one_of
+        ),
+        label=Label(on=said, value=lambda e: str(e["how"]), never=[dropped], matures_after="24h"),
+    ),
+    "regression": replace(
+        trips,
+        events=[booked, measured, minutes_late, dropped],
+        predict=Prediction(on=booked, at=before("leaves_at", "1h"), task="regression"),
+        label=Label(on=minutes_late, value=lambda e: float(e["minutes"]), never=[dropped], matures_after="24h"),
+    ),
+}
 QUICK = TrainingSettings(epochs=15, patience=4, hidden=24, category_rows_min=5)
 STEP_US = 60_000_000
 NOISE = 1.5
 
 
-def rows(count: int, seed: int = 0, turned: Iterable[str] = (), turned_from: int = 0) -> TrainingSet:
-    """Rows a minute apart whose odds follow load and wear; from row `turned_from` on they are the reverse for some lines."""
+def rows(
+    count: int, seed: int = 0, turned: Iterable[str] = (), turned_from: int = 0, task: Task = "binary"
+) -> TrainingSet:
+    """Rows a minute apart whose odds follow load and wear; from row `turned_from` on they are the reverse for some lines.
+
+    Of other tasks: three classes, or minutes about 100 000 with a few extremes, that follow the same.
+    """
     draws = np.random.default_rng(seed)
     lines = draws.choice(["blue", "red", "green"], size=count)
     load, wear, heat = draws.normal(size=(3, count))
     logit = 2.0 * load + NOISE * np.abs(wear) - 1.0
     flipped = np.isin(lines, list(turned)) & (np.arange(count) >= turned_from)
-    labels = draws.random(count) < 1.0 / (1.0 + np.exp(-np.where(flipped, -logit, logit)))
+    leaning = np.where(flipped, -logit, logit)
+    labels = draws.random(count) < 1.0 / (1.0 + np.exp(-leaning))
     heat[draws.random(count) < 0.3] = np.nan
+    if task == "multiclass":
+        labels = np.digitize(leaning + draws.logistic(size=count), [-1.0, 1.0])
+    elif task == "regression":
+        labels = 1e5 + 20.0 * leaning + draws.normal(0.0, 20.0, count) + 500.0 * (draws.random(count) < 0.002)
     at_us = np.arange(count, dtype=np.int64) * STEP_US
     return TrainingSet(
         entities=[f"t{place}" for place in range(count)],
@@ -73,10 +102,15 @@ def part(whole: TrainingSet, first: int, end: int) -> TrainingSet:
 
 
 def trained_on(
-    whole: TrainingSet, since_us: int = 0, champion: ScoringModel | None = None, seed: int = 1, **changes: Any
+    whole: TrainingSet,
+    since_us: int = 0,
+    champion: ScoringModel | None = None,
+    seed: int = 1,
+    task: Task = "binary",
+    **changes: Any,
 ) -> Trained:
     """A model of `trips`."""
-    return train(trips, whole, since_us, champion, seed, replace(QUICK, **changes), lambda detail: None)
+    return train(TASKS[task], whole, since_us, champion, seed, replace(QUICK, **changes), lambda detail: None)
 
 
 def event(kind: Event, entity: str, known_at_us: int, **fields: Any) -> WireEvent:

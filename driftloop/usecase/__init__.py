@@ -15,22 +15,38 @@ from driftloop.usecase.features import (
     hour_of,
     weekday_of,
 )
-from driftloop.usecase.losses import LOSS_NAMES, LOSS_UNITS, MAX_LOSS, Answer, Task, label_scale, max_loss, row_loss
+from driftloop.usecase.losses import (
+    LOSS_METRICS,
+    LOSS_NAMES,
+    LOSS_UNITS,
+    MAX_LOSS,
+    SUM_TOLERANCE,
+    Answer,
+    Task,
+    label_scale,
+    max_loss,
+    row_loss,
+)
 from driftloop.usecase.policy import Policy
 from driftloop.usecase.replay import ReplayEvent, ReplayRequest, ReplayStep, ReplayStretch, replay_steps
-from driftloop.usecase.schema import Event, Field, Fields, FieldValue
+from driftloop.usecase.schema import Arrivals, Consequence, Event, Expectation, Field, Fields, FieldValue
 
 __all__ = [
     "DAY_US",
     "HOUR_US",
+    "LOSS_METRICS",
     "LOSS_NAMES",
     "LOSS_UNITS",
     "MAX_LOSS",
     "MINUTE_US",
     "SECOND_US",
+    "SUM_TOLERANCE",
     "Answer",
+    "Arrivals",
+    "Consequence",
     "DeclarationError",
     "Event",
+    "Expectation",
     "Feature",
     "Field",
     "FieldValue",

@@ -17,7 +17,9 @@ Answer = float | Sequence[float]
 
 MAX_LOSS = 4.0  # nats, or variances of the label: an error of two standard deviations
 LEAST_CHANCE = 1e-12
+SUM_TOLERANCE = 1e-3  # of a distribution: graphs compute in single precision, and many classes add up their errors
 LOSS_NAMES = {"binary": "log loss", "multiclass": "log loss", "regression": "squared error"}
+LOSS_METRICS = {"binary": "log_loss", "multiclass": "log_loss", "regression": "squared_error"}
 LOSS_UNITS = {"binary": "nats", "multiclass": "nats", "regression": "label variances"}
 _TAIL_SHARE = (
     0.01  # of the labels at either end, which do not count in the scale: a few extremes must not hide all others

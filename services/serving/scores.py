@@ -7,10 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from driftloop.usecase import Prediction
+from driftloop.usecase import SUM_TOLERANCE, Prediction
 
 Floats = npt.NDArray[np.float64]
-SUM_TOLERANCE = 1e-3  # of a distribution: graphs compute in single precision, and many classes add up their errors
 _SHOWN_CLASSES = 5  # of an answer that is refused
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from driftloop.scoring.model import ONNX_CODES, ONNX_NUMBERS, ONNX_PROBABILITIES
+from driftloop.scoring.model import ONNX_CODES, ONNX_NUMBERS, ONNX_PROBABILITIES, ONNX_VALUES
 from services.trainer.network import Network
-from services.trainer.preprocessing import Preprocessing
+from services.trainer.preprocessing import Preprocessing, Target
 
 OPSET = 18
 IR_VERSION = 9
@@ -34,18 +34,22 @@ class _Graph:
         return output
 
 
-def to_onnx(network: Network, preprocessing: Preprocessing) -> bytes:
-    """The graph: `numbers` float64 (rows, numeric inputs) and `codes` int64 (rows, text inputs) to `probabilities` (rows,)."""
+def to_onnx(network: Network, preprocessing: Preprocessing, target: Target) -> bytes:
+    """The graph: `numbers` float64 (rows, numeric inputs) and `codes` int64 (rows, text inputs) to one output.
+
+    Binary: `probabilities` float32 (rows,). Multiclass: the same, (rows, classes). Regression: `values` float64 (rows,).
+    """
     graph = _Graph()
+    outputs = network.heads.outputs
     weight, bias = _array(network.core.first.weight), _array(network.core.first.bias)
-    # Two more columns travel with the first layer's output: the sums of gains and offsets.
+    # More columns travel with the first layer's output, two for each output: the sums of gains and offsets.
     parts = [graph.constant("first_bias", np.concatenate([bias, _array(network.heads.common)])[None, :])]
     inputs = []
     if preprocessing.edges:
         inputs.append(
             helper.make_tensor_value_info(ONNX_NUMBERS, TensorProto.DOUBLE, ["rows", len(preprocessing.edges)])
         )
-        parts.append(_encoded(graph, preprocessing, weight[:, : preprocessing.width]))
+        parts.append(_encoded(graph, preprocessing, weight[:, : preprocessing.width], 2 * outputs))
     if preprocessing.vocabularies:
         inputs.append(
             helper.make_tensor_value_info(ONNX_CODES, TensorProto.INT64, ["rows", len(preprocessing.vocabularies)])
@@ -53,7 +57,7 @@ def to_onnx(network: Network, preprocessing: Preprocessing) -> bytes:
         parts.extend(_looked_up(graph, network, weight[:, preprocessing.width :]))
     hidden = len(bias)
     graph.node("Sum", parts, "summed")
-    graph.constant("split", np.array([hidden, 1, 1], dtype=np.int64))
+    graph.constant("split", np.array([hidden, outputs, outputs], dtype=np.int64))
     graph.nodes.append(helper.make_node("Split", ["summed", "split"], ["first", "gain", "offset"], axis=1))
     graph.node("Relu", ["first"], "first_active")
     _linear(graph, "second", "first_active", _array(network.core.second.weight), _array(network.core.second.bias))
@@ -63,9 +67,7 @@ def to_onnx(network: Network, preprocessing: Preprocessing) -> bytes:
     graph.node("Add", ["gain", graph.constant("one", np.ones((1, 1), np.float32))], "scale")
     graph.node("Mul", ["core", "scale"], "scaled")
     graph.node("Add", ["scaled", "offset"], "logits")
-    graph.node("Sigmoid", ["logits"], "column")
-    graph.node("Squeeze", ["column", graph.constant("second_axis", np.array([1], np.int64))], ONNX_PROBABILITIES)
-    output = helper.make_tensor_value_info(ONNX_PROBABILITIES, TensorProto.FLOAT, ["rows"])
+    output = _answered(graph, network, target)
     model = helper.make_model(
         helper.make_graph(graph.nodes, "driftloop", inputs, [output], graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -76,7 +78,25 @@ def to_onnx(network: Network, preprocessing: Preprocessing) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _encoded(graph: _Graph, preprocessing: Preprocessing, weight: npt.NDArray[np.float32]) -> str:
+def _answered(graph: _Graph, network: Network, target: Target) -> Any:
+    """From `logits` to the graph's output."""
+    if network.task == "multiclass":
+        graph.node("Softmax", ["logits"], ONNX_PROBABILITIES, axis=1)
+        return helper.make_tensor_value_info(ONNX_PROBABILITIES, TensorProto.FLOAT, ["rows", network.heads.outputs])
+    second_axis = graph.constant("second_axis", np.array([1], np.int64))
+    if network.task == "binary":
+        graph.node("Sigmoid", ["logits"], "column")
+        graph.node("Squeeze", ["column", second_axis], ONNX_PROBABILITIES)
+        return helper.make_tensor_value_info(ONNX_PROBABILITIES, TensorProto.FLOAT, ["rows"])
+    # In double precision: a value may be large beside its deviation.
+    graph.node("Cast", ["logits"], "deviations", to=TensorProto.DOUBLE)
+    graph.node("Mul", ["deviations", graph.constant("deviation", np.array(target.deviation))], "from_centre")
+    graph.node("Add", ["from_centre", graph.constant("centre", np.array(target.centre))], "column")
+    graph.node("Squeeze", ["column", second_axis], ONNX_VALUES)
+    return helper.make_tensor_value_info(ONNX_VALUES, TensorProto.DOUBLE, ["rows"])
+
+
+def _encoded(graph: _Graph, preprocessing: Preprocessing, weight: npt.NDArray[np.float32], more: int) -> str:
     """Piecewise-linear shares and missing flags times their part of the first layer."""
     graph.node("IsNaN", [ONNX_NUMBERS], "missing")
     graph.node("Cast", ["missing"], "missing_flags", to=TensorProto.FLOAT)
@@ -92,7 +112,7 @@ def _encoded(graph: _Graph, preprocessing: Preprocessing, weight: npt.NDArray[np
         graph.node("Clip", ["unbounded", *bounds], "wide_shares")
         graph.node("Cast", ["wide_shares"], "shares", to=TensorProto.FLOAT)
         encoded = graph.node("Concat", ["shares", "missing_flags"], "encoded", axis=1)
-    padded = np.concatenate([weight.T, np.zeros((preprocessing.width, 2), np.float32)], axis=1)
+    padded = np.concatenate([weight.T, np.zeros((preprocessing.width, more), np.float32)], axis=1)
     return graph.node("MatMul", [encoded, graph.constant("first_numbers", padded)], "from_numbers")
 
 

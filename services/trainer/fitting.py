@@ -22,7 +22,7 @@ from driftloop.contracts.trainer.v1.trainer_pb2 import (
     Stage,
 )
 from driftloop.scoring import ScoringModel
-from driftloop.usecase import LOSS_NAMES, UseCase
+from driftloop.usecase import LOSS_METRICS, LOSS_NAMES, UseCase
 from services.trainer.assembly import validate
 from services.trainer.errors import DataRefused, Stopping
 from services.trainer.gates import GateResult, GateSettings, judge
@@ -132,7 +132,7 @@ def _worded(result: GateResult) -> Gate:
 def _found(use_case: UseCase, trained: Trained) -> str:
     """What a published model is worth, in a sentence."""
     task, metrics = use_case.predict.task, trained.metrics
-    loss = "squared_error" if task == "regression" else "log_loss"
+    loss = LOSS_METRICS[task]
     base = "base rate" if task != "regression" else "mean"
     words = (
         f"{trained.chosen}: {LOSS_NAMES[task]} {metrics[loss]:.4f} on {len(trained.held_out.labels)} held-out rows, "

@@ -1,7 +1,8 @@
 """The network and its fit: encoded rows in, weights out; never which rows, nor whether the result is good enough.
 
-The logit is a core's, scaled and shifted per category: (1 + gain) · core + offset. A change that turns the meaning of a
-category over (or makes one worse than it was) is then a change of a few numbers, learned from a few hundred rows.
+An output (the logit of true, of each class, or the standardised value) is a core's, scaled and shifted per category:
+(1 + gain) · core + offset. A change that turns the meaning of a category over (or makes one worse than it was) is then a
+change of a few numbers, learned from a few hundred rows.
 """
 
 from __future__ import annotations
@@ -15,13 +16,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from driftloop.usecase.losses import MAX_LOSS, Task
+
 _EVALUATION_ROWS = 16_384
+# Huber's loss turns linear where the bounded squared error, by which models are judged, stops growing: beyond as many
+# deviations a label is an extreme that no fit should be bent for (Huber, "Robust estimation of a location parameter", 1964).
+_HUBER_DEVIATIONS = math.sqrt(MAX_LOSS)
 
 
 class Core(nn.Module):  # type: ignore[misc]
-    """Two layers with a residual over encoded numbers and embedded texts; one logit per row, shape (rows,)."""
+    """Two layers with a residual over encoded numbers and embedded texts; shape (rows, outputs)."""
 
-    def __init__(self, width: int, cardinalities: Sequence[int], hidden: int, embedding: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, cardinalities: Sequence[int], hidden: int, embedding: int, dropout: float, outputs: int
+    ) -> None:
         super().__init__()
         self.embeddings = nn.ModuleList([nn.Embedding(size, embedding) for size in cardinalities])
         for table in self.embeddings:
@@ -29,53 +37,75 @@ class Core(nn.Module):  # type: ignore[misc]
             nn.init.normal_(table.weight, 0.0, 0.05)
         self.first = nn.Linear(width + embedding * len(cardinalities), hidden)
         self.second = nn.Linear(hidden, hidden)
-        self.last = nn.Linear(hidden, 1)
+        self.last = nn.Linear(hidden, outputs)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, encoded: Tensor, codes: Tensor) -> Tensor:
         embedded = [table(codes[:, column]) for column, table in enumerate(self.embeddings)]
         hidden = self.dropout(torch.relu(self.first(torch.cat([encoded, *embedded], dim=1))))
         hidden = hidden + self.dropout(torch.relu(self.second(hidden)))
-        logits: Tensor = self.last(hidden)[:, 0]
-        return logits
+        raw: Tensor = self.last(hidden)
+        return raw
 
 
 class Heads(nn.Module):  # type: ignore[misc]
-    """Gain and offset, of all rows and per category; zero, so without effect, until they are trained."""
+    """Gain and offset of each output, of all rows and per category; zero, so without effect, until they are trained.
 
-    def __init__(self, cardinalities: Sequence[int]) -> None:
+    A table's row: the outputs' gains, then their offsets.
+    """
+
+    def __init__(self, cardinalities: Sequence[int], outputs: int) -> None:
         super().__init__()
-        self.common = nn.Parameter(torch.zeros(2))
-        self.tables = nn.ModuleList([nn.Embedding(size, 2) for size in cardinalities])
+        self.outputs = outputs
+        self.common = nn.Parameter(torch.zeros(2 * outputs))
+        self.tables = nn.ModuleList([nn.Embedding(size, 2 * outputs) for size in cardinalities])
         for table in self.tables:
             assert isinstance(table, nn.Embedding)
             nn.init.zeros_(table.weight)
 
-    def forward(self, logits: Tensor, codes: Tensor) -> Tensor:
-        total = self.common.expand(len(logits), 2)
+    def forward(self, raw: Tensor, codes: Tensor) -> Tensor:
+        total = self.common.expand(len(raw), 2 * self.outputs)
         for column, table in enumerate(self.tables):
             total = total + table(codes[:, column])
-        return logits * (1.0 + total[:, 0]) + total[:, 1]
+        return raw * (1.0 + total[:, : self.outputs]) + total[:, self.outputs :]
 
 
 class Network(nn.Module):  # type: ignore[misc]
-    """Core and heads, and a second set of heads for rows from before a change, which only training uses."""
+    """Core and heads, and a second set of heads for rows from before a change, which only training uses.
 
-    def __init__(self, core: Core, heads: Heads, earlier: Heads) -> None:
+    Binary: the logit of true, (rows,). Multiclass: a logit per class, (rows, classes). Regression: the value in deviations
+    from the target's centre, (rows,).
+    """
+
+    def __init__(self, task: Task, core: Core, heads: Heads, earlier: Heads) -> None:
         super().__init__()
+        self.task = task
         self.core = core
         self.heads = heads
         self.earlier = earlier
 
     def forward(self, batch: Rows) -> Tensor:
-        logits = self.core(batch.encoded, batch.codes)
-        now: Tensor = self.heads(logits, batch.codes)
-        return torch.where(batch.earlier, self.earlier(logits, batch.codes), now)
+        raw = self.core(batch.encoded, batch.codes)
+        now = self.heads(raw, batch.codes)
+        found: Tensor = torch.where(batch.earlier[:, None], self.earlier(raw, batch.codes), now)
+        return found if self.task == "multiclass" else found[:, 0]
+
+    def loss(self, batch: Rows, reduction: str = "mean") -> Tensor:
+        """The loss that is trained on: log loss, or Huber's."""
+        found = self(batch)
+        if self.task == "binary":
+            return nn.functional.binary_cross_entropy_with_logits(found, batch.labels, reduction=reduction)
+        if self.task == "multiclass":
+            return nn.functional.cross_entropy(found, batch.labels, reduction=reduction)
+        return nn.functional.huber_loss(found, batch.labels, reduction=reduction, delta=_HUBER_DEVIATIONS)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Encoded rows on one device: encoded float32 (n, width), codes int64 (n, texts), labels float32 (n,), earlier bool (n,)."""
+    """Encoded rows on one device: encoded float32 (n, width), codes int64 (n, texts), earlier bool (n,).
+
+    labels (n,): float32 0 or 1; int64 classes; float32 deviations from the target's centre.
+    """
 
     encoded: Tensor
     codes: Tensor
@@ -109,7 +139,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a fit came to. `loss`: validation log loss of the best epoch (NaN without validation rows); `epochs`: that epoch."""
+    """What a fit came to. `loss`: validation loss of the best epoch (NaN without validation rows); `epochs`: that epoch."""
 
     loss: float
     epochs: int
@@ -134,15 +164,14 @@ def repeatable(seed: int, threads: int, device: str) -> Iterator[None]:
 def fit(
     network: Network, rows: Rows, validation: Rows | None, pace: Pace, limits: Limits, weight_decay: float
 ) -> Fitted:
-    """Trains in place with AdamW on the log loss; with validation rows it keeps the best epoch's weights."""
+    """Trains in place with AdamW on the network's loss; with validation rows it keeps the best epoch's weights."""
     optimiser = torch.optim.AdamW(_groups(network, pace, weight_decay), fused=True)
-    objective = nn.BCEWithLogitsLoss()
     best_loss, best_epoch, best_state, epoch = math.inf, 0, None, 0
     while epoch < limits.epochs and (validation is None or epoch - best_epoch < limits.patience):
         epoch += 1
-        _epoch(network, rows, optimiser, objective, pace.batch_rows)
+        _epoch(network, rows, optimiser, pace.batch_rows)
         if validation is not None:
-            loss = log_loss(network, validation)
+            loss = mean_loss(network, validation)
             if loss < best_loss:
                 best_loss, best_epoch, best_state = loss, epoch, copy.deepcopy(network.state_dict())
     if validation is None:
@@ -152,14 +181,14 @@ def fit(
     return Fitted(best_loss, best_epoch, epoch * len(rows))
 
 
-def log_loss(network: Network, rows: Rows) -> float:
-    """Mean log loss of the network on rows."""
+def mean_loss(network: Network, rows: Rows) -> float:
+    """Mean loss of the network on rows."""
     network.eval()
     total = 0.0
     with torch.no_grad():
         for first in range(0, len(rows), _EVALUATION_ROWS):
             part = rows.take(slice(first, first + _EVALUATION_ROWS))
-            total += nn.functional.binary_cross_entropy_with_logits(network(part), part.labels, reduction="sum").item()
+            total += network.loss(part, reduction="sum").item()
     return total / len(rows)
 
 
@@ -173,11 +202,11 @@ def _groups(network: Network, pace: Pace, weight_decay: float) -> list[dict[str,
     return groups
 
 
-def _epoch(network: Network, rows: Rows, optimiser: torch.optim.AdamW, objective: nn.Module, batch_rows: int) -> None:
+def _epoch(network: Network, rows: Rows, optimiser: torch.optim.AdamW, batch_rows: int) -> None:
     network.train()
     order = torch.randperm(len(rows)).to(rows.labels.device)
     for first in range(0, len(rows), batch_rows):
         batch = rows.take(order[first : first + batch_rows])
         optimiser.zero_grad()
-        objective(network(batch), batch.labels).backward()
+        network.loss(batch).backward()
         optimiser.step()

@@ -1,4 +1,4 @@
-"""How raw inputs become numbers that a network can learn from: edges and vocabularies, fitted on training rows; pure.
+"""How raw inputs and values become numbers that a network can learn: edges, vocabularies, a scale, fitted on rows; pure.
 
 Numbers are encoded piecewise linearly between quantiles (Gorishniy et al., "On Embeddings for Numerical Features in Tabular
 Deep Learning", 2022): for each bin the share of it that lies below the value. Nothing is extrapolated beyond the least and
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from driftloop.usecase.losses import label_scale
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -79,6 +81,27 @@ class Preprocessing:
             tuple(tuple(float(edge) for edge in edges) for edges in spec["edges"]),
             tuple(tuple(words) for words in spec["vocabularies"]),
         )
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a regression is learned in: deviations from a centre, in units of the label. Other tasks learn labels as they are."""
+
+    centre: float = 0.0
+    deviation: float = 1.0
+
+    def standardised(self, labels: Floats) -> Floats:
+        """Labels in deviations from the centre."""
+        return np.asarray((labels - self.centre) / self.deviation)
+
+    def restored(self, standardised: Floats) -> Floats:
+        """Back in units of the label."""
+        return np.asarray(standardised * self.deviation + self.centre)
+
+
+def fit_target(labels: Floats) -> Target:
+    """The median and the deviation of labels without their extremes: a heavy tail must not flatten all others."""
+    return Target(float(np.median(labels)), label_scale(labels.tolist()) ** 0.5)
 
 
 def fit_preprocessing(numbers: Floats, texts: Texts, bins: int, category_rows_min: int) -> Preprocessing:

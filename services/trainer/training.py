@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +14,11 @@ import safetensors.torch
 import torch
 
 from driftloop.scoring.model import ScoringModel
-from driftloop.usecase import UseCase, duration_us
+from driftloop.usecase import LOSS_METRICS, LOSS_NAMES, Task, UseCase, duration_us, label_scale
 from services.trainer.export import to_onnx
-from services.trainer.measures import average_precision, log_losses, mean_and_error
+from services.trainer.measures import compared_losses, mean_and_error, measures
 from services.trainer.network import Core, Fitted, Heads, Limits, Network, Pace, Rows, fit, repeatable
-from services.trainer.preprocessing import Preprocessing, fit_preprocessing
+from services.trainer.preprocessing import Preprocessing, Target, fit_preprocessing, fit_target
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
@@ -31,7 +30,8 @@ SPEC_VERSION = 1
 class TrainingSet:
     """Labelled rows, sorted by `at_us`, the declared prediction times.
 
-    numbers: float64 (n, numeric inputs), NaN is missing; texts: object (n, text inputs); labels: float64 (n,), 0 or 1.
+    numbers: float64 (n, numeric inputs), NaN is missing; texts: object (n, text inputs); labels: float64 (n,), as
+    `UseCase.label_of` gives them.
     """
 
     entities: list[str]
@@ -88,19 +88,29 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the chosen candidate and the champion said about the newest rows before the refit saw them."""
+    """What the chosen candidate and the champion said about the newest rows before the refit saw them.
+
+    base: what is answered without any input, from the labels before them: the rate of true ones or their mean, (); the
+    classes' frequencies, (classes,). scale: the variance of the label that squared errors are counted in.
+    """
 
     at_us: Times
     labels: Floats
     challenger: Floats
-    base_rate: float
+    base: Floats
     champion: Floats | None
     unseen_by_champion: npt.NDArray[np.bool_]
+    scale: float = 1.0
+
+    @property
+    def base_answers(self) -> Floats:
+        """`base` for every row."""
+        return np.broadcast_to(self.base, self.challenger.shape)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model and what is known of it.
+    """A trained model and what is known of it. `label_scale`: see `HeldOut.scale`; 0 where losses need none.
 
     Over all fits, candidates included: `fitted_rows` their rows, `row_epochs` rows × epochs. `trained_rows`: of the last fit.
     """
@@ -139,8 +149,26 @@ class _Run:
     seed: int
     settings: TrainingSettings
     progress: Callable[[str], None]
+    scale: float
     fitted_rows: int = 0
     row_epochs: int = 0
+
+    @property
+    def task(self) -> Task:
+        return self.use_case.predict.task
+
+    def losses(self, answers: Floats, first: int) -> Floats:
+        """Losses of answers to the rows from `first` on, as models are compared by."""
+        return compared_losses(self.task, answers, self.rows.labels[first:], self.scale)
+
+
+class _Fit(NamedTuple):
+    """A fitted candidate."""
+
+    network: Network
+    preprocessing: Preprocessing
+    target: Target
+    fitted: Fitted
 
 
 def train(
@@ -154,11 +182,11 @@ def train(
 ) -> Trained:
     """Trains on `rows`; `since_us` > 0: rows from there on belong to a new regime, which the model must serve.
 
-    Candidates are fitted without the newest rows and compared on them by log loss; the steadiest of the best is fitted again
-    on all its rows.
-    The same rows, arguments and seed give the same digest on the same device class. ValueError: no rows to train on.
+    Candidates are fitted without the newest rows and compared on them by the task's loss; the steadiest of the best is fitted
+    again on all its rows. The same rows, arguments and seed give the same digest on the same device class. ValueError: no rows
+    to train on, or all of one label.
     """
-    run = _Run(use_case, rows, champion, seed, settings, progress)
+    run = _Run(use_case, rows, champion, seed, settings, progress, _scale(use_case, rows, champion))
     since = int(np.searchsorted(rows.at_us, since_us)) if since_us > 0 else 0
     if since_us > 0 and len(rows) - since < settings.since_rows_min:
         progress(f"only {len(rows) - since} rows since the change: all history is used as one regime")
@@ -167,22 +195,25 @@ def train(
     if held - since < 1:
         raise ValueError(f"{len(rows)} rows are too few to train on")
     candidates = _candidates(run, since)
-    if not np.unique(rows.labels[since:held]).size == 2:
-        raise ValueError("the rows to train on hold only one class")
+    if np.unique(rows.labels[since:held]).size < 2:
+        only = "one value of the label" if run.task == "regression" else "one class"
+        raise ValueError(f"the rows to train on hold only {only}")
     with repeatable(seed, settings.threads, settings.device):
         tried = [_attempt(run, candidate, held, None) for candidate in candidates]
-        answers = [_answers(run, network, preprocessing, held) for network, preprocessing, _ in tried]
-        best = _steadiest(rows.labels[held:], answers, rows.at_us[held:] // duration_us(use_case.policy.cohort))
-        chosen, (network, preprocessing, fitted) = candidates[best], tried[best]
+        answers = [_answers(run, fit, held) for fit in tried]
+        losses = [run.losses(answer, held) for answer in answers]
+        best = _steadiest(losses, rows.at_us[held:] // duration_us(use_case.policy.cohort))
+        chosen, epochs = candidates[best], tried[best].fitted.epochs
         held_out = _held_out(run, answers[best], since, held)
-        progress(f"{chosen.name} chosen with log loss {fitted.loss:.4f}; fitting {len(rows) - chosen.first} rows")
-        network, preprocessing, _ = _attempt(run, chosen, len(rows), fitted.epochs)
-    spec = _spec(run, preprocessing)
-    weights = safetensors.torch.save(_published_state(network))
-    onnx = to_onnx(network, preprocessing)
-    metrics = _metrics(held_out) | {
-        f"candidate_{candidate.name}_log_loss": fitted.loss
-        for candidate, (_, _, fitted) in zip(candidates, tried, strict=True)
+        loss, name = float(np.mean(losses[best])), LOSS_NAMES[run.task]
+        progress(f"{chosen.name} chosen with {name} {loss:.4f}; fitting {len(rows) - chosen.first} rows")
+        published = _attempt(run, chosen, len(rows), epochs)
+    spec = _spec(run, published)
+    weights = safetensors.torch.save(_published_state(published.network))
+    onnx = to_onnx(published.network, published.preprocessing, published.target)
+    metrics = _metrics(run.task, held_out) | {
+        f"candidate_{candidate.name}_{LOSS_METRICS[run.task]}": float(np.mean(found))
+        for candidate, found in zip(candidates, losses, strict=True)
     }
     return Trained(
         model=ScoringModel(onnx, spec, weights),
@@ -191,7 +222,7 @@ def train(
         row_epochs=run.row_epochs,
         metrics=metrics,
         held_out=held_out,
-        label_scale=0.0,
+        label_scale=run.scale if run.task == "regression" else 0.0,
         chosen=chosen.name,
         device=settings.device,
         onnx=onnx,
@@ -210,8 +241,8 @@ def digest_of(spec: Mapping[str, Any], weights: bytes) -> str:
 def network_of(model: ScoringModel, settings: TrainingSettings) -> tuple[Network, Preprocessing]:
     """The network that a published model was exported from, to go on training it or to compare."""
     preprocessing = Preprocessing.from_spec(model.spec)
-    shape = model.spec["network"]
-    network = _network(preprocessing, shape["hidden"], shape["embedding"], settings.dropout)
+    shape, task, classes = model.spec["network"], _task_of(model), model.spec.get("classes", ())
+    network = _network(task, len(classes) or 1, preprocessing, shape["hidden"], shape["embedding"], settings.dropout)
     network.load_state_dict(safetensors.torch.load(model.weights), strict=False)
     return network, preprocessing
 
@@ -239,15 +270,33 @@ def _candidates(run: _Run, since: int) -> list[_Candidate]:
     return found
 
 
+def _task_of(model: ScoringModel) -> Task:
+    found: Task = model.spec.get("task", "binary")
+    return found
+
+
+def _answers_alike(use_case: UseCase, champion: ScoringModel) -> bool:
+    """Whether a champion takes the inputs and answers the task that are declared now."""
+    declared = use_case.predict
+    learned = (_task_of(champion), tuple(champion.spec.get("classes", ())))
+    return champion.inputs_digest == use_case.inputs_digest and learned == (declared.task, declared.classes)
+
+
 def _is_compatible(run: _Run, champion: ScoringModel) -> bool:
     return bool(
-        champion.weights
-        and champion.spec.get("version") == SPEC_VERSION
-        and champion.inputs_digest == run.use_case.inputs_digest
+        champion.weights and champion.spec.get("version") == SPEC_VERSION and _answers_alike(run.use_case, champion)
     )
 
 
-def _attempt(run: _Run, candidate: _Candidate, end: int, epochs: int | None) -> tuple[Network, Preprocessing, Fitted]:
+def _scale(use_case: UseCase, rows: TrainingSet, champion: ScoringModel | None) -> float:
+    """The champion's scale as long as there is a champion: losses of models that follow each other are to be compared."""
+    if use_case.predict.task != "regression":
+        return 1.0
+    inherited = 0.0 if champion is None else float(champion.spec.get("label_scale", 0.0))
+    return inherited or label_scale(rows.labels.tolist())
+
+
+def _attempt(run: _Run, candidate: _Candidate, end: int, epochs: int | None) -> _Fit:
     """Fits a candidate on its rows before `end`; `epochs` None: compared on the rows from `end` on, which end the fit."""
     settings, rows = run.settings, run.rows
     torch.manual_seed(run.seed)
@@ -255,37 +304,45 @@ def _attempt(run: _Run, candidate: _Candidate, end: int, epochs: int | None) -> 
     if candidate.from_champion:
         assert run.champion is not None
         network, preprocessing = network_of(run.champion, settings)
+        target = Target(**run.champion.spec.get("target", {}))
     else:
         preprocessing = fit_preprocessing(
             rows.numbers[first:end], rows.texts[first:end], settings.bins, settings.category_rows_min
         )
-        network = _network(preprocessing, settings.hidden, settings.embedding, settings.dropout)
+        outputs = len(run.use_case.predict.classes) or 1
+        network = _network(run.task, outputs, preprocessing, settings.hidden, settings.embedding, settings.dropout)
+        target = fit_target(rows.labels[first:end]) if run.task == "regression" else Target()
     network.to(settings.device)
-    encoded = _encoded(run, preprocessing, first, end, candidate.change)
-    validation = None if epochs is not None else _encoded(run, preprocessing, end, len(rows), 0)
+    encoded = _encoded(run, preprocessing, target, first, end, candidate.change)
+    validation = None if epochs is not None else _encoded(run, preprocessing, target, end, len(rows), 0)
     limits = Limits(settings.epochs if epochs is None else epochs, settings.patience)
     fitted = fit(network, encoded, validation, candidate.pace, limits, settings.weight_decay)
     run.fitted_rows += len(encoded)
     run.row_epochs += fitted.row_epochs
     if epochs is None:
-        run.progress(f"{candidate.name}: log loss {fitted.loss:.4f} after {fitted.epochs} epochs of {end - first} rows")
+        rows_told = f"after {fitted.epochs} epochs of {end - first} rows"
+        run.progress(f"{candidate.name}: validation loss {fitted.loss:.4f} {rows_told}")
     network.eval()
-    return network, preprocessing, fitted
+    return _Fit(network, preprocessing, target, fitted)
 
 
-def _encoded(run: _Run, preprocessing: Preprocessing, first: int, end: int, change: int) -> Rows:
+def _encoded(run: _Run, preprocessing: Preprocessing, target: Target, first: int, end: int, change: int) -> Rows:
     rows, device = run.rows, run.settings.device
+    labels = target.standardised(rows.labels[first:end])
     return Rows(
         encoded=torch.from_numpy(preprocessing.encode(rows.numbers[first:end])).to(device),
         codes=torch.from_numpy(preprocessing.codes(rows.texts[first:end])).to(device),
-        labels=torch.from_numpy(rows.labels[first:end].astype(np.float32)).to(device),
+        labels=torch.from_numpy(labels.astype(np.int64 if run.task == "multiclass" else np.float32)).to(device),
         earlier=torch.from_numpy(np.arange(first, end) < change).to(device),
     )
 
 
-def _network(preprocessing: Preprocessing, hidden: int, embedding: int, dropout: float) -> Network:
+def _network(
+    task: Task, outputs: int, preprocessing: Preprocessing, hidden: int, embedding: int, dropout: float
+) -> Network:
     sizes = preprocessing.cardinalities
-    return Network(Core(preprocessing.width, sizes, hidden, embedding, dropout), Heads(sizes), Heads(sizes))
+    core = Core(preprocessing.width, sizes, hidden, embedding, dropout, outputs)
+    return Network(task, core, Heads(sizes, outputs), Heads(sizes, outputs))
 
 
 def _published_state(network: Network) -> dict[str, torch.Tensor]:
@@ -294,20 +351,23 @@ def _published_state(network: Network) -> dict[str, torch.Tensor]:
     return {name: state[name].cpu().contiguous() for name in sorted(state) if not name.startswith("earlier.")}
 
 
-def _answers(run: _Run, network: Network, preprocessing: Preprocessing, first: int) -> Floats:
-    """Probabilities of the rows from `first` on."""
+def _answers(run: _Run, fit: _Fit, first: int) -> Floats:
+    """Answers to the rows from `first` on."""
     with torch.no_grad():
-        newest = network(_encoded(run, preprocessing, first, len(run.rows), 0))
-    return np.asarray(torch.sigmoid(newest).cpu().numpy(), dtype=np.float64)
+        found = fit.network(_encoded(run, fit.preprocessing, fit.target, first, len(run.rows), 0))
+    if run.task == "binary":
+        return np.asarray(torch.sigmoid(found).cpu().numpy(), dtype=np.float64)
+    if run.task == "multiclass":
+        return np.asarray(torch.softmax(found, dim=1).cpu().numpy(), dtype=np.float64)
+    return fit.target.restored(found.cpu().numpy().astype(np.float64))
 
 
-def _steadiest(labels: Floats, answers: list[Floats], clusters: Times) -> int:
+def _steadiest(losses: list[Floats], clusters: Times) -> int:
     """The first candidate that is not worse than the best by more than the standard error of their difference.
 
     The newest rows are few and of one or two days: the least loss among several candidates is partly luck, and luck
     favours those that learn the most from the fewest rows (the one-standard-error rule of Breiman et al., CART, 1984).
     """
-    losses = [log_losses(labels, answer) for answer in answers]
     best = min(losses, key=np.mean)
     for place, loss in enumerate(losses):
         excess, error = mean_and_error(loss - best, clusters)
@@ -319,14 +379,22 @@ def _steadiest(labels: Floats, answers: list[Floats], clusters: Times) -> int:
 def _held_out(run: _Run, challenger: Floats, since: int, held: int) -> HeldOut:
     rows = run.rows
     champion, unseen = None, np.zeros(len(challenger), dtype=bool)
-    if run.champion is not None and run.champion.inputs_digest == run.use_case.inputs_digest:
+    if run.champion is not None and _answers_alike(run.use_case, run.champion):
         champion = run.champion.predict(rows.numbers[held:], rows.texts[held:])
         unseen = rows.at_us[held:] > int(run.champion.spec.get("newest_row_us", 0))
-    base_rate = float(np.mean(rows.labels[since:held]))
-    return HeldOut(rows.at_us[held:], rows.labels[held:], challenger, base_rate, champion, unseen)
+    base = _base(run.use_case, rows.labels[since:held])
+    return HeldOut(rows.at_us[held:], rows.labels[held:], challenger, base, champion, unseen, run.scale)
 
 
-def _spec(run: _Run, preprocessing: Preprocessing) -> dict[str, Any]:
+def _base(use_case: UseCase, labels: Floats) -> Floats:
+    """See `HeldOut.base`; a class that has not been seen has the frequency that Laplace's rule of succession gives it."""
+    classes = len(use_case.predict.classes)
+    if not classes:
+        return np.array(np.mean(labels))
+    return (np.bincount(labels.astype(np.int64), minlength=classes) + 1.0) / (len(labels) + classes)
+
+
+def _spec(run: _Run, fit: _Fit) -> dict[str, Any]:
     settings = run.settings
     shape = {"hidden": settings.hidden, "embedding": settings.embedding}
     return {
@@ -337,19 +405,29 @@ def _spec(run: _Run, preprocessing: Preprocessing) -> dict[str, Any]:
         "text_inputs": list(run.use_case.text_inputs),
         "network": shape,
         "newest_row_us": int(run.rows.at_us[-1]),
-        **preprocessing.to_spec(),
+        **fit.preprocessing.to_spec(),
+        **_spec_of_task(run, fit.target),
     }
 
 
-def _metrics(held_out: HeldOut) -> dict[str, float]:
-    labels = held_out.labels
-    metrics = {
-        "held_out_rows": float(len(labels)),
-        "log_loss": float(np.mean(log_losses(labels, held_out.challenger))),
-        "pr_auc": average_precision(labels, held_out.challenger),
-        "base_log_loss": float(np.mean(log_losses(labels, np.full(len(labels), held_out.base_rate)))),
-    }
+def _spec_of_task(run: _Run, target: Target) -> dict[str, Any]:
+    """What other tasks than binary, which a spec is about unless it says otherwise, add to it."""
+    if run.task == "multiclass":
+        return {"task": run.task, "classes": list(run.use_case.predict.classes)}
+    if run.task == "regression":
+        return {"task": run.task, "target": asdict(target), "label_scale": run.scale}
+    return {}
+
+
+def _metrics(task: Task, held_out: HeldOut) -> dict[str, float]:
+    labels, loss = held_out.labels, LOSS_METRICS[task]
+
+    def found(answers: Floats) -> dict[str, float]:
+        value = float(np.mean(compared_losses(task, answers, labels, held_out.scale)))
+        return measures(task, answers, labels) | {loss: value}
+
+    metrics = {"held_out_rows": float(len(labels))} | found(held_out.challenger)
+    metrics[f"base_{loss}"] = found(held_out.base_answers)[loss]
     if held_out.champion is not None:
-        metrics["champion_log_loss"] = float(np.mean(log_losses(labels, held_out.champion)))
-        metrics["champion_pr_auc"] = average_precision(labels, held_out.champion)
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+        metrics |= {f"champion_{name}": value for name, value in found(held_out.champion).items()}
+    return metrics

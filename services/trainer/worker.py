@@ -25,6 +25,18 @@ class Handler(Protocol):
         ...
 
 
+class Answering(Protocol):
+    """What answers requests while the consumer polls."""
+
+    def ask(self, record: Record) -> None:
+        """Takes a request; TooManyRequests."""
+        ...
+
+    def done(self) -> list[Record]:
+        """Requests answered since the last call, in order; raises what the answering failed with."""
+        ...
+
+
 class Worker:
     """Takes requests in order and says which records are done with; the first failure ends it."""
 
@@ -82,7 +94,9 @@ class Worker:
 class Consumption:
     """Reads `retrain`, hands on what is not answered yet, and commits behind the answers."""
 
-    def __init__(self, reader: Reader, worker: Worker, answered: set[str], refuse: Callable[[Malformed], None]) -> None:
+    def __init__(
+        self, reader: Reader, worker: Answering, answered: set[str], refuse: Callable[[Malformed], None]
+    ) -> None:
         self._reader = reader
         self._worker = worker
         self._answered = answered

@@ -55,15 +55,15 @@ def test_a_first_model_needs_no_champion() -> None:
 
 def test_a_model_that_is_no_better_than_the_base_rate_is_refused() -> None:
     held = case()[0].held_out
-    assert not gates(challenger=np.full(len(held.labels), held.base_rate))["base_rate"].passed
+    assert not gates(challenger=np.full(len(held.labels), held.base))["base_rate"].passed
     noise = np.random.default_rng(1).normal(scale=0.02, size=len(held.labels))
-    assert not gates(challenger=np.clip(held.base_rate + noise, 0.01, 0.99))["base_rate"].passed
+    assert not gates(challenger=np.clip(held.base + noise, 0.01, 0.99))["base_rate"].passed
 
 
 def test_a_model_that_ranks_an_odd_day_whose_level_nobody_could_know_is_let_through() -> None:
     held = case()[0].held_out
     logit = np.log(good() / (1 - good()))
-    level = (1 / (1 + np.exp(-(logit + 0.9))) + held.base_rate) / 2
+    level = (1 / (1 + np.exp(-(logit + 0.9))) + held.base) / 2
     gate = gates(challenger=level)["base_rate"]
     assert gate.passed
 

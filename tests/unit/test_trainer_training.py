@@ -53,7 +53,7 @@ def test_the_first_model_is_much_better_than_the_base_rate_on_rows_it_has_not_se
     found = rows(4_000)
     trained = trained_on(part(found, 0, 3_000))
     new = part(found, 3_000, 4_000)
-    base = np.full(len(new), trained.held_out.base_rate)
+    base = np.full(len(new), float(trained.held_out.base))
     assert loss(trained.model, new) < float(np.mean(log_losses(new.labels, base))) - 0.1
     assert trained.metrics["log_loss"] < trained.metrics["base_log_loss"] - 0.1
     assert trained.metrics["pr_auc"] > 0.7
