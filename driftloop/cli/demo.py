@@ -175,7 +175,7 @@ def clean_rows(
         for step in replay_steps(stretch, use_case.step_us):
             for event in step.events:
                 if event.type == label.on.name and event.entity in wanted:
-                    labels[event.entity] = float(label.value(event.fields))
+                    labels[event.entity] = use_case.label_of(event.fields)
             yield step
 
     found = vectors(use_case, steps())
@@ -230,9 +230,10 @@ def show(summary: dict[str, Any], measurements: dict[str, Any], console: Console
             f"release {release['at'][:16]}", f"{release['model'][:8]} {release['stage']}: {release['because']}"
         )
     quality = summary.get("quality", {})
+    compared = ["loop", "static", *([] if found["injected_at"] is None else ["static_without_injection"])]
     if quality.get("rows"):
         for metric in ("log_loss", "pr_auc"):
-            values = "  ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in quality[metric].items())
+            values = "  ".join(f"{key.replace('_', ' ')} {quality[metric][key]:.3f}" for key in compared)
             table.add_row(f"{metric} on the last {quality['rows']}", values)
         if quality["recovered_share"] is not None:
             table.add_row(
