@@ -201,18 +201,30 @@ class Decision(_message.Message):
     def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., kind: _Optional[_Union[DecisionKind, str]] = ..., model_id: _Optional[str] = ..., because: _Optional[str] = ..., evidence: _Optional[_Mapping[str, float]] = ..., clock_us: _Optional[int] = ...) -> None: ...
 
 class Incident(_message.Message):
-    __slots__ = ("use_case", "id", "source", "what", "clock_us")
+    __slots__ = ("use_case", "id", "source", "what", "clock_us", "rule", "event_type", "event_source", "stops_training", "from_us", "to_us")
     USE_CASE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     WHAT_FIELD_NUMBER: _ClassVar[int]
     CLOCK_US_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    STOPS_TRAINING_FIELD_NUMBER: _ClassVar[int]
+    FROM_US_FIELD_NUMBER: _ClassVar[int]
+    TO_US_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     id: str
     source: str
     what: str
     clock_us: int
-    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., source: _Optional[str] = ..., what: _Optional[str] = ..., clock_us: _Optional[int] = ...) -> None: ...
+    rule: str
+    event_type: str
+    event_source: str
+    stops_training: bool
+    from_us: int
+    to_us: int
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., source: _Optional[str] = ..., what: _Optional[str] = ..., clock_us: _Optional[int] = ..., rule: _Optional[str] = ..., event_type: _Optional[str] = ..., event_source: _Optional[str] = ..., stops_training: _Optional[bool] = ..., from_us: _Optional[int] = ..., to_us: _Optional[int] = ...) -> None: ...
 
 class RetrainRequest(_message.Message):
     __slots__ = ("use_case", "id", "reason", "because", "clock_us", "since_us", "champion_id", "champion_bundle_url", "champion_bundle_digest", "seed")
