@@ -121,6 +121,15 @@ def test_what_has_no_label_by_maturity_is_closed_as_never():
     assert heart.pending == 0
 
 
+def test_a_score_without_prediction_and_label_names_the_announcement_as_its_cause():
+    heart, restored = matching(), matching()
+    heart.fold([announced("a", BEGIN + HOUR_US), *clock(BEGIN + 24 * HOUR_US)])
+    restored.restore(heart.snapshot())
+    score, mark = restored.fold(clock(BEGIN + 25 * HOUR_US))
+    assert (score.payload.state, score.causes) == (LABEL_STATE_NEVER, ("flight_scheduled:a",))
+    assert mark.is_watermark
+
+
 def test_an_entity_that_nobody_asked_about_is_scored_without_a_prediction():
     heart = matching()
     out = heart.fold(
