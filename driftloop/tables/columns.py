@@ -89,7 +89,8 @@ def _column(table: Table, name: str, options: InferenceOptions, field: str) -> C
     if kind == "empty":
         return out("no row has a value")
     if kind == "other":
-        return out("it holds nested values", "write what is needed of it as columns of its own")
+        held = table.arrow.schema.field(name).type
+        return out(f"it holds {held}", "write what is needed of it as numbers, texts or times")
     if name in options.keys:
         because = f"{distinct:,} values" + ("" if distinct <= KEY_CATEGORIES_MAX else ", too many to learn each")
         return Column(name, field, "key", optional, distinct, distinct <= KEY_CATEGORIES_MAX, (), because)
@@ -144,20 +145,20 @@ def _text(table: Table, name: str, field: str, missing: Mask, distinct: int) -> 
                 f"--key {option_value(name)} for what is known of each of them so far, or --categorical {option_value(name)}",
             )
         return dated(name, field, at_us, absent, distinct)
-    return Column(name, field, "category", optional, distinct, True, (), f"{distinct:,} different texts")
+    numbers = _almost_numbers(table, name) if distinct > CODED_MAX else ""
+    unsure = f"it is taken for {distinct:,} texts{numbers}; correct the table if it is a number" if numbers else ""
+    return Column(name, field, "category", optional, distinct, True, (), f"{distinct:,} different texts", unsure)
 
 
 def _almost_numbers(table: Table, name: str) -> str:
     """What keeps a column of numbers from being one, as an aside."""
     texts = [text for text in table.texts(name).tolist() if text is not None]
     wrong = [text for text in texts if not _is_number(text)]
-    if len(wrong) > 0.1 * len(texts):
-        return ""
-    return (
-        f" (all but {len(wrong):,} of them are numbers, the first that is none is {wrong[0]!r}: empty it)"
-        if wrong
-        else ""
-    )
+    if wrong and all(_is_number(text.replace(",", ".")) for text in wrong):
+        return f" (they are numbers with a comma, as {wrong[0]!r}: write them with a point)"
+    if wrong and len(wrong) <= 0.1 * len(texts):
+        return f" (all but {len(wrong):,} of them are numbers, the first that is none is {wrong[0]!r}: empty it)"
+    return ""
 
 
 def _is_number(text: str) -> bool:

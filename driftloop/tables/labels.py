@@ -42,7 +42,7 @@ def label_of(table: Table, options: InferenceOptions) -> LabelColumn:
         raise UnfitLabel(f"label column {name!r} has no value in any row: give another --label, or fill it in")
     if kind in ("time", "other"):
         raise UnfitLabel(
-            f"label column {name!r} holds {'times' if kind == 'time' else 'nested values'}: a label is a number or a class"
+            f"label column {name!r} holds {table.arrow.schema.field(name).type}: a label is a number or a class"
         )
     if kind == "number":
         _finite(table, name)

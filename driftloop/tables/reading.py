@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".csv.zst")
 MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "?")
 # Not BOOLEAN: it would make "true" of "yes", and what a table calls its classes is what people know them by.
 CSV_TYPES = ("NULL", "BIGINT", "DOUBLE", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "VARCHAR")
+CSV_ERROR_LINES = 4  # which line, what it holds, what was expected
 REGULAR_ROWS = "give one header line, and as many fields in every row as in the header"
 UTC_US = pa.timestamp("us", tz="UTC")
 
@@ -156,7 +158,7 @@ def _read_parquet(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise UnreadableTable(f"{path} is no readable Parquet file: {_first_line(error)}") from error
+        raise UnreadableTable(f"{path} is no readable Parquet file: {_lines(error, 1)}") from error
 
 
 def _read_csv(path: Path) -> pa.Table:
@@ -168,7 +170,8 @@ def _read_csv(path: Path) -> pa.Table:
                 query, params=[_literal(path), list(MISSING_WORDS), list(CSV_TYPES)]
             ).to_arrow_table()
     except duckdb.Error as error:
-        raise UnreadableTable(f"{path} cannot be read as CSV: {_first_line(error)}; {REGULAR_ROWS}") from error
+        wrong = _not_utf8(path) or f"{path} cannot be read as CSV: {_lines(error, CSV_ERROR_LINES)}; {REGULAR_ROWS}"
+        raise UnreadableTable(wrong) from error
     only = arrow.column_names[0]
     if arrow.num_columns == 1 and any(delimiter in only for delimiter in ",;\t|"):
         raise UnreadableTable(f"{path} falls into no columns (its header is {only!r}): {REGULAR_ROWS}")
@@ -180,8 +183,25 @@ def _literal(path: Path) -> str:
     return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _lines(error: BaseException, most: int) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ", ".join(lines[:most]) or type(error).__name__
+
+
+def _not_utf8(path: Path) -> str:
+    """What is wrong with the encoding of a file that is not compressed; "" if nothing is."""
+    if path.suffix in (".gz", ".zst"):
+        return ""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    place = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            try:
+                decoder.decode(chunk)
+            except UnicodeDecodeError:
+                return f"{path} is not written in UTF-8 (around byte {place:,}): save it as UTF-8"
+            place += len(chunk)
+    return ""
 
 
 def _flags(texts: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -124,6 +124,28 @@ def test_numbers_with_few_values_stay_numbers_until_they_are_said_to_be_codes(tm
     assert use_case_of(said).predict.on.fields["grade"].type is str
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (lambda number: f"{number:.3f}".replace(".", ","), "numbers with a comma"),
+        (lambda number: "n. a." if number > 12.2 else f"{number:.3f}", "the first that is none is 'n. a.'"),
+    ],
+)
+def test_what_keeps_a_column_of_numbers_from_being_one_is_said(tmp_path, written, said):
+    table = frame()
+    table["weight"] = [written(10 + 0.003 * place) for place in range(ROWS)]
+    sentences = inferred(tmp_path, table).sentences()
+    assert any("left out 'weight'" in sentence and said in sentence for sentence in sentences)
+
+
+def test_a_category_of_numbers_but_for_a_few_texts_is_doubted(tmp_path):
+    table = frame(age=[f"{place % 40}" if place % 40 else "unknown" for place in range(ROWS)])
+    sentences = inferred(tmp_path, table).sentences()
+    assert any(
+        "column 'age': it is taken for 40 texts" in sentence and "'unknown'" in sentence for sentence in sentences
+    )
+
+
 def test_names_that_cannot_be_fields_get_one_and_that_is_said(tmp_path):
     table = frame(
         **{"Größe (cm)": 1.5 * np.arange(ROWS) % 7, "2nd": np.arange(ROWS) % 9, "size!": np.arange(ROWS) % 11}
@@ -312,6 +334,7 @@ def test_rows_told_twice_pass_where_their_owner_says_that_they_happened(tmp_path
         ("broken.parquet", b"PAR1 and nothing else", "no readable Parquet"),
         ("ragged.csv", b"a,b\n1,2\n1,2,3\n" * 5, "as many fields in every row"),
         (".", None, "is a folder"),
+        ("latin.csv", "größe,label\n1,2\n".encode("latin-1") * 9, "not written in UTF-8"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused(tmp_path, name, content, said):
