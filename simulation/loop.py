@@ -17,7 +17,8 @@ from services.features.aggregation import Aggregation
 from services.features.rekeying import Rekeying
 from services.monitor.judging import Judging
 from services.monitor.matching import Matching
-from services.serving.prediction import Asked, Assembled, Assembly, answer, log_record
+from services.serving.assembly import Assembled, Assembly
+from services.serving.prediction import Asked, answer, log_record
 from services.serving.routing import Model, Router
 from services.serving.view import FeatureView
 
@@ -129,7 +130,7 @@ class Loop:
         asked = []
         for request in step.requests:
             if self._vectors is not None:
-                assembled = Assembled(self._vectors(request.entity), [])
+                assembled = Assembled.of(self._vectors(request.entity))
             else:
                 assembled = self._assembly.assemble(request.fields, self._view.read)
                 self.recorded.vectors[request.entity] = assembled.vector

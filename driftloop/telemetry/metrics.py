@@ -143,6 +143,15 @@ _DECLARED = (
     _gauge("ingest", "events_in_flight", "{event}", "Events sent and not acknowledged yet."),
     _gauge("ingest", "window_ids", "{id}", "Event ids that the duplicate window remembers."),
     _counter("ingest", "watermarks", "{watermark}", "Watermarks written, over all partitions."),
+    _counter(
+        "ingest",
+        "expectations_unmet",
+        "{event}",
+        "Accepted events that do not meet an expectation. A jump: a producer or the world changed.",
+        "rule",
+        "consequence",
+    ),
+    _counter("ingest", "incidents", "{incident}", "Incidents told of, by the expectation that is not met.", "rule"),
     # features
     _counter("features", "updates", "{update}", "Feature values emitted, by what triggered them.", "view", "trigger"),
     _counter("features", "late_events", "{event}", "Events behind the lateness bound, left out of aggregates.", "view"),
@@ -152,7 +161,12 @@ _DECLARED = (
     _counter("features", "offline_rows", "{row}", "Rows in offline parts that a manifest names.", "table"),
     # serving
     _counter("serving", "predictions", "{prediction}", "Answers, by the role of the model that gave them.", "arm"),
-    _seconds("serving", "predict_seconds", "From a call's arrival to its answer, its spooling included.", "method"),
+    _seconds(
+        "serving",
+        "predict_seconds",
+        "From a call's arrival to its answer, its spooling included; of one call in eight.",
+        "method",
+    ),
     _counter(
         "serving",
         "calls_refused",
@@ -172,7 +186,7 @@ _DECLARED = (
         "feature_age_seconds",
         "histogram",
         "s",
-        "Use-case clock less known_at of values read.",
+        "Use-case clock less known_at of values read; of one call in eight.",
         ("view",),
         AGE_BUCKETS_S,
     ),
@@ -194,6 +208,13 @@ _DECLARED = (
     ),
     _gauge("serving", "spool_bytes", "By", "Size of the prediction spool on disk."),
     _gauge("serving", "view_rows", "{row}", "Feature entities in the in-process view."),
+    _counter(
+        "serving",
+        "view_reads",
+        "{entity}",
+        "Feature entities looked up: hit, fetched from the online store, unknown. Many fetched: the view is too small.",
+        "outcome",
+    ),
     _counter("serving", "guardrails", "{command}", "Commands that a guardrail sent to monitor.", "guardrail"),
     # monitor
     _counter("monitor", "scores", "{score}", "Matured entities, by state (matched, never, corrected).", "state"),
@@ -205,6 +226,13 @@ _DECLARED = (
         "partition",
     ),
     _gauge("monitor", "log_loss", "{nat}", "Log loss of the newest judged block of mature labels.", "role"),
+    _gauge(
+        "monitor",
+        "absolute_error",
+        "1",
+        "Regression, instead of log_loss: mean absolute error of that block, in the label's own unit.",
+        "role",
+    ),
     _counter("monitor", "alarms", "{alarm}", "Drift alarms, by kind of series.", "kind"),
     _counter("monitor", "decisions", "{decision}", "Decisions, by kind, also those not to act.", "kind"),
     _counter("monitor", "retrains", "{request}", "Retrain requests, by reason.", "reason"),

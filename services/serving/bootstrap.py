@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import grpc
 
-from driftloop.contracts.serving.v1 import serving_pb2_grpc
 from driftloop.messaging import DeliveryFailed, Producer, Reader
 from driftloop.telemetry import add_health_and_reflection
 from driftloop.usecase import UseCase
@@ -31,6 +30,7 @@ from services.serving.view import FeatureView
 READ = ("features", "releases")
 WRITTEN = ("predictions", "commands", "dead-letters")
 _CLOSE_TIMEOUT_S = 1.0
+_PUBLISH_EVERY_S = 1.0  # far below the interval at which metrics are exported
 _logger = logging.getLogger(__name__)
 
 
@@ -68,6 +68,7 @@ class Replica:
         )
         self._watermarks = WatermarkWriter(self._log, producer, settings.replica, partitions["predictions"])
         self._view = FeatureView(use_case, settings.view_entities_max)
+        self._measured = measured
         self._online = OnlineLookup(outside.open_online_reader, settings.lookups_max)
         self._handlers = Handlers(
             use_case,
@@ -98,7 +99,7 @@ class Replica:
             maximum_concurrent_rpcs=settings.calls_max,
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", settings.call_bytes_max)],
         )
-        serving_pb2_grpc.add_PredictionServiceServicer_to_server(self._door, server)
+        self._door.add_to(server)
         health = await add_health_and_reflection(server, "serving", (SERVICE,))
         try:
             self.port = server.add_insecure_port(settings.address)
@@ -120,7 +121,20 @@ class Replica:
             _logger.info("ready: %d feature entities, release %d", len(self._view), self._clock.applied_revision)
             await stopped.wait()
 
-        work = (self._feed.run(), self._log.run(), self._releases.run(), self._watermarks.run(), become_ready())
+        async def publish() -> None:
+            while True:
+                measured.publish()
+                await asyncio.sleep(_PUBLISH_EVERY_S)
+
+        measured = self._measured
+        work = (
+            self._feed.run(),
+            self._log.run(),
+            self._releases.run(),
+            self._watermarks.run(),
+            publish(),
+            become_ready(),
+        )
         tasks = [asyncio.create_task(one) for one in work]
         stop = asyncio.create_task(stopped.wait())
         try:
@@ -134,6 +148,7 @@ class Replica:
             for task in (*tasks, stop):
                 task.cancel()
             await asyncio.gather(*tasks, stop, return_exceptions=True)
+            measured.publish()
             self._online.close()
             self._spool.close()
 

@@ -7,6 +7,7 @@ ServingError
 ├── NoModelYet           wait for the first release
 ├── LogFull              retry later: answers cannot be logged, so none is given
 ├── NoUsableScore        report it: no released model gave a usable answer
+├── DeadlinePassed       ask again with more time: nothing was predicted
 ├── StillBehind          wait again: the loop has not reached the asked time
 ├── CannotStart          stop: free the address or configure another
 └── AlreadyRunning       stop: another process owns this replica's spool
@@ -63,6 +64,10 @@ class LogFull(ServingError):
 
 class NoUsableScore(ServingError):
     """Every model that may answer failed or returned something that is no answer to the task."""
+
+
+class DeadlinePassed(ServingError):
+    """The caller has given up by now: nothing was predicted or logged."""
 
 
 class StillBehind(ServingError):

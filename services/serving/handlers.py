@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
+from functools import partial
 
 from driftloop.contracts import UNSET_US, Message, Record
 from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
@@ -16,25 +18,31 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
     GetReleaseRequest,
     GetReleaseResponse,
     PredictBatchRequest,
-    PredictBatchResponse,
     PredictRequest,
-    PredictResponse,
     WaitForClockRequest,
     WaitForClockResponse,
 )
 from driftloop.messaging import Malformed, Producer, dead_letter
 from driftloop.telemetry import span
 from driftloop.usecase import FieldValue, UseCase
+from services.serving.assembly import Assembled, Assembly, Lookup
 from services.serving.clock import LoopClock
-from services.serving.errors import InvalidRequest, NoModelYet, NotReady, StillBehind, UnknownUseCase, Violation
+from services.serving.errors import (
+    DeadlinePassed,
+    InvalidRequest,
+    NoModelYet,
+    NotReady,
+    StillBehind,
+    UnknownUseCase,
+    Violation,
+)
 from services.serving.gateways.log import PredictionLog
 from services.serving.gateways.online import OnlineLookup
 from services.serving.gateways.watermarks import WatermarkWriter
 from services.serving.instruments import ServingInstruments
-from services.serving.logged import logged_of
-from services.serving.prediction import Asked, Assembly, answer
+from services.serving.prediction import Answered, Asked, answer
 from services.serving.releases import ReleaseKeeper
-from services.serving.requests import read_request
+from services.serving.requests import RequestReader
 from services.serving.settings import ServingSettings
 from services.serving.view import Entry, FeatureView
 
@@ -68,6 +76,7 @@ class Handlers:
         self._producer = producer
         self._instruments = instruments
         self._assembly = Assembly(use_case)
+        self._requests = RequestReader(use_case)
         self._moved = releases.moved
         self._ready = False
 
@@ -77,23 +86,32 @@ class Handlers:
         if self._clock.clock_us != UNSET_US:
             self._watermarks.reach(self._clock.clock_us)
 
-    async def predict(self, request: PredictRequest, traceparent: str, left_s: float | None) -> PredictResponse:
-        """Answers one request; raises a ServingError where there is no answer."""
+    async def predict(self, request: PredictRequest, traceparent: str, left_s: float | None) -> bytes:
+        """Answers one request with a serialised PredictResponse; raises a ServingError where there is no answer."""
+        started = time.perf_counter()
         with span("serving.Predict", traceparent) as traced:
-            return (await self._predict((request,), traced.traceparent, left_s, batch=False))[0]
+            requests = (request,)
+            found, answered = await self._predict(
+                requests, self._read(requests, left_s, None), traced.traceparent, left_s
+            )
+        self._measure("Predict", started, found, answered)
+        return answered.serialized[0]
 
-    async def predict_batch(
-        self, request: PredictBatchRequest, traceparent: str, left_s: float | None
-    ) -> PredictBatchResponse:
-        """Answers every request of a batch, or none."""
-        most = self._settings.batch_requests_max
-        if len(request.requests) > most:
+    async def predict_batch(self, request: PredictBatchRequest, traceparent: str, left_s: float | None) -> bytes:
+        """Answers every request of a batch with a serialised PredictBatchResponse, or none."""
+        started = time.perf_counter()
+        most, requests = self._settings.batch_requests_max, request.requests
+        if len(requests) > most:
             raise InvalidRequest(
-                [Violation("requests", "size", f"{len(request.requests)} requests in a call, more than {most}")]
+                [Violation("requests", "size", f"{len(requests)} requests in a call, more than {most}")]
             )
         with span("serving.PredictBatch", traceparent) as traced:
-            responses = await self._predict(request.requests, traced.traceparent, left_s, batch=True)
-        return PredictBatchResponse(responses=responses)
+            read = self._read(requests, left_s, 0)
+            if not read:
+                return b""
+            found, answered = await self._predict(requests, read, traced.traceparent, left_s)
+        self._measure("PredictBatch", started, found, answered)
+        return answered.batch()
 
     async def get_release(self, request: GetReleaseRequest) -> GetReleaseResponse:
         """The release that answers here; without one if none was applied."""
@@ -125,7 +143,7 @@ class Handlers:
                 self.feature_update(record.message)
             else:
                 self.release(record.message)
-        self._instruments.read(self._clock.clock_us, len(self._view))
+        self._instruments.read(self._clock.clock_us, self._view)
         if moved:
             async with self._moved:
                 self._moved.notify_all()
@@ -156,36 +174,56 @@ class Handlers:
         self._instruments.dead_letter(record.rule)
         self._producer.send(dead_letter(record, "serving", self._use_case.name))
 
-    async def _predict(
-        self, requests: Sequence[PredictRequest], traceparent: str, left_s: float | None, batch: bool
-    ) -> list[PredictResponse]:
+    def _read(
+        self, requests: Sequence[PredictRequest], left_s: float | None, position: int | None
+    ) -> list[dict[str, FieldValue]]:
+        """The fields of requests that can be answered now; `position` 0: those of a batch."""
+        if left_s is not None and left_s <= 0:
+            raise DeadlinePassed("the call's deadline has passed: nothing was predicted")
         if not self._ready:
             raise NotReady("this replica is still reading features and releases; retry")
+        name, read = self._use_case.name, self._requests.read
         fields = []
-        for position, request in enumerate(requests):
-            self._check_use_case(request.use_case)
-            fields.append(read_request(self._use_case, request, position if batch else None))
+        for request in requests:
+            if request.use_case != name:
+                self._check_use_case(request.use_case)
+            fields.append(read(request, position))
+            if position is not None:
+                position += 1
+        return fields
+
+    async def _predict(
+        self,
+        requests: Sequence[PredictRequest],
+        fields: Sequence[dict[str, FieldValue]],
+        traceparent: str,
+        left_s: float | None,
+    ) -> tuple[list[Assembled], Answered]:
         if self._releases.router is None:
             raise NoModelYet("no model has been released yet")
-        looked_up = {} if self._view.complete else await self._look_up(fields, left_s)
+        lookup: Lookup = self._view.read
+        if not self._view.complete and (looked_up := await self._look_up(fields, left_s)):
+            lookup = partial(self._entry, looked_up)
 
         # From here to the log nothing may wait: see the module's first lines.
         router, as_of_us = self._releases.router, self._clock.clock_us
+        assemble = self._assembly.assemble
+        found = [assemble(one, lookup) for one in fields]
         asked = [
-            Asked(
-                request.entity,
-                request.request_id,
-                self._assembly.assemble(found, lambda key: self._entry(key, looked_up)),
-            )
-            for request, found in zip(requests, fields, strict=True)
+            Asked(request.entity, request.request_id, assembled)
+            for request, assembled in zip(requests, found, strict=True)
         ]
         answered = answer(self._use_case, router, asked, as_of_us, [request.include_vector for request in requests])
-        self._log.write([logged_of(prediction) for prediction in answered.predictions], as_of_us, traceparent)
+        self._log.write(answered.logged, as_of_us, traceparent)
         for unusable in answered.unusable:
             self._releases.unusable(router, unusable)
-        return answered.responses
+        return found, answered
 
-    def _entry(self, key: str, looked_up: dict[str, Entry]) -> Entry | None:
+    def _measure(self, method: str, started_s: float, found: Sequence[Assembled], answered: Answered) -> None:
+        seconds = time.perf_counter() - started_s
+        self._instruments.answered(method, seconds, self._clock.clock_us, answered.arms, found)
+
+    def _entry(self, looked_up: dict[str, Entry], key: str) -> Entry | None:
         return self._view.read(key) or looked_up.get(key)
 
     async def _look_up(self, fields: Sequence[dict[str, FieldValue]], left_s: float | None) -> dict[str, Entry]:
@@ -199,6 +237,7 @@ class Handlers:
         found = await self._online.read(sorted(keys), timeout_s)
         for key, entry in found.items():
             self._view.admit(key, entry)
+        self._instruments.fetched(len(found))
         return found
 
     def _check_use_case(self, use_case: str) -> None:

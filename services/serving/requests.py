@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable
+
+from pydantic_core import SchemaValidator, core_schema
 
 from driftloop.contracts import from_value
+from driftloop.contracts.event.v1.event_pb2 import Value
 from driftloop.contracts.serving.v1.serving_pb2 import PredictRequest
 from driftloop.usecase import Field, FieldValue, UseCase
 from services.serving.errors import InvalidRequest, Violation
@@ -23,35 +28,104 @@ _KINDS = {
 }
 
 
-def read_request(use_case: UseCase, request: PredictRequest, position: int | None = None) -> dict[str, FieldValue]:
-    """The request's fields as Python values, those that are absent left out; InvalidRequest names what is wrong.
+class RequestReader:
+    """Reads the requests of one use case. Required are all of `use_case.request_fields` that are not optional.
 
-    Required are all of `use_case.request_fields` that are not optional. Ranges, texts and lengths are held to as at
-    ingest's door: a model never sees a value that training could not have seen.
+    Ranges, texts and lengths are held to as at ingest's door: a model never sees a value that training could not have seen.
+    A good request is recognised field by field as declared; only where that fails is every rule looked at, and named.
     """
-    violations = _name_violations("entity", request.entity) + _name_violations("request_id", request.request_id)
-    declared = use_case.request_fields
-    fields: dict[str, FieldValue] = {}
-    wrong: set[str] = set()
-    for name, wire in request.fields.items():
-        field = declared.get(name)
-        kind = wire.WhichOneof("kind")
-        if field is None:
-            violations.append(_violation(name, "unknown_field", f"the request has {', '.join(declared)}"))
-        elif kind is not None:
-            value = from_value(wire)
-            broken = _broken(field, kind, value)
-            if broken is not None:
-                wrong.add(name)
-                violations.append(_violation(name, *broken))
-            elif value is not None:
-                fields[name] = float(value) if field.kind == "number" else value
-    for name, field in declared.items():
-        if not field.optional and name not in fields and name not in wrong:
-            violations.append(_violation(name, "required", f"a {field.kind} is missing"))
-    if violations:
-        raise InvalidRequest(violations[:VIOLATIONS_MAX], position)
-    return fields
+
+    def __init__(self, use_case: UseCase) -> None:
+        self._declared = use_case.request_fields
+        self._rules = {name: _Rules(field) for name, field in self._declared.items()}
+        self._recognisers = [(name, _recogniser(field)) for name, field in self._declared.items()]
+
+    def read(self, request: PredictRequest, position: int | None = None) -> dict[str, FieldValue]:
+        """The request's fields as Python values, those that are absent left out; InvalidRequest names what is wrong."""
+        wire = request.fields
+        fields: dict[str, FieldValue] = {}
+        for name, recognised in self._recognisers:
+            found = wire.get(name)
+            value = None if found is None else recognised(found)
+            if value is None:
+                break
+            fields[name] = value
+        if (
+            len(fields) == len(self._declared) == len(wire)
+            and _is_name(request.entity)
+            and _is_name(request.request_id)
+        ):
+            return fields
+        return self._read(request, position)
+
+    def _read(self, request: PredictRequest, position: int | None) -> dict[str, FieldValue]:
+        violations = _name_violations("entity", request.entity) + _name_violations("request_id", request.request_id)
+        declared = self._declared
+        fields: dict[str, FieldValue] = {}
+        wrong: set[str] = set()
+        for name, wire in request.fields.items():
+            field = declared.get(name)
+            kind = wire.WhichOneof("kind")
+            if field is None:
+                violations.append(_violation(name, "unknown_field", f"the request has {', '.join(declared)}"))
+            elif kind is not None:
+                value = from_value(wire)
+                broken = self._rules[name].broken(kind, value)
+                if broken is not None:
+                    wrong.add(name)
+                    violations.append(_violation(name, *broken))
+                elif value is not None:
+                    fields[name] = float(value) if field.kind == "number" else value
+        for name, field in declared.items():
+            if not field.optional and name not in fields and name not in wrong:
+                violations.append(_violation(name, "required", f"a {field.kind} is missing"))
+        if violations:
+            raise InvalidRequest(violations[:VIOLATIONS_MAX], position)
+        return fields
+
+
+Recognised = Callable[[Value], FieldValue | None]
+"""The value of a field that is beyond doubt; None: look closer."""
+
+
+def _recogniser(field: Field) -> Recognised:
+    """Recognises good values of a field without asking which kind was sent: what is not zero or empty was."""
+    if field.kind == "text":
+        most, listed = field.max_length, frozenset(field.one_of)
+        if field.pattern:
+            return lambda wire: None
+
+        def text(wire: Value) -> FieldValue | None:
+            found = wire.text
+            return found if found and len(found) <= most and (not listed or found in listed) else None
+
+        return text
+    if field.kind == "number":
+        least, greatest = _bounds(field, -sys.float_info.max, sys.float_info.max)
+
+        def number(wire: Value) -> FieldValue | None:
+            found = wire.number
+            return found if found and least <= found <= greatest else None
+
+        return number
+    if field.kind == "time":
+        earliest, latest = _bounds(field, TIME_US_MIN, TIME_US_MAX)
+
+        def time_us(wire: Value) -> FieldValue | None:
+            found = wire.time_us
+            return found if found and earliest <= found <= latest else None
+
+        return time_us
+    return lambda wire: None  # integers and flags are often 0 or false
+
+
+def _bounds(field: Field, least: float, greatest: float) -> tuple[float, float]:
+    ge, le = field.ge, field.le
+    return (least if ge is None else max(least, ge)), (greatest if le is None else min(greatest, le))
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and len(text) <= ID_CHARACTERS_MAX and text.isprintable() and text[0] != "~"
 
 
 def _violation(field: str, rule: str, description: str) -> Violation:
@@ -70,20 +144,34 @@ def _name_violations(name: str, text: str) -> list[Violation]:
     return []
 
 
-def _broken(field: Field, kind: str, value: FieldValue | None) -> tuple[str, str] | None:
-    """The rule that a value breaks, and how; None if it breaks none."""
-    if kind not in _KINDS[field.kind]:
-        return "type", f"is a {kind.removesuffix('_us')}, declared as {field.kind}"
-    if isinstance(value, str):
-        if len(value) > field.max_length:
-            return "length", f"has {len(value)} characters, more than {field.max_length}"
-        if field.one_of and value not in field.one_of:
-            return "one_of", "is none of the declared texts"
+class _Rules:
+    """What a field's value must keep to. Expectations that only warn were spoken of when the event came in."""
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+        self._rejects = field.otherwise == "reject"
+        # Not `re`: this engine takes time in proportion to the text, whatever the pattern.
+        pattern = core_schema.str_schema(pattern=rf"^(?:{field.pattern})$", strict=True) if field.pattern else None
+        self._pattern = None if pattern is None else SchemaValidator(pattern)
+
+    def broken(self, kind: str, value: FieldValue | None) -> tuple[str, str] | None:
+        """The rule that a value breaks, and how; None if it breaks none."""
+        field = self._field
+        if kind not in _KINDS[field.kind]:
+            return "type", f"is a {kind.removesuffix('_us')}, declared as {field.kind}"
+        if isinstance(value, str):
+            if len(value) > field.max_length:
+                return "length", f"has {len(value)} characters, more than {field.max_length}"
+            if self._rejects and field.one_of and value not in field.one_of:
+                return "one_of", "is none of the declared texts"
+            if self._rejects and self._pattern is not None and not self._pattern.isinstance_python(value):
+                return "pattern", f"does not match {field.pattern!r}"
+            return None
+        if value is None or not math.isfinite(value):
+            return "finite", "is no finite number: leave an unknown one out"
+        if kind == "time_us" and not TIME_US_MIN <= value <= TIME_US_MAX:
+            return "range", f"is {value}: no time between the years 1 and 9999 in microseconds"
+        least, greatest = _bounds(field, -math.inf, math.inf)
+        if self._rejects and not least <= value <= greatest:
+            return "range", f"is {value:g}, outside [{field.ge}, {field.le}]"
         return None
-    if value is None or not math.isfinite(value):
-        return "finite", "is no finite number: leave an unknown one out"
-    if kind == "time_us" and not TIME_US_MIN <= value <= TIME_US_MAX:
-        return "range", f"is {value}: no time between the years 1 and 9999 in microseconds"
-    if (field.ge is not None and value < field.ge) or (field.le is not None and value > field.le):
-        return "range", f"is {value:g}, outside [{field.ge}, {field.le}]"
-    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,12 +29,12 @@ _POINTS = 1 << 64
 class Model(Protocol):
     """What answers. `numbers` is (rows, numeric inputs), NaN: missing; `texts` rows of the categorical ones, "": missing."""
 
-    def predict(self, numbers: npt.NDArray[np.float64], texts: list[list[str]]) -> npt.NDArray[np.float64]:
+    def predict(self, numbers: npt.NDArray[np.float64], texts: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
         """One answer per row, (rows,) or, multiclass, (rows, classes): see `ScoringModel.predict`."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LoadedArm:
     """A model in its role. `share`: the part of all entities that it answers."""
 

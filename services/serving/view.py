@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from driftloop.contracts import Message, from_value
 from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
 from driftloop.usecase import FieldValue, UseCase
 
 
-class Entry(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Packed:
+    """What a vector, its log record and its answer take of one feature entity; made by assembly, once per update.
+
+    numbers: little-endian doubles; reading: a serialised `Reading`; fresh: a serialised `Freshness` as of `fresh_as_of_us`.
+    """
+
+    view: str
+    found: bool
+    update_id: str
+    known_at_us: int
+    event_time_us: int
+    reading: bytes
+    numbers: bytes = b""
+    texts: Sequence[str] = ()
+    defaulted: Sequence[str] = ()
+    fresh: bytes = b""
+    fresh_as_of_us: int = -2  # no clock, not even the unset one
+
+
+@dataclass(slots=True)
+class Entry:
     """The values of one feature entity, in the view's declared order; None: missing. Times in microseconds, UTC."""
 
     update_id: str
@@ -18,6 +40,7 @@ class Entry(NamedTuple):
     known_at_us: int
     event_time_us: int
     values: tuple[FieldValue | None, ...]
+    packed: Packed | None = field(default=None, compare=False, repr=False)
 
 
 class FeatureView:
@@ -34,6 +57,9 @@ class FeatureView:
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self.evicted = 0
         self.ignored = 0
+        self.hits = 0
+        """Reads that found an entry; whoever counts them may set it back, as `misses`."""
+        self.misses = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -69,6 +95,9 @@ class FeatureView:
     def read(self, key: str) -> Entry | None:
         """The newest entry of a key, or None."""
         entry = self._entries.get(key)
-        if entry is not None:
+        if entry is None:
+            self.misses += 1
+        else:
+            self.hits += 1
             self._entries.move_to_end(key)
         return entry

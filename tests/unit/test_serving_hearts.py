@@ -25,10 +25,11 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 )
 from driftloop.contracts.serving.v1.serving_pb2 import PredictRequest
 from driftloop.usecase import Event, Field, FieldValue, Label, Latest, Prediction, Request, UseCase, Window, before
+from services.serving.assembly import Assembly
 from services.serving.clock import LoopClock
 from services.serving.errors import InvalidRequest, NoUsableScore
-from services.serving.prediction import Asked, Assembly, answer, log_record
-from services.serving.requests import read_request
+from services.serving.prediction import Asked, answer, log_record
+from services.serving.requests import RequestReader
 from services.serving.routing import Model, Router
 from services.serving.view import FeatureView
 from tests.unit.serving_twin import Constant
@@ -172,7 +173,8 @@ def test_vector_is_in_declared_order_with_a_reading_per_view() -> None:
     view = FeatureView(orders, 10)
     view.apply(update(SHOP, f"{SHOP}|s1", [20.0, 2.0], sequence=7))
     view.apply(update(RIDER, f"{RIDER}|r1", [31.0, "calm"], sequence=8))
-    vector, defaulted = Assembly(orders).assemble(FIELDS, view.read)
+    assembled = Assembly(orders).assemble(FIELDS, view.read)
+    vector, defaulted = assembled.vector, assembled.defaulted
     assert dict(zip(orders.numeric_inputs, vector.numbers, strict=True)) == {
         "price": 12.5,
         "items": 3.0,
@@ -192,7 +194,8 @@ def test_vector_is_in_declared_order_with_a_reading_per_view() -> None:
 
 
 def test_unknown_entities_are_answered_by_stated_defaults_that_are_named() -> None:
-    vector, defaulted = Assembly(orders).assemble(FIELDS, FeatureView(orders, 10).read)
+    assembled = Assembly(orders).assemble(FIELDS, FeatureView(orders, 10).read)
+    vector, defaulted = assembled.vector, assembled.defaulted
     by_name = dict(zip(orders.numeric_inputs, vector.numbers, strict=True))
     assert math.isnan(by_name[f"{SHOP}__mean_1h"])
     assert by_name[f"{SHOP}__count_1h"] == 0.0
@@ -208,7 +211,8 @@ def test_an_absent_optional_key_and_an_unset_value_are_defaulted_by_name() -> No
     view = FeatureView(orders, 10)
     view.apply(update(SHOP, f"{SHOP}|s1", [None, 0.0]))
     fields = {name: value for name, value in FIELDS.items() if name not in ("rider", "kind")}
-    vector, defaulted = Assembly(orders).assemble(fields, view.read)
+    assembled = Assembly(orders).assemble(fields, view.read)
+    vector, defaulted = assembled.vector, assembled.defaulted
     assert defaulted == ["kind", f"{SHOP}__mean_1h", f"{RIDER}__minutes", f"{RIDER}__mood"]
     assert (vector.readings[1].key, vector.readings[1].found) == ("", False)
 
@@ -217,9 +221,9 @@ def test_an_absent_optional_key_and_an_unset_value_are_defaulted_by_name() -> No
 
 
 def test_a_good_request_gives_its_fields_with_declared_types() -> None:
-    assert read_request(orders, request(price=Value(integer=12))) == {**FIELDS, "price": 12.0}
-    assert "rider" not in read_request(orders, request(rider=None))
-    assert "rider" not in read_request(orders, request(rider=Value()))
+    assert RequestReader(orders).read(request(price=Value(integer=12))) == {**FIELDS, "price": 12.0}
+    assert "rider" not in RequestReader(orders).read(request(rider=None))
+    assert "rider" not in RequestReader(orders).read(request(rider=Value()))
 
 
 @pytest.mark.parametrize(
@@ -241,13 +245,13 @@ def test_a_good_request_gives_its_fields_with_declared_types() -> None:
 )
 def test_a_field_that_breaks_the_schema_is_named_with_its_rule(name: str, value: Value | None, rule: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        read_request(orders, request(**{name: value}))
+        RequestReader(orders).read(request(**{name: value}))
     assert [(v.field, v.rule) for v in refused.value.violations] == [(f"fields.{name}", rule)]
 
 
 def test_all_missing_fields_are_named_at_once_and_so_is_the_position() -> None:
     with pytest.raises(InvalidRequest, match="request 3") as refused:
-        read_request(orders, PredictRequest(use_case="orders", entity="", request_id="x" * 300), 3)
+        RequestReader(orders).read(PredictRequest(use_case="orders", entity="", request_id="x" * 300), 3)
     assert {(v.field, v.rule) for v in refused.value.violations} == {
         ("entity", "required"),
         ("request_id", "length"),
@@ -259,7 +263,7 @@ def test_an_entity_cannot_pass_for_a_control_record() -> None:
     asks = request()
     asks.entity = "~watermark/ingest"
     with pytest.raises(InvalidRequest, match="entity"):
-        read_request(orders, asks)
+        RequestReader(orders).read(asks)
 
 
 MODELS: Mapping[str, Model] = {"m1": Constant(0.1), "m2": Constant(0.2), "m3": Constant(0.3)}

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 
-from driftloop.contracts.serving.v1 import serving_pb2_grpc
 from driftloop.contracts.serving.v1.serving_pb2 import (
     DESCRIPTOR,
     GetReleaseRequest,
     GetReleaseResponse,
     PredictBatchRequest,
-    PredictBatchResponse,
     PredictRequest,
-    PredictResponse,
     WaitForClockRequest,
     WaitForClockResponse,
 )
 from services.serving.errors import (
+    DeadlinePassed,
     InvalidRequest,
     LogFull,
     NoModelYet,
@@ -41,6 +38,7 @@ _CODES: dict[type[ServingError], grpc.StatusCode] = {
     NoModelYet: grpc.StatusCode.FAILED_PRECONDITION,
     LogFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NoUsableScore: grpc.StatusCode.INTERNAL,
+    DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
     StillBehind: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 # gRPC carries 8 KiB of trailers and may write a character in three: a text of ASCII cut here always fits.
@@ -50,8 +48,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer")
 
 
-class PredictionDoor(serving_pb2_grpc.PredictionServiceServicer):
-    """`PredictionService` on grpc.aio."""
+class PredictionDoor:
+    """`PredictionService` on grpc.aio. Predictions leave as the bytes that the handlers made of them."""
 
     def __init__(
         self, handlers: Handlers, instruments: ServingInstruments, answer_margin_s: float, wait_timeout_s: float
@@ -61,25 +59,32 @@ class PredictionDoor(serving_pb2_grpc.PredictionServiceServicer):
         self._margin_s = answer_margin_s
         self._wait_timeout_s = wait_timeout_s
 
-    async def Predict(self, request: PredictRequest, context: Context) -> PredictResponse:
-        """See serving.proto."""
-        started = time.perf_counter()
-        traceparent = _traceparent(context)
-        responses = await self._answered(
-            context, lambda: self._handlers.predict(request, traceparent, _left_s(context))
-        )
-        self._instruments.answered("Predict", time.perf_counter() - started, (responses,))
-        return responses
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Opens the door on a server that has not started."""
+        unary = grpc.unary_unary_rpc_method_handler
+        methods = {
+            "Predict": unary(self.Predict, PredictRequest.FromString),
+            "PredictBatch": unary(self.PredictBatch, PredictBatchRequest.FromString),
+            "GetRelease": unary(self.GetRelease, GetReleaseRequest.FromString, GetReleaseResponse.SerializeToString),
+            "WaitForClock": unary(
+                self.WaitForClock, WaitForClockRequest.FromString, WaitForClockResponse.SerializeToString
+            ),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
 
-    async def PredictBatch(self, request: PredictBatchRequest, context: Context) -> PredictBatchResponse:
+    async def Predict(self, request: PredictRequest, context: Context) -> bytes:
         """See serving.proto."""
-        started = time.perf_counter()
-        traceparent = _traceparent(context)
-        response = await self._answered(
-            context, lambda: self._handlers.predict_batch(request, traceparent, _left_s(context))
-        )
-        self._instruments.answered("PredictBatch", time.perf_counter() - started, response.responses)
-        return response
+        try:
+            return await self._handlers.predict(request, _traceparent(context), context.time_remaining())
+        except ServingError as error:
+            await self._refuse(context, error)
+
+    async def PredictBatch(self, request: PredictBatchRequest, context: Context) -> bytes:
+        """See serving.proto."""
+        try:
+            return await self._handlers.predict_batch(request, _traceparent(context), context.time_remaining())
+        except ServingError as error:
+            await self._refuse(context, error)
 
     async def GetRelease(self, request: GetReleaseRequest, context: Context) -> GetReleaseResponse:
         """See serving.proto."""
@@ -87,7 +92,7 @@ class PredictionDoor(serving_pb2_grpc.PredictionServiceServicer):
 
     async def WaitForClock(self, request: WaitForClockRequest, context: Context) -> WaitForClockResponse:
         """See serving.proto."""
-        left_s = _left_s(context)
+        left_s = context.time_remaining()
         # The caller's own timer would end the call without a word about what is behind.
         timeout_s = self._wait_timeout_s if left_s is None else max(0.0, left_s - min(self._margin_s, left_s / 10))
         return await self._answered(context, lambda: self._handlers.wait_for_clock(request, timeout_s))
@@ -106,10 +111,6 @@ class PredictionDoor(serving_pb2_grpc.PredictionServiceServicer):
             trailers = (("grpc-retry-pushback-ms", str(round(error.retry_after_s * 1000))),)
         details = str(error).encode("ascii", "backslashreplace").decode()
         await context.abort(code, details[:_DETAILS_CHARACTERS_MAX], trailers)
-
-
-def _left_s(context: Context) -> float | None:
-    return context.time_remaining()
 
 
 def _traceparent(context: Context) -> str:
