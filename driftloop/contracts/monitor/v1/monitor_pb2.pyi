@@ -227,7 +227,7 @@ class Incident(_message.Message):
     def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., source: _Optional[str] = ..., what: _Optional[str] = ..., clock_us: _Optional[int] = ..., rule: _Optional[str] = ..., event_type: _Optional[str] = ..., event_source: _Optional[str] = ..., stops_training: _Optional[bool] = ..., from_us: _Optional[int] = ..., to_us: _Optional[int] = ...) -> None: ...
 
 class RetrainRequest(_message.Message):
-    __slots__ = ("use_case", "id", "reason", "because", "clock_us", "since_us", "champion_id", "champion_bundle_url", "champion_bundle_digest", "seed")
+    __slots__ = ("use_case", "id", "reason", "because", "clock_us", "since_us", "champion_id", "champion_bundle_url", "champion_bundle_digest", "seed", "recent_rows", "evidence_rows", "block_rows", "rows_max", "archive")
     USE_CASE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -238,6 +238,11 @@ class RetrainRequest(_message.Message):
     CHAMPION_BUNDLE_URL_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    RECENT_ROWS_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_ROWS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_MAX_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     id: str
     reason: RetrainReason
@@ -248,7 +253,22 @@ class RetrainRequest(_message.Message):
     champion_bundle_url: str
     champion_bundle_digest: str
     seed: int
-    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., reason: _Optional[_Union[RetrainReason, str]] = ..., because: _Optional[str] = ..., clock_us: _Optional[int] = ..., since_us: _Optional[int] = ..., champion_id: _Optional[str] = ..., champion_bundle_url: _Optional[str] = ..., champion_bundle_digest: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
+    recent_rows: int
+    evidence_rows: int
+    block_rows: int
+    rows_max: int
+    archive: _containers.RepeatedCompositeFieldContainer[Archived]
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., reason: _Optional[_Union[RetrainReason, str]] = ..., because: _Optional[str] = ..., clock_us: _Optional[int] = ..., since_us: _Optional[int] = ..., champion_id: _Optional[str] = ..., champion_bundle_url: _Optional[str] = ..., champion_bundle_digest: _Optional[str] = ..., seed: _Optional[int] = ..., recent_rows: _Optional[int] = ..., evidence_rows: _Optional[int] = ..., block_rows: _Optional[int] = ..., rows_max: _Optional[int] = ..., archive: _Optional[_Iterable[_Union[Archived, _Mapping]]] = ...) -> None: ...
+
+class Archived(_message.Message):
+    __slots__ = ("model_id", "bundle_url", "bundle_digest")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_URL_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    bundle_url: str
+    bundle_digest: str
+    def __init__(self, model_id: _Optional[str] = ..., bundle_url: _Optional[str] = ..., bundle_digest: _Optional[str] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("use_case", "id", "kind", "who", "why", "model_id")
