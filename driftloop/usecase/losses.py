@@ -37,7 +37,8 @@ def row_loss(task: Task, answer: Answer, label: float, scale: float = 1.0) -> fl
             return min(MAX_LOSS, error * error / scale)
         chance = answer if label > 0.5 else 1.0 - answer
         return min(MAX_LOSS, -math.log(max(chance, LEAST_CHANCE)))
-    return min(max_loss(task, len(answer)), -math.log(max(answer[int(label)], LEAST_CHANCE)))
+    chance = answer[int(label)] if label < len(answer) else 0.0  # a class that was declared after the model was made
+    return min(max_loss(task, len(answer)), -math.log(max(chance, LEAST_CHANCE)))
 
 
 def max_loss(task: Task, classes: int = 2) -> float:

@@ -21,7 +21,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     SERIES_KIND_PREDICTION,
     SeriesKind,
 )
-from driftloop.usecase import DAY_US, UseCase
+from driftloop.usecase import DAY_US, Answer, Task, UseCase, max_loss, row_loss
 
 SNAPSHOT_VERSION = 1
 ERROR_SHARE, PREDICTION_SHARE, INPUT_SHARE = 0.5, 0.1, 0.4  # of the budget: errors are what retraining can mend
@@ -31,13 +31,6 @@ INPUT_BLOCK_ROWS = 100  # a day's block with fewer rows waits for the next day
 FLOOR_LABELS = 1_000  # labels that the floor's rate is taken from
 FLOOR_BLOCKS = 25  # blocks over which production must beat the floor
 FLOOR_DEVIATIONS = 3.0  # standard errors: one chance in 700 if blocks were independent, and they nearly are
-MAX_LOSS = 4.0  # nats: one row that a model was sure about must not be an alarm of its own
-
-
-def log_loss(score: float, label: float) -> float:
-    """Log loss in nats of a probability for a binary label, at most MAX_LOSS."""
-    chance = score if label > 0.5 else 1.0 - score
-    return min(MAX_LOSS, -math.log(max(chance, 1e-12)))
 
 
 @dataclass(frozen=True)
@@ -203,38 +196,79 @@ class RankedSeries:
 
 @dataclass(frozen=True)
 class Decay:
-    """Production's recent error and that of predicting the label's own rate, nats per row."""
+    """Production's recent error and that of predicting from the labels alone, in loss per row."""
 
     error: float
     floor: float
 
 
+class LabelsAlone:
+    """Answers without any input, from the newest FLOOR_LABELS labels: their rate, the classes' frequencies, or their mean.
+
+    Rates and frequencies are smoothed by Laplace's rule of succession, so that what has not been seen keeps a chance.
+    """
+
+    def __init__(self, task: Task, classes: int) -> None:
+        self._task = task
+        self._kinds = max(2, classes)
+        self._labels: deque[float] = deque(maxlen=FLOOR_LABELS)
+        self._counts = [0] * self._kinds
+
+    @property
+    def known(self) -> int:
+        """Labels that the answer rests on."""
+        return len(self._labels)
+
+    def answer(self) -> Answer:
+        """The answer to the next row, whatever it is."""
+        if self._task == "regression":
+            return math.fsum(self._labels) / len(self._labels)
+        total = len(self._labels) + self._kinds
+        if self._task == "binary":
+            return (self._counts[1] + 1.0) / total
+        return [(count + 1.0) / total for count in self._counts]
+
+    def add(self, label: float) -> None:
+        """One more label; the oldest leaves where there are enough."""
+        if self._task != "regression":
+            if len(self._labels) == FLOOR_LABELS:
+                self._counts[int(self._labels[0])] -= 1
+            self._counts[int(label)] += 1
+        self._labels.append(label)
+
+    def snapshot(self) -> list[float]:
+        """State as plain values."""
+        return list(self._labels)
+
+    def restore(self, labels: list[float]) -> None:
+        """Takes a snapshot back."""
+        for label in labels:
+            self.add(label)
+
+
 class ErrorFloor:
-    """Compares production's error with that of a predictor that knows nothing but the rate of the labels before each row.
+    """Compares production's error with that of a predictor that knows nothing but the labels before each row.
 
     A change detector gets used to a steady high error; this floor does not. The comparison is over the newest
     FLOOR_BLOCKS blocks and needs a mean above FLOOR_DEVIATIONS standard errors.
     """
 
-    def __init__(self, block_rows: int) -> None:
+    def __init__(self, block_rows: int, task: Task = "binary", classes: int = 0) -> None:
         self._block_rows = block_rows
-        self._labels: deque[float] = deque(maxlen=FLOOR_LABELS)
-        self._rate_sum = 0.0
+        self._task = task
+        self._labels = LabelsAlone(task, classes)
         self._blocks: deque[tuple[float, float]] = deque(maxlen=FLOOR_BLOCKS)
         self._open = [0.0, 0.0, 0.0]  # production's error, the floor's, rows
 
-    def add(self, loss: float, label: float) -> None:
-        """Takes in one mature row: production's log loss and the label."""
-        known = len(self._labels)
-        if known >= FLOOR_LABELS:
-            floor = log_loss((self._rate_sum + 1.0) / (known + 2.0), label)
+    def add(self, loss: float, label: float, scale: float = 1.0) -> None:
+        """Takes in one mature row: production's loss and the label; `scale` as in `row_loss`."""
+        if self._labels.known >= FLOOR_LABELS:
+            floor = row_loss(self._task, self._labels.answer(), label, scale)
             self._open = [self._open[0] + loss, self._open[1] + floor, self._open[2] + 1.0]
             if self._open[2] >= self._block_rows:
                 self._blocks.append((self._open[0] / self._open[2], self._open[1] / self._open[2]))
                 self._open = [0.0, 0.0, 0.0]
-            self._rate_sum -= self._labels[0]
-        self._labels.append(label)
-        self._rate_sum += label
+        self._labels.add(label)
 
     def start_over(self) -> None:
         """Keeps the labels and forgets the errors."""
@@ -255,21 +289,27 @@ class ErrorFloor:
 
     def snapshot(self) -> list[Any]:
         """State as plain values."""
-        return [list(self._labels), [list(block) for block in self._blocks], self._open]
+        return [self._labels.snapshot(), [list(block) for block in self._blocks], self._open]
 
     def restore(self, state: list[Any]) -> None:
         """Takes a snapshot back."""
         labels, blocks, self._open = state
-        self._labels.extend(labels)
-        self._rate_sum = math.fsum(labels)
+        self._labels.restore(labels)
         self._blocks.extend((ours, floor) for ours, floor in blocks)
 
 
 class DriftWatch:
-    """All series of a use case under its one false-alarm budget."""
+    """All series of a use case under its one false-alarm budget.
+
+    `scale`: regression only, the variance of the label that errors are counted in; set with the first model, and never again,
+    for a series of errors in changing units would be found to change.
+    """
 
     def __init__(self, use_case: UseCase) -> None:
         policy, names = use_case.policy, use_case.numeric_inputs
+        task, classes = use_case.predict.task, len(use_case.predict.classes)
+        self.scale = 1.0
+        self._task = task
         per_label = 1.0 / policy.alarm_labels
         self.error = BlockSeries(
             "error",
@@ -277,9 +317,9 @@ class DriftWatch:
             ERROR_SHARE * policy.block_labels * per_label,
             policy.block_labels,
             only_rise=True,
-            value_range=MAX_LOSS,
+            value_range=max_loss(task, classes),
         )
-        self._floor = ErrorFloor(policy.block_labels)
+        self._floor = ErrorFloor(policy.block_labels, task, classes)
         self._prediction = RankedSeries(
             "prediction", SERIES_KIND_PREDICTION, PREDICTION_SHARE * INPUT_BLOCK_ROWS * per_label
         )
@@ -288,19 +328,26 @@ class DriftWatch:
             RankedSeries(f"input/{name}", SERIES_KIND_INPUT, share * INPUT_BLOCK_ROWS * per_label) for name in names
         ]
 
+    def loss(self, answer: Answer, label: float) -> float:
+        """What an answer cost, by which errors are watched and models compared."""
+        return row_loss(self._task, answer, label, self.scale)
+
     def predicted(self, score: float, numbers: list[float], at_us: int) -> list[Alarm]:
-        """Takes in one prediction of the champion and its numeric inputs (NaN: missing)."""
+        """Takes in one prediction of the champion and its numeric inputs (NaN: missing).
+
+        Score: the probability that the label is true, that of the most likely class, or the value.
+        """
         alarms = [self._prediction.add(score, at_us)]
         alarms += [series.add(value, at_us) for series, value in zip(self._inputs, numbers, strict=False)]
         return [alarm for alarm in alarms if alarm is not None]
 
-    def labelled(self, score: float, label: float, predicted_for_us: int) -> list[Alarm]:
+    def labelled(self, answer: Answer, label: float, predicted_for_us: int) -> list[Alarm]:
         """Takes in one mature label and what the champion had said.
 
         The series is production's error, whoever the champion is: a promotion that hid a change would hide it for good.
         """
-        loss = log_loss(score, label)
-        self._floor.add(loss, label)
+        loss = self.loss(answer, label)
+        self._floor.add(loss, label, self.scale)
         alarm = self.error.add(loss, predicted_for_us)
         return [] if alarm is None else [alarm]
 
@@ -309,7 +356,7 @@ class DriftWatch:
         self._floor.start_over()
 
     def decay(self) -> Decay | None:
-        """Whether production does worse, beyond chance, than predicting the label's own rate; None while it does not."""
+        """Whether production does worse, beyond chance, than predicting from the labels alone; None while it does not."""
         return self._floor.decay()
 
     def snapshot(self) -> dict[str, Any]:
@@ -320,10 +367,12 @@ class DriftWatch:
             "floor": self._floor.snapshot(),
             "prediction": self._prediction.snapshot(),
             "inputs": [series.snapshot() for series in self._inputs],
+            "scale": self.scale,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes a snapshot back."""
+        self.scale = state.get("scale", 1.0)  # absent from checkpoints of when there was no regression
         self.error.restore(state["error"])
         self._floor.restore(state["floor"])
         self._prediction.restore(state["prediction"])

@@ -69,7 +69,12 @@ def matching_stage(
 ) -> Stage:
     """Matching: one heart for each partition, shared among the group's members."""
     host = matching_host(
-        use_case, settings.serving_replicas, spread, producer, checkpoints, watcher=MatchingInstruments(declared)
+        use_case,
+        settings.serving_replicas,
+        spread,
+        producer,
+        checkpoints,
+        watcher=MatchingInstruments(declared, use_case.predict.task),
     )
     return Stage(
         host,

@@ -24,10 +24,10 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 from driftloop.messaging.host_instruments import HostInstruments
 from driftloop.messaging.hosting import Heart
 from driftloop.telemetry import Instruments
+from driftloop.usecase import Task, row_loss
 from services.monitor.matching import Matching
 
-BLOCK_LABELS = 200  # labels that the gauge of log loss is a mean of
-_LEAST_CHANCE = 1e-12
+BLOCK_LABELS = 200  # labels that the gauge of the loss is a mean of
 
 
 def _word(name: str, prefix: str) -> str:
@@ -37,11 +37,12 @@ def _word(name: str, prefix: str) -> str:
 class MatchingInstruments(HostInstruments):
     """Metrics of the first stage."""
 
-    def __init__(self, declared: Instruments) -> None:
+    def __init__(self, declared: Instruments, task: Task) -> None:
         super().__init__(declared, "matching")
         self._scores = declared.counter("scores")
         self._pending = declared.gauge("pending_entities")
-        self._log_loss = declared.gauge("log_loss")
+        self._task = task
+        self._loss = declared.gauge("absolute_error" if task == "regression" else "log_loss")
         self._losses: defaultdict[str, list[float]] = defaultdict(list)
 
     def folded(
@@ -59,11 +60,13 @@ class MatchingInstruments(HostInstruments):
             return
         for place, scored in enumerate(score.scores):
             role = "champion" if place == 0 else "challenger"
-            chance = scored.score if score.label > 0.5 else 1.0 - scored.score
             losses = self._losses[role]
-            losses.append(-math.log(max(chance, _LEAST_CHANCE)))
+            if self._task == "regression":
+                losses.append(abs(scored.score - score.label))
+            else:
+                losses.append(row_loss(self._task, list(scored.class_probabilities) or scored.score, score.label))
             if len(losses) >= BLOCK_LABELS:
-                self._log_loss.set(math.fsum(losses) / len(losses), {"role": role})
+                self._loss.set(math.fsum(losses) / len(losses), {"role": role})
                 losses.clear()
 
     def gauged(self, group: int, heart: Heart) -> None:

@@ -36,7 +36,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 from driftloop.contracts.ordering import pack, unpack
 from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model
-from driftloop.usecase import UseCase
+from driftloop.usecase import Answer, UseCase
 from services.monitor.drift import Alarm, DriftWatch
 from services.monitor.policy import RetrainPolicy
 from services.monitor.release import Candidate, Releases, Step
@@ -58,8 +58,8 @@ class Judging:
         self._watermarks = Watermarks(inputs)
         self._buffer = KnownTimeBuffer()
         self._watch = DriftWatch(use_case)
-        self._policy = RetrainPolicy(use_case.policy)
-        self._releases = Releases(use_case.policy)
+        self._policy = RetrainPolicy(use_case.policy, use_case.predict.task)
+        self._releases = Releases(use_case.policy, use_case.predict.task)
         self._held: dict[str, Record] = {}
         self._done: set[str] = set()
         self._recent: deque[str] = deque(maxlen=RECENT_SCORES)
@@ -120,12 +120,14 @@ class Judging:
             return
         self._recent.append(record.message.id)
         self._policy.labelled(score.predicted_for_us)
-        scores = {scored.model_id: scored.score for scored in score.scores}
-        self._releases.labelled(scores, score.label)
+        answers: dict[str, Answer] = {
+            scored.model_id: list(scored.class_probabilities) or scored.score for scored in score.scores
+        }
+        self._releases.labelled({name: self._watch.loss(said, score.label) for name, said in answers.items()})
         champion = self._releases.champion
-        if champion is None or champion.model_id not in scores:
+        if champion is None or champion.model_id not in answers:
             return
-        for alarm in self._watch.labelled(scores[champion.model_id], score.label, score.predicted_for_us):
+        for alarm in self._watch.labelled(answers[champion.model_id], score.label, score.predicted_for_us):
             self._alarm(alarm, tuple(self._recent), out)
 
     def _alarm(self, alarm: Alarm, causes: tuple[str, ...], out: list[Message[Any]]) -> None:
@@ -262,6 +264,8 @@ class Judging:
         published = model.outcome == OUTCOME_PUBLISHED
         self._policy.answered(model.request_id, published)
         if published:
+            if self._releases.champion is None:
+                self._watch.scale = model.label_scale or 1.0
             steps = self._releases.published(Candidate(model.id, model.bundle_url, model.bundle_digest))
             self._release(steps, causes, out)
         else:

@@ -127,10 +127,9 @@ class Matching:
             entity = self._entity(event.entity, event.known_at_us, event.known_at_us)
             try:
                 label = use_case.label_of(from_wire(event.fields))
-            except (
-                LabelRefused
-            ):  # accepted under a declaration that has changed since: the entity has no label of this task
+            except LabelRefused:  # accepted under a declaration that has changed since: no label of this task
                 entity.never = True
+                entity.label_event_id = entity.label_event_id or event.id
                 return
             changed = event.id != entity.label_event_id and label != entity.label
             if entity.label is None or event.id != entity.label_event_id:

@@ -1,6 +1,6 @@
 """Decides when a new model is asked for: merges every trigger into one request at a time, within a budget; asks nobody.
 
-Triggers: no model yet (bootstrap), drift of the error, decay (no better than the label's own rate of the label), new rows of
+Triggers: no model yet (bootstrap), drift of the error, decay (no better than knowing only the labels before), new rows of
 the regime that the newest model was trained on, schedule, and people. Drift of inputs or predictions alone asks for nothing:
 it says that the world looks different, not that the model is worse; it is logged and is evidence when the error follows.
 """
@@ -23,12 +23,17 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     SERIES_KIND_ERROR,
     RetrainReason,
 )
-from driftloop.usecase import Policy, duration_us
+from driftloop.usecase import LOSS_UNITS, Policy, Task, duration_us
 from services.monitor.drift import Alarm, Decay
 
 SNAPSHOT_VERSION = 1
 MIN_REGIME_ROWS = 500  # a change is learned from no fewer rows of the new regime
 KEPT_ROWS = 100_000  # prediction times kept to count the rows since a change
+_LABELS_ALONE = {
+    "binary": "the label's own rate",
+    "multiclass": "the classes' own frequencies",
+    "regression": "the labels' own mean",
+}
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,9 @@ class Verdict:
 class RetrainPolicy:
     """State: what is wanted, what is open, what was spent, and how many rows the newest model has seen."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, task: Task = "binary") -> None:
         self._policy = policy
+        self._task = task
         self._cooldown_us = duration_us(policy.cooldown)
         self._schedule_us = duration_us(policy.schedule) if policy.schedule else 0
         self._rows_at: deque[int] = deque(maxlen=KEPT_ROWS)  # prediction times of labelled rows, in order of maturity
@@ -80,12 +86,14 @@ class RetrainPolicy:
         if alarm.kind == SERIES_KIND_ERROR:
             self._regime_since_us = alarm.since_us
             self.regime_rows = sum(at_us >= alarm.since_us for at_us in self._rows_at)
-            because = f"the error rose from {alarm.before:.3f} to {alarm.after:.3f} nats over {alarm.rows_since} mature labels"
+            unit = LOSS_UNITS[self._task]
+            because = f"the error rose from {alarm.before:.3f} to {alarm.after:.3f} {unit} over {alarm.rows_since} mature labels"
             self._want(Wanted(RETRAIN_REASON_DRIFT, because, (alarm_id,), alarm.since_us))
 
     def decayed(self, decay: Decay, causes: tuple[str, ...]) -> None:
-        """The production model does no better than predicting the rate of the labels before."""
-        because = f"the recent error of {decay.error:.3f} nats is above {decay.floor:.3f}, which the label's own rate would reach"
+        """The production model does no better than what knows only the labels before."""
+        error = f"the recent error of {decay.error:.3f} {LOSS_UNITS[self._task]}"
+        because = f"{error} is above {decay.floor:.3f}, which {_LABELS_ALONE[self._task]} would reach"
         self._want(Wanted(RETRAIN_REASON_DECAY, because, causes, self._regime_since_us))
 
     def commanded(self, who: str, why: str, command_id: str) -> None:

@@ -1,6 +1,6 @@
 """Decides who answers: a challenger earns its way from shadow over canary to champion, and a champion can lose its place.
 
-Evidence is paired: champion and challenger score every prediction, and what counts is the difference of their log losses
+Evidence is paired: champion and challenger score every prediction, and what counts is the difference of their losses
 on the same mature rows, whole cohorts only, in block means. It may be looked at after every block: the bound is an
 asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas: "Time-uniform central limit theory and
 asymptotic confidence sequences", 2021), valid at all times at once.
@@ -28,8 +28,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DecisionKind,
     Role,
 )
-from driftloop.usecase import Policy
-from services.monitor.drift import log_loss
+from driftloop.usecase import LOSS_UNITS, Policy, Task
 
 SNAPSHOT_VERSION = 1
 CANARY_CONFIDENCE = 0.8  # to answer a tenth of the entities takes less certainty than to answer all
@@ -55,7 +54,7 @@ class Step:
 
 
 class Evidence:
-    """Paired differences of log loss, reference less candidate (above 0: the candidate is better), in block means."""
+    """Paired differences of loss, reference less candidate (above 0: the candidate is better), in block means."""
 
     def __init__(self, block_rows: int, planned_rows: int) -> None:
         self._block_rows, self._planned_blocks = block_rows, max(2, planned_rows // block_rows)
@@ -78,7 +77,7 @@ class Evidence:
 
     @property
     def mean(self) -> float:
-        """Mean gain in nats per row over the closed blocks."""
+        """Mean gain in loss per row over the closed blocks."""
         return self._mean
 
     def half_width(self, confidence: float) -> float:
@@ -121,8 +120,9 @@ class Evidence:
 class Releases:
     """The state of who answers, for one use case: a champion and at most one other arm under comparison."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, task: Task = "binary") -> None:
         self._policy = policy
+        self._unit = LOSS_UNITS[task]
         self.champion: Candidate | None = None
         self.other: Candidate | None = None
         self.other_role: Role = ROLE_SHADOW
@@ -172,13 +172,13 @@ class Releases:
         self.champion, self.other, self._evidence = self.other, None, self._fresh()
         return [Step(DECISION_KIND_ROLL_BACK, self.champion.model_id, why, evidence)]
 
-    def labelled(self, scores: dict[str, float], label: float) -> None:
-        """One mature row that was predicted: counts if both models had scored it."""
+    def labelled(self, losses: dict[str, float]) -> None:
+        """The losses, by model, on one mature row that was predicted: counts if both models had scored it."""
         if self.champion is None or self.other is None:
             return
-        ours, theirs = scores.get(self.champion.model_id), scores.get(self.other.model_id)
+        ours, theirs = losses.get(self.champion.model_id), losses.get(self.other.model_id)
         if ours is not None and theirs is not None:
-            self._evidence.add(log_loss(ours, label), log_loss(theirs, label))
+            self._evidence.add(ours, theirs)
 
     def decide(self) -> list[Step]:
         """The steps that the evidence allows now."""
@@ -194,7 +194,7 @@ class Releases:
         if evidence.rows >= policy.promote_rows and evidence.lower(policy.confidence) > 0:
             self.champion, self.other, self.other_role = challenger, self.champion, ROLE_PREVIOUS
             self._evidence = self._fresh()
-            because = f"better than production by {shown['gain']:.4f} nats a row on {int(shown['paired_rows'])} paired mature rows"
+            because = f"better than production {self._gained(shown)}"
             return [Step(DECISION_KIND_PROMOTE, challenger.model_id, because, shown)]
         if evidence.rows >= policy.give_up_rows:
             return [self._drop(f"not shown to be better within {policy.give_up_rows} paired mature rows")]
@@ -204,9 +204,12 @@ class Releases:
             and evidence.lower(CANARY_CONFIDENCE) > 0
         ):
             self.other_role = ROLE_CANARY
-            because = f"ahead by {shown['gain']:.4f} nats a row on {int(shown['paired_rows'])} paired mature rows"
+            because = f"ahead {self._gained(shown)}"
             return [Step(DECISION_KIND_CANARY, challenger.model_id, because, shown)]
         return []
+
+    def _gained(self, shown: dict[str, float]) -> str:
+        return f"by {shown['gain']:.4f} {self._unit} a row on {int(shown['paired_rows'])} paired mature rows"
 
     def _probation(self) -> list[Step]:
         policy, evidence = self._policy, self._evidence

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from driftloop.contracts import from_wire
 from driftloop.contracts.event.v1.event_pb2 import Event
-from driftloop.usecase import Feature, Fields, UseCase, duration_us, floor_us
+from driftloop.usecase import Feature, Fields, LabelRefused, UseCase, duration_us, floor_us
 from services.trainer.errors import DataRefused
 from services.trainer.training import TrainingSet
 
@@ -85,7 +85,10 @@ def examples(use_case: UseCase, events: Iterable[Event], clock_us: int) -> Examp
             if event.entity not in entities or event.known_at_us <= at_us:
                 entities[event.entity] = _Announced(at_us, fields)
         elif event.type == use_case.label.on.name:
-            labels[event.entity] = (float(use_case.label.value(from_wire(event.fields))), event.known_at_us)
+            try:
+                labels[event.entity] = (use_case.label_of(from_wire(event.fields)), event.known_at_us)
+            except LabelRefused:  # accepted under a declaration that has changed since: no label of this task
+                closed.add(event.entity)
         elif event.type in closing:
             closed.add(event.entity)
     return _whole_cohorts(use_case, entities, labels, closed, clock_us)
@@ -172,7 +175,8 @@ def validate(use_case: UseCase, rows: TrainingSet, rows_min: int, had_values: Se
     if len(rows) < rows_min:
         reasons.append(f"{len(rows)} rows, at least {rows_min} are needed")
     elif len(np.unique(rows.labels)) < 2:
-        reasons.append(f"all {len(rows)} rows have the label {rows.labels[0]:g}")
+        classes, label = use_case.predict.classes, float(rows.labels[0])
+        reasons.append(f"all {len(rows)} rows have the label {classes[int(label)] if classes else f'{label:g}'}")
     if not np.all(np.isfinite(rows.labels)):
         reasons.append("a label is no finite number")
     empty = set(inputs_without_values(use_case, rows))

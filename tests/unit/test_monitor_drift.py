@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import SERIES_KIND_ERROR
-from driftloop.usecase import HOUR_US, MINUTE_US, Policy, load_use_case
-from services.monitor.drift import MAX_LOSS, BlockSeries, DriftWatch, ErrorFloor, RankedSeries, change_point, log_loss
+from driftloop.usecase import HOUR_US, MAX_LOSS, MINUTE_US, Policy, Task, UseCase, load_use_case, row_loss
+from services.monitor.drift import (
+    FLOOR_LABELS,
+    BlockSeries,
+    DriftWatch,
+    ErrorFloor,
+    LabelsAlone,
+    RankedSeries,
+    change_point,
+)
+from tests.trainer_twin import TASKS
 
 FLIGHTS = load_use_case("flights")
 ALPHA = 0.5 * 40 / Policy().alarm_labels
@@ -20,7 +29,7 @@ def error_series() -> BlockSeries:
 
 
 def losses(rng, rows: int, wrong: float) -> list[float]:
-    return list(np.where(rng.random(rows) < wrong, log_loss(0.2, 1.0), log_loss(0.2, 0.0)))
+    return list(np.where(rng.random(rows) < wrong, row_loss("binary", 0.2, 1.0), row_loss("binary", 0.2, 0.0)))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -105,7 +114,7 @@ def test_a_model_no_better_than_the_rate_has_decayed_and_a_better_one_has_not():
     for score, expected in ((0.6, True), (0.2, False)):
         floor = ErrorFloor(40)
         for label in labels:
-            floor.add(log_loss(score, label), label)
+            floor.add(row_loss("binary", score, label), label)
         assert (floor.decay() is not None) == expected
 
 
@@ -122,4 +131,81 @@ def test_the_watch_goes_on_from_a_snapshot():
         for watch in [whole] + ([other] if i >= 300 else []):
             watch.predicted(score, numbers, i * MINUTE_US)
             watch.labelled(score, label, i * MINUTE_US)
+    assert other.snapshot() == whole.snapshot()
+
+
+def test_what_is_known_of_labels_alone_is_their_rate_frequencies_or_mean():
+    rate, frequencies, mean = LabelsAlone("binary", 0), LabelsAlone("multiclass", 3), LabelsAlone("regression", 0)
+    for label in (0.0, 0.0, 1.0):
+        rate.add(label)
+        frequencies.add(2.0 * label)
+        mean.add(10.0 * label)
+    assert rate.answer() == pytest.approx(2 / 5)
+    assert frequencies.answer() == pytest.approx([3 / 6, 1 / 6, 2 / 6])
+    assert mean.answer() == pytest.approx(10 / 3)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_old_labels_leave_what_is_known_of_labels_alone(task: Task):
+    whole, newest = LabelsAlone(task, 2), LabelsAlone(task, 2)
+    draws = np.random.default_rng(0).integers(0, 2, 3 * FLOOR_LABELS).astype(float).tolist()
+    for place, label in enumerate(draws):
+        whole.add(label)
+        if place >= 2 * FLOOR_LABELS:
+            newest.add(label)
+    assert whole.answer() == newest.answer()
+    assert whole.known == FLOOR_LABELS
+
+
+@pytest.mark.parametrize(("error", "decayed"), [(1.5, True), (0.5, False)])
+def test_numbers_that_are_worse_than_the_mean_of_the_labels_have_decayed(error: float, decayed: bool):
+    draws = np.random.default_rng(0)
+    floor = ErrorFloor(40, "regression")
+    for label in draws.normal(50.0, 3.0, 4_000).tolist():
+        answer = label + error * draws.normal(0.0, 3.0)
+        floor.add(row_loss("regression", answer, label, 9.0), label, 9.0)
+    assert (floor.decay() is not None) == decayed
+
+
+@pytest.mark.parametrize(("chance", "decayed"), [(0.05, True), (0.8, False)])
+def test_classes_that_are_worse_than_their_frequencies_have_decayed(chance: float, decayed: bool):
+    draws = np.random.default_rng(0)
+    floor = ErrorFloor(40, "multiclass", 3)
+    for label in draws.choice(3, 4_000, p=[0.6, 0.3, 0.1]).tolist():
+        answer = np.full(3, (1 - chance) / 2)
+        answer[label] = chance
+        floor.add(row_loss("multiclass", answer.tolist(), float(label)), float(label))
+    assert (floor.decay() is not None) == decayed
+
+
+def answers_of(use_case: UseCase, rng: np.random.Generator, truth: float, wrong: bool):
+    """A label, and an answer that is good, or that turned."""
+    if use_case.predict.task == "regression":
+        label = 1_000.0 + 50.0 * truth + rng.normal(0.0, 10.0)
+        return label, 1_000.0 + 50.0 * (-truth if wrong else truth)
+    label = int(np.digitize(truth, [-0.5, 0.5]))
+    answer = [0.1, 0.1, 0.1]
+    answer[2 - label if wrong else label] = 0.8
+    return float(label), answer
+
+
+@pytest.mark.parametrize("task", ["multiclass", "regression"])
+def test_a_change_is_found_in_the_errors_of_every_task_and_none_where_there_is_none(task: Task):
+    use_case = TASKS[task]
+    rng = np.random.default_rng(4)
+    whole, other = DriftWatch(use_case), DriftWatch(use_case)
+    whole.scale = 2_600.0
+    alarms = []
+    for row, truth in enumerate(rng.normal(size=9_000).tolist()):
+        label, answer = answers_of(use_case, rng, truth, wrong=row >= 6_000 and rng.random() < 0.3)
+        found = whole.labelled(answer, label, row * MINUTE_US)
+        alarms += [(row, alarm) for alarm in found]
+        if row == 3_000:
+            other.restore(whole.snapshot())
+        elif row > 3_000:
+            assert other.labelled(answer, label, row * MINUTE_US) == found
+    assert alarms
+    row, alarm = alarms[0]
+    assert 6_000 < row < 7_500
+    assert abs(alarm.since_us / MINUTE_US - 6_000) < 200
     assert other.snapshot() == whole.snapshot()

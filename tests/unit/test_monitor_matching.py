@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,10 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import LABEL_STATE_CORRECTED, LA
 from driftloop.contracts.serving.v1.scored_pb2 import Scored
 from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.usecase import DAY_US, HOUR_US, load_use_case
+from driftloop.usecase import Event as EventType
 from services.monitor.matching import Matching
+from tests.trainer_twin import TASKS, booked
+from tests.trainer_twin import event as told
 
 FLIGHTS = load_use_case("flights")
 AIR = {"carrier": "UA", "origin": "EWR", "dest": "IAH"}
@@ -167,6 +171,38 @@ def test_nothing_is_scored_before_both_inputs_have_passed_the_clock():
     events_only, predictions_only = clock(BEGIN + 3 * HOUR_US)
     assert heart.fold([*records, events_only]) == []
     assert len(scores(heart.fold([predictions_only]))) == 1
+
+
+def of_trips(kind: EventType, entity: str, known_at_us: int, **fields) -> Record:
+    payload = told(kind, entity, known_at_us, **fields)
+    return Record("events", 0, 0, Message("events", entity, payload, payload.id, "test", known_at_us, known_at_us))
+
+
+@pytest.mark.parametrize(
+    ("task", "field", "value", "label"), [("multiclass", "how", "late", 2.0), ("regression", "minutes", -7.5, -7.5)]
+)
+def test_a_label_of_any_task_is_scored_as_a_number_with_all_that_was_answered(task, field, value, label):
+    heart, use_case = Matching(TASKS[task], 0, 2, 1), TASKS[task]
+    scored = Scored(model_id="m1", score=0.5, class_probabilities=[0.2, 0.3, 0.5] if task == "multiclass" else [])
+    prediction = Prediction(use_case="trips", id="p1", entity="t", as_of_us=BEGIN, scores=[scored])
+    asked = Message("predictions", "t", prediction, "p1", "test", BEGIN, BEGIN + 1)
+    heart.fold(
+        [
+            of_trips(booked, "t", BEGIN - 1, line="blue", load=1.0, leaves_at=BEGIN + HOUR_US),
+            Record("predictions", 0, 0, asked),
+            *clock(BEGIN + 1),
+        ]
+    )
+    came = of_trips(use_case.label.on, "t", BEGIN + HOUR_US, **{field: value})
+    (score,) = scores(heart.fold([came, *clock(BEGIN + 2 * HOUR_US)]))
+    assert (score.state, score.label, list(score.scores)) == (LABEL_STATE_MATCHED, label, [scored])
+
+
+def test_a_label_of_a_class_that_is_not_declared_is_none_and_keeps_nobody_waiting():
+    heart = Matching(TASKS["multiclass"], 0, 2, 1)
+    heart.fold([of_trips(booked, "t", BEGIN - 1, line="blue", load=1.0, leaves_at=BEGIN + HOUR_US), *clock(BEGIN)])
+    came = of_trips(TASKS["multiclass"].label.on, "t", BEGIN + HOUR_US, how="never heard of")
+    assert [s.state for s in scores(heart.fold([came, *clock(BEGIN + 2 * HOUR_US)]))] == [LABEL_STATE_NEVER]
 
 
 flights = st.lists(

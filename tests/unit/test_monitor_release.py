@@ -18,7 +18,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     ROLE_PREVIOUS,
     ROLE_SHADOW,
 )
-from driftloop.usecase import Policy
+from driftloop.usecase import Policy, row_loss
 from services.monitor.release import Candidate, Evidence, Releases
 
 POLICY = Policy()
@@ -49,7 +49,7 @@ def feed(releases: Releases, rows: int, better: float, seed: int = 0):
         scores = {releases.champion.model_id: float(pair[0])}
         if releases.other is not None:
             scores[releases.other.model_id] = float(pair[1])
-        releases.labelled(scores, label)
+        releases.labelled({name: row_loss("binary", score, label) for name, score in scores.items()})
         kinds += [step.kind for step in releases.decide()]
     return kinds
 
@@ -135,11 +135,24 @@ def test_a_challenger_that_serving_refused_leaves_and_the_champion_stays():
     assert releases.champion.model_id == "a"
 
 
+def test_the_gain_is_told_in_the_unit_of_the_task():
+    releases = Releases(POLICY, "regression")
+    releases.published(candidate("a"))
+    releases.published(candidate("b"))
+    draws = np.random.default_rng(0).normal(0.5, 0.1, POLICY.promote_rows)
+    told = []
+    for gain in draws:
+        releases.labelled({"a": 0.5 + gain, "b": 0.5})
+        told += [step.because for step in releases.decide()]
+    assert [because.split(" on ")[0].split(" by ")[0] for because in told] == ["ahead", "better than production"]
+    assert all("label variances a row" in because for because in told)
+
+
 def test_rows_that_only_one_of_the_two_has_scored_are_no_evidence():
     releases = started()
     releases.published(candidate("b"))
     for _ in range(2_000):
-        releases.labelled({"a": 0.9}, 0.0)
+        releases.labelled({"a": 2.3})
     assert releases.decide() == []
 
 

@@ -12,7 +12,7 @@ from driftloop.usecase import HOUR_US, MINUTE_US
 from services.trainer.assembly import dataset_digest, examples, training_set, validate, view_keys
 from services.trainer.errors import DataRefused
 from services.trainer.training import TrainingSet
-from tests.trainer_twin import booked, came, dropped, event, part, rows, trips
+from tests.trainer_twin import TASKS, booked, came, dropped, event, part, rows, said, trips
 
 WEAR, HEAT = (feature.name for feature in trips.views[0].features)
 LONG_AGO = -10 * HOUR_US
@@ -52,6 +52,13 @@ def test_nothing_that_became_known_after_the_clock_is_used() -> None:
     events = [trip("a", 0), arrival("a", clock_us - 5), arrival("a", clock_us + 1, late=False)]
     found = examples(trips, [*events, trip("b", 0, known_at_us=clock_us + 1)], clock_us)
     assert (found.entities, found.labels, found.known_at_us) == (["a"], [1.0], [clock_us - 5])
+
+
+def test_a_label_of_a_class_that_is_not_declared_is_none_and_does_not_hold_its_cohort_up() -> None:
+    declared = TASKS["multiclass"]
+    told = [event(declared.label.on, "a", 70 * MINUTE_US, how="late"), event(said, "b", 70 * MINUTE_US, how="vanished")]
+    found = examples(declared, [trip("a", 0), trip("b", 0), *told], 2 * HOUR_US)
+    assert (found.entities, found.labels, found.never) == (["a"], [2.0], 1)
 
 
 def test_a_corrected_label_counts_as_last_told() -> None:
