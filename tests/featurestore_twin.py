@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from driftloop.contracts import Message, Record, to_value
+from driftloop.contracts import Message, Record, from_value, to_value
 from driftloop.contracts.event.v1.event_pb2 import Event as WireEvent
 from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
 from driftloop.usecase import Event, Field, Label, Latest, Prediction, Request, UseCase, Window, before
@@ -31,16 +31,29 @@ SOLD, SEEN = shop.views
 
 
 class Writer:
-    """A heart's clock, and the events that it accepted."""
+    """A heart's clock, the events that it accepted, and the updates that its newest fold made."""
 
-    def __init__(self, clock_us: int = 10**9) -> None:
+    def __init__(self, clock_us: int = 10**9, updates: Sequence[Message[FeatureUpdate]] = ()) -> None:
         self.clock_us = clock_us
         self.accepted: list[Record] = []
+        self.updates = updates_of(updates)
 
     def take_accepted(self) -> list[Record]:
         """As Rekeying's."""
         taken, self.accepted = self.accepted, []
         return taken
+
+
+def updates_of(messages: Sequence[Message[Any]]) -> dict[str, list[tuple[Any, ...]]]:
+    """Messages as updates of `Aggregation.updates`."""
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for message in messages:
+        payload = message.payload
+        if isinstance(payload, FeatureUpdate):
+            values = [float(v) if isinstance(v, bool | int) else v for v in map(from_value, payload.values)]
+            row = (payload.key, payload.event_time_us, payload.known_at_us, payload.sequence, message.id, values)
+            found.setdefault(payload.view, []).append(row)
+    return found
 
 
 def update(

@@ -9,7 +9,7 @@ from typing import Any
 
 from driftloop.contracts import UNSET_US, Message, Record, derive_id, to_value
 from driftloop.contracts.event.v1.event_pb2 import Event
-from driftloop.contracts.features.v1.features_pb2 import KeyedEvent
+from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
 
 
 def event(number: int, partition: int = 0, entity: str = "a") -> Message[Event]:
@@ -29,7 +29,7 @@ class Tally:
         self.needs_checkpoint = False
 
     def fold(self, records: list[Record]) -> list[Message[Any]]:
-        """One message of topic `keyed` per event; `explode` breaks it, `decide` asks for a checkpoint."""
+        """One message of topic `features` per event; `explode` breaks it, `decide` asks for a checkpoint."""
         self.needs_checkpoint = False
         out: list[Message[Any]] = []
         for record in records:
@@ -43,9 +43,9 @@ class Tally:
             count = self.counts[message.key] = self.counts.get(message.key, 0) + 1
             out.append(
                 Message(
-                    topic="keyed",
+                    topic="features",
                     key=message.key,
-                    payload=KeyedEvent(view="tally", key=message.key, event_id=message.id, values=[to_value(count)]),
+                    payload=FeatureUpdate(view="tally", key=message.key, values=[to_value(count)], sequence=count),
                     id=derive_id("tally", record.partition, record.offset, message.key, count),
                     source="test",
                     time_us=message.time_us,

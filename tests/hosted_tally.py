@@ -21,7 +21,7 @@ from tests.hearts import FileSink, Tally
 
 async def main(bootstrap_servers: str, use_case: str, folder: Path, replica: str) -> None:
     """Runs until SIGTERM; prints READY once partitions are assigned and restored."""
-    spread = await_topics(bootstrap_servers, use_case, ["events", "keyed"], 20)["events"]
+    spread = await_topics(bootstrap_servers, use_case, ["events", "features"], 20)["events"]
     producer = KafkaProducer(bootstrap_servers, use_case, f"tally-{replica}")
     host = HeartHost(
         "tally",

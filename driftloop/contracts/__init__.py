@@ -2,7 +2,7 @@
 
 from driftloop.contracts.codec import Encoded, Envelope, decode, encode, rfc3339
 from driftloop.contracts.errors import ContractError, MalformedRecord, TopicFileError
-from driftloop.contracts.ids import derive_id, prediction_id
+from driftloop.contracts.ids import derive_id, deriver, prediction_id
 from driftloop.contracts.message import MAX_CAUSES, WATERMARK_KEY_PREFIX, Message, OffsetRange, Record, watermark
 from driftloop.contracts.ordering import KnownTimeBuffer
 from driftloop.contracts.registry import MAX_RECORD_BYTES, Topic, payload_class, topics
@@ -27,6 +27,7 @@ __all__ = [
     "Watermarks",
     "decode",
     "derive_id",
+    "deriver",
     "encode",
     "from_value",
     "from_wire",

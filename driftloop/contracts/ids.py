@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
 
 
 def derive_id(*parts: str | int) -> str:
     """32 hex characters: BLAKE2b of the parts, each with its length, so that ("ab", "c") differs from ("a", "bc")."""
+    return hashlib.blake2b(_with_lengths(parts), digest_size=16).hexdigest()
+
+
+def deriver(*first: str | int) -> Callable[..., str]:
+    """A quicker `derive_id` for many ids that begin with the same parts.
+
+    >>> deriver("feature", "flights")("EWR", 7) == derive_id("feature", "flights", "EWR", 7)
+    True
+    """
+    begun = hashlib.blake2b(_with_lengths(first), digest_size=16)
+
+    def derive(*rest: str | int) -> str:
+        digest = begun.copy()
+        digest.update(_with_lengths(rest))
+        return digest.hexdigest()
+
+    return derive
+
+
+def _with_lengths(parts: Iterable[str | int]) -> bytes:
     encoded = [str(part).encode() for part in parts]
-    return hashlib.blake2b(b"".join([b"%d:%b" % (len(data), data) for data in encoded]), digest_size=16).hexdigest()
+    return b"".join([b"%d:%b" % (len(data), data) for data in encoded])
 
 
 def prediction_id(use_case: str, entity: str, request_id: str) -> str:

@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from driftloop.artifacts.errors import ArtifactNotFound
 from driftloop.artifacts.store import ArtifactStore
-from driftloop.contracts import UNSET_US, Message, Record, from_value
+from driftloop.contracts import UNSET_US, Message, Record
 from driftloop.featurestore.errors import LogBehind, LogDamaged
 from driftloop.featurestore.manifest import (
     MANIFEST_BYTES_MAX,
@@ -83,6 +83,16 @@ class Accepting(Clocked, Protocol):
     """The heart that knows which events are accepted for the first time."""
 
     def take_accepted(self) -> list[Record]: ...
+
+
+class Updating(Clocked, Protocol):
+    """The heart that says which updates its newest fold made, by view.
+
+    An update is key, event time, known time, sequence, id and the list of the view's features (float, str or None: missing).
+    """
+
+    @property
+    def updates(self) -> Mapping[str, Sequence[tuple[Any, ...]]]: ...
 
 
 @dataclass
@@ -247,7 +257,6 @@ class FeatureLogWriter(OfflineLogWriter):
     def __init__(self, store: ArtifactStore, use_case: UseCase, spread: int) -> None:
         super().__init__(store, use_case, spread)
         self._schemas = {view.name: view_schema(view) for view in use_case.views}
-        self._kinds = {view.name: [float if f.numeric else str for f in view.features] for view in use_case.views}
 
     def schema(self, table: str) -> pa.Schema:
         return self._schemas[table]
@@ -255,20 +264,11 @@ class FeatureLogWriter(OfflineLogWriter):
     def place(self, row: tuple[Any, ...]) -> int:
         return int(row[3])
 
-    def take(self, group: int, heart: Clocked, outputs: Sequence[Message[Any]]) -> None:
-        """Gathers the feature updates of one fold's outputs."""
-        del heart
-        tables: dict[str, list[tuple[Any, ...]]] = {}
-        for message in outputs:
-            if message.topic == "features" and not message.is_watermark:
-                update = message.payload
-                times = (update.event_time_us, update.known_at_us)
-                found = zip(self._kinds[update.view], map(from_value, update.values), strict=True)
-                values = [None if value is None else kind(value) for kind, value in found]
-                row = (update.key, *times, update.sequence, message.id, *values)
-                tables.setdefault(update.view, []).append(row)
-        for view, rows in tables.items():
-            self.append(group, view, rows)
+    def take(self, group: int, heart: Updating, outputs: Sequence[Message[Any]]) -> None:
+        """Gathers the updates of one fold: more than its outputs, which hold what is left of them for the topic."""
+        del outputs
+        for view, updates in heart.updates.items():
+            self.append(group, view, [(*update[:-1], *update[-1]) for update in updates])
 
 
 class LogSnapshot:

@@ -7,106 +7,89 @@ order in which events of one step came in: windows are sorted, sums are exact, t
 from __future__ import annotations
 
 import heapq
-import math
-from bisect import bisect_right
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from driftloop.contracts import UNSET_US, Message, Record, Watermarks, derive_id, from_value, to_value, watermark
+from driftloop.contracts import (
+    MAX_CAUSES,
+    UNSET_US,
+    Message,
+    OffsetRange,
+    Record,
+    Watermarks,
+    deriver,
+    to_value,
+    watermark,
+)
 from driftloop.contracts.features.v1.features_pb2 import (
     TRIGGER_CLOCK,
     TRIGGER_EVENT,
     FeatureUpdate,
-    KeyedEvent,
+    KeyedEvents,
     Trigger,
+    ViewEvents,
 )
-from driftloop.usecase import FieldValue, Latest, UseCase, View, Window, duration_us
-from services.features.windows import MAX_ENTRIES_PER_KEY, QUANTILES, exact_sum
+from driftloop.usecase import FieldValue, UseCase, Window, duration_us
+from services.features.entities import Entity, WindowEntity, entity_maker
+from services.features.packing import unpacked
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
+_PLACES = 1 << 20  # places in one record of `keyed`: a sequence is its offset, then the place in it
+
+
+class Update(NamedTuple):
+    """The values of one feature entity from `known_at_us` on, in the view's declared order; None: missing."""
+
+    key: str
+    event_time_us: int
+    known_at_us: int
+    sequence: int
+    id: str
+    values: list[FieldValue | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One view, as far as aggregation needs it."""
+
+    make: Callable[[], Entity]
+    is_window: bool
+    reach_us: int
 
 
 @dataclass(slots=True)
-class _Entity:
-    """One feature entity: its events by (event time, id) in parallel lists, and when and by what it was last told of.
+class _Touched:
+    """What one record of `keyed` did to an entity: its newest update and what brought it about."""
 
-    `values` holds a number per event for a window, and the tuple of the view's `of` values for a latest value.
-    """
-
-    view: View
-    times_us: list[int] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
-    known_at_us: int = UNSET_US
-    sequence: int = UNSET_US
-    next_change_us: int | None = None
-
-    def first_within(self, clock_us: int, age_us: int) -> int:
-        """Index of the first event younger than `age_us`."""
-        return bisect_right(self.times_us, clock_us - age_us)
-
-    def insert(self, at_us: int, event_id: str, value: Any) -> None:
-        """Puts an event in its place."""
-        index = bisect_right(self.times_us, at_us)
-        while index and self.times_us[index - 1] == at_us and self.ids[index - 1] > event_id:
-            index -= 1
-        self.times_us.insert(index, at_us)
-        self.ids.insert(index, event_id)
-        self.values.insert(index, value)
-
-    def drop(self, count: int) -> None:
-        """Forgets the oldest events."""
-        del self.times_us[:count], self.ids[:count], self.values[:count]
-
-
-def window_stat(stat: str, values: list[float]) -> float | None:
-    """One statistic of a window's values; None where it has no meaning: no values, or a sum too large for a float64.
-
-    Quantiles are nearest-rank. `windows.window_stats` gives the same bits for many windows at once.
-    """
-    if stat == "count":
-        return float(len(values))
-    if stat in ("sum", "mean"):
-        total = exact_sum(values)
-        if stat == "sum":
-            return total if math.isfinite(total) else None
-        return total / len(values) if values and math.isfinite(total) else None
-    if not values:
-        return None
-    if stat == "min":
-        return min(values)
-    if stat == "max":
-        return max(values)
-    return sorted(values)[math.ceil(QUANTILES[stat] * len(values)) - 1]
-
-
-def view_values(entity: _Entity, clock_us: int) -> list[FieldValue | None]:
-    """The view's feature values at a clock, in declared order."""
-    view = entity.view
-    if isinstance(view, Latest):
-        fresh = entity.first_within(clock_us, view.ages_us[0]) < len(entity.times_us)
-        return list(entity.values[-1]) if fresh else [None] * len(view.of)
-    found: list[FieldValue | None] = []
-    if isinstance(view, Window):
-        for window_us in view.ages_us:
-            inside = entity.values[entity.first_within(clock_us, window_us) :]
-            found.extend([window_stat(stat, inside) for stat in view.stats])
-    return found
+    entity: Entity
+    update: Update
+    causes: list[str]
+    traceparent: str
 
 
 class Aggregation:
-    """The heart of the second stage, for one partition of `keyed`."""
+    """The heart of the second stage, for one partition of `keyed`.
+
+    Every event and every change by the clock makes an update; `updates` has those of the newest fold, by view. The topic gets
+    the newest of each entity and record of `keyed`: it is compacted, and the others were replaced before anybody could see them.
+    """
 
     def __init__(self, use_case: UseCase, partition: int, spread: int) -> None:
-        self._use_case = use_case
+        self._use_case = use_case.name
         self._partition = partition
         self._writer = f"aggregation/{partition}"
-        self._views = {view.name: view for view in use_case.views}
-        self._lateness_us = duration_us(use_case.policy.lateness)
+        self._update_id = deriver("feature", use_case.name, partition)
+        lateness_us = duration_us(use_case.policy.lateness)
+        self._views = {
+            view.name: _View(entity_maker(view), isinstance(view, Window), min(view.ages_us[-1], lateness_us))
+            for view in use_case.views
+        }
         self._watermarks = Watermarks({("keyed", partition): [f"rekeying/{source}" for source in range(spread)]})
-        self._applied: dict[int, tuple[int, int]] = {}
-        self._entities: dict[str, _Entity] = {}
+        self._applied: dict[int, int] = {}
+        self._entities: dict[str, Entity] = {}
         self._changes: list[tuple[int, str]] = []
+        self.updates: dict[str, list[Update]] = {}
         self.late = 0
         self.repeated = 0
         self.overflowed = 0
@@ -121,151 +104,146 @@ class Aggregation:
 
     def fold(self, records: list[Record]) -> list[Message[Any]]:
         """Feature updates and watermarks for a batch of records of the partition, in log order."""
+        self.updates = {name: [] for name in self._views}
         out: list[Message[Any]] = []
         for record in records:
-            message = record.message
-            if message.is_watermark:
-                mark = message.payload
+            if record.message.is_watermark:
+                mark = record.message.payload
                 if self._watermarks.observe("keyed", self._partition, mark.writer, mark.known_at_us):
                     self._advance(record.offset, out)
             else:
-                self._apply(record.offset, message.payload, message.traceparent, out)
+                self._apply(record.offset, record.message.payload, out)
         return out
 
-    def _apply(self, offset: int, event: KeyedEvent, traceparent: str, out: list[Message[Any]]) -> None:
-        place = (event.source_offset, event.ordinal)
-        if place <= self._applied.get(event.source_partition, (UNSET_US, 0)):
-            self.repeated += 1
+    def _apply(self, offset: int, events: KeyedEvents, out: list[Message[Any]]) -> None:
+        applied = newest = self._applied.get(events.source_partition, UNSET_US)
+        touched: dict[str, _Touched] = {}
+        sequence = offset * _PLACES
+        for columns in events.views:
+            self._take(columns, applied, sequence, touched)
+            sequence += len(columns.source_offset)
+            newest = max(newest, *columns.source_offset[-1:])
+        self._applied[events.source_partition] = newest
+        for found in touched.values():
+            message = self._message(found.entity, found.update, TRIGGER_EVENT)
+            message.causes, message.traceparent = tuple(found.causes[-MAX_CAUSES:]), found.traceparent
+            if len(found.causes) > MAX_CAUSES:
+                message.ranges = (OffsetRange("keyed", self._partition, offset, offset),)
+            out.append(message)
+
+    def _take(self, columns: ViewEvents, applied: int, sequence: int, touched: dict[str, _Touched]) -> None:
+        """Takes in what one view needs of some events; `sequence` is that of the first."""
+        view = self._views.get(columns.view)
+        if view is None:
             return
-        self._applied[event.source_partition] = place
-        view = self._views.get(event.view)
-        reach_us = min(view.ages_us[-1], self._lateness_us) if view is not None else 0
-        if view is None or event.event_time_us <= max(self.clock_us, event.known_at_us) - reach_us:
-            self.late += 1
-            return
-        values = tuple([from_value(value) for value in event.values])
-        if isinstance(view, Window) and (values[0] is None or not math.isfinite(float(values[0]))):
-            return
-        entity = self._entities.get(event.key)
-        if entity is None:
-            entity = self._entities[event.key] = _Entity(view)
-        if isinstance(view, Latest):
-            if entity.times_us and (event.event_time_us, event.event_id) <= (entity.times_us[0], entity.ids[0]):
-                self.late += 1  # an older observation never overwrites a newer one
-                return
-            entity.drop(1)
-            entity.insert(event.event_time_us, event.event_id, values)
-        else:
-            entity.insert(event.event_time_us, event.event_id, float(values[0] or 0.0))
-            if len(entity.times_us) > MAX_ENTRIES_PER_KEY:
-                entity.drop(1)
-                self.overflowed += 1
-        known_at_us = max(entity.known_at_us, event.known_at_us, self.clock_us)
-        out.append(self._update(event.key, entity, known_at_us, offset, TRIGGER_EVENT, (event.event_id,), traceparent))
+        clock_us, entities = self.clock_us, self._entities
+        traceparents = columns.traceparents
+        for place, (key, offset, event_id, at_us, known_at_us, values) in enumerate(unpacked(columns)):
+            if offset <= applied:
+                self.repeated += 1
+                continue
+            now_us = max(known_at_us, clock_us)
+            if at_us <= now_us - view.reach_us:
+                self.late += 1
+                continue
+            entity = entities.get(key)
+            if entity is None:
+                entity = entities[key] = view.make()
+            if isinstance(entity, WindowEntity):
+                self.overflowed += entity.insert(at_us, event_id, float(values[0] or 0.0))
+            elif not entity.insert(at_us, event_id, list(values)):
+                self.late += 1
+                continue
+            update = self._update(key, entity, max(entity.known_at_us, now_us), sequence + place)
+            held = touched.get(key)
+            if held is None:
+                held = touched[key] = _Touched(entity, update, [], "")
+            held.update = update
+            held.causes.append(event_id)
+            if place in traceparents:
+                held.traceparent = traceparents[place]
 
     def _advance(self, offset: int, out: list[Message[Any]]) -> None:
-        clock_us = self.clock_us
-        while self._changes and self._changes[0][0] <= clock_us:
-            at_us, key = heapq.heappop(self._changes)
+        clock_us, changes = self.clock_us, self._changes
+        while changes and changes[0][0] <= clock_us:
+            at_us, key = heapq.heappop(changes)
             entity = self._entities.get(key)
             if entity is None or entity.next_change_us != at_us:
                 continue
-            left = self._leaving(entity, clock_us)
-            out.append(self._update(key, entity, clock_us, offset, TRIGGER_CLOCK, left))
-            if not entity.times_us:
+            left = entity.left_by(clock_us)
+            message = self._message(entity, self._update(key, entity, clock_us, offset * _PLACES), TRIGGER_CLOCK)
+            message.causes = () if left is None else (left,)
+            out.append(message)
+            if entity.next_change_us is None:
                 del self._entities[key]
         out.append(watermark("features", self._partition, self._writer, clock_us))
 
-    def _leaving(self, entity: _Entity, clock_us: int) -> tuple[str, ...]:
-        """The newest event that left a window since the last update: the cause of a change by the clock."""
-        gone = [
-            (entity.times_us[index], entity.ids[index])
-            for age_us in entity.view.ages_us
-            for index in range(entity.first_within(entity.known_at_us, age_us), entity.first_within(clock_us, age_us))
-        ]
-        return (max(gone)[1],) if gone else ()
+    def _update(self, key: str, entity: Entity, known_at_us: int, sequence: int) -> Update:
+        before_us = entity.next_change_us
+        entity.sequence = sequence
+        update = self._update_of(key, entity, known_at_us)
+        after_us = entity.next_change_us
+        if after_us is not None and after_us != before_us:
+            heapq.heappush(self._changes, (after_us, key))
+        self.updates[entity.view].append(update)
+        return update
 
-    def _update(
-        self,
-        key: str,
-        entity: _Entity,
-        known_at_us: int,
-        offset: int,
-        trigger: Trigger,
-        causes: tuple[str, ...],
-        traceparent: str = "",
-    ) -> Message[FeatureUpdate]:
-        entity.known_at_us, entity.sequence = known_at_us, offset
-        message = self._message(key, entity, trigger)
-        message.causes, message.traceparent = causes, traceparent
-        entity.drop(entity.first_within(known_at_us, entity.view.ages_us[-1]))
-        self._schedule(key, entity, known_at_us)
-        return message
+    def _update_of(self, key: str, entity: Entity, known_at_us: int) -> Update:
+        values = entity.values_at(known_at_us)
+        update_id = self._update_id(key, entity.sequence)
+        return Update(key, entity.event_time_us, known_at_us, entity.sequence, update_id, values)
 
-    def _message(self, key: str, entity: _Entity, trigger: Trigger) -> Message[FeatureUpdate]:
-        event_time_us = entity.times_us[-1] if entity.times_us else 0
+    def _message(self, entity: Entity, update: Update, trigger: Trigger) -> Message[FeatureUpdate]:
         payload = FeatureUpdate(
-            use_case=self._use_case.name,
-            view=entity.view.name,
-            key=key,
-            event_time_us=event_time_us,
-            known_at_us=entity.known_at_us,
-            values=[to_value(value) for value in view_values(entity, entity.known_at_us)],
-            sequence=entity.sequence,
+            use_case=self._use_case,
+            view=entity.view,
+            key=update.key,
+            event_time_us=update.event_time_us,
+            known_at_us=update.known_at_us,
+            values=[to_value(value) for value in update.values],
+            sequence=update.sequence,
             trigger=trigger,
         )
         return Message(
             topic="features",
-            key=key,
+            key=update.key,
             payload=payload,
-            id=derive_id("feature", self._use_case.name, key, self._partition, entity.sequence),
+            id=update.id,
             source="driftloop/features",
-            time_us=event_time_us,
-            known_at_us=entity.known_at_us,
+            time_us=update.event_time_us,
+            known_at_us=update.known_at_us,
             partition=self._partition,
         )
 
-    def _schedule(self, key: str, entity: _Entity, clock_us: int) -> None:
-        """Remembers when the clock alone will next change the values: the first entry to leave any window."""
-        soonest = None
-        for age_us in entity.view.ages_us:
-            first = entity.first_within(clock_us, age_us)
-            if first < len(entity.times_us):
-                leaves_us = entity.times_us[first] + age_us
-                soonest = leaves_us if soonest is None else min(soonest, leaves_us)
-        if soonest is not None and soonest != entity.next_change_us:
-            heapq.heappush(self._changes, (soonest, key))
-        entity.next_change_us = soonest
-
     def current(self) -> list[Message[FeatureUpdate]]:
         """The last update of every entity again: what a store written behind may have missed before a crash."""
-        return [self._message(key, entity, TRIGGER_EVENT) for key, entity in self._entities.items()]
+        return [
+            self._message(entity, self._update_of(key, entity, entity.known_at_us), TRIGGER_EVENT)
+            for key, entity in self._entities.items()
+        ]
 
     def snapshot(self) -> dict[str, Any]:
         """State as plain values."""
         return {
             "version": SNAPSHOT_VERSION,
             "watermarks": self._watermarks.snapshot(),
-            "applied": [[source, *place] for source, place in self._applied.items()],
+            "applied": list(self._applied.items()),
             "counts": [self.late, self.repeated, self.overflowed],
-            "entities": [
-                [key, e.view.name, e.times_us[:], e.ids[:], e.values[:], e.known_at_us, e.sequence, e.next_change_us]
-                for key, e in self._entities.items()
-            ],
+            "entities": [[key, entity.view, entity.snapshot()] for key, entity in self._entities.items()],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes a snapshot back; views that the use case no longer declares are dropped."""
         self._watermarks.restore(state["watermarks"])
-        self._applied = {source: (offset, ordinal) for source, offset, ordinal in state["applied"]}
+        self._applied = dict(state["applied"])
         self.late, self.repeated, self.overflowed = state["counts"]
-        self._entities, self._changes = {}, []
-        for key, view_name, times_us, ids, values, known_at_us, sequence, next_change_us in state["entities"]:
-            view = self._views.get(view_name)
-            if view is None:
-                continue
-            held = [tuple(value) for value in values] if isinstance(view, Latest) else list(values)
-            entity = _Entity(view, list(times_us), list(ids), held, known_at_us, sequence, next_change_us)
-            self._entities[key] = entity
-            if next_change_us is not None:
-                heapq.heappush(self._changes, (next_change_us, key))
+        self._entities = {}
+        for key, name, held in state["entities"]:
+            view = self._views.get(name)
+            if view is not None:
+                entity = self._entities[key] = view.make()
+                entity.restore(held)
+        self._changes = [
+            (entity.next_change_us, key) for key, entity in self._entities.items() if entity.next_change_us is not None
+        ]
+        heapq.heapify(self._changes)

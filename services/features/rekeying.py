@@ -1,17 +1,29 @@
-"""Takes each accepted event once and sends every feature view its part of it, keyed by that view's entity; aggregates nothing."""
+"""Takes each accepted event once and gives every feature view its part of it, by that view's entity; aggregates nothing."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
-from driftloop.contracts import UNSET_US, Message, Record, from_wire, to_value, watermark
-from driftloop.contracts.features.v1.features_pb2 import KeyedEvent
-from driftloop.usecase import UseCase, View, duration_us
+from driftloop.contracts import UNSET_US, Message, Record, from_value, watermark
+from driftloop.contracts.event.v1.event_pb2 import Event, Value
+from driftloop.usecase import FieldValue, UseCase, View, Window, duration_us, entity_key
+from services.features.packing import Pack
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 MAX_REMEMBERED_IDS = 5_000_000  # about 0.5 GB; reached only if the horizon holds more events than that
+_KNOWN_KEYS_MAX = 100_000  # key values whose key and partition are remembered: about 30 MB
+
+Place = tuple[str, int]
+"""A feature entity's key and its partition of `keyed`."""
+
+
+def partition_of_entity(key: str, spread: int) -> int:
+    """The partition of `keyed` and of `features` that a feature entity belongs to."""
+    return crc32(key.encode()) % spread
 
 
 class SeenIds:
@@ -50,20 +62,33 @@ class SeenIds:
         self._held = set(self._order)
 
 
+class _Reader:
+    """One view, as far as rekeying needs it."""
+
+    def __init__(self, view: View) -> None:
+        self.name, self.by, self.of = view.name, view.by, view.of
+        self.needs_number = isinstance(view, Window)
+        self.places: dict[tuple[FieldValue | None, ...], Place | None] = {}
+
+
 class Rekeying:
     """The heart of the first stage, for one partition of `events`.
 
-    It is the authority on duplicates: an id is remembered for the policy's `dedupe_horizon` of use-case time.
+    It is the authority on duplicates: an id is remembered for the policy's `dedupe_horizon` of use-case time. What one fold
+    takes between two watermarks goes to a partition of `keyed` as one record, or as the fewest that its bounds allow.
     """
 
     def __init__(self, use_case: UseCase, partition: int, spread: int) -> None:
-        self._use_case = use_case
-        self._partition = partition
         self._spread = spread
         self._writer = f"rekeying/{partition}"
-        self._views: dict[str, list[View]] = {}
+        self._readers: dict[str, list[_Reader]] = {}
         for view in use_case.views:
-            self._views.setdefault(view.event.name, []).append(view)
+            self._readers.setdefault(view.event.name, []).append(_Reader(view))
+        self._needed = {
+            name: tuple({field for reader in readers for field in (*reader.by, *reader.of)})
+            for name, readers in self._readers.items()
+        }
+        self._packs = [Pack(use_case.name, use_case.views, partition, target) for target in range(spread)]
         self._seen = SeenIds(duration_us(use_case.policy.dedupe_horizon))
         self._accepted: list[Record] = []
         self.clock_us = UNSET_US
@@ -78,6 +103,7 @@ class Rekeying:
                 self._advance(record.message.payload.known_at_us, out)
             else:
                 self._apply(record, out)
+        self._send(self._packs, out)
         return out
 
     def take_accepted(self) -> list[Record]:
@@ -90,45 +116,50 @@ class Rekeying:
             return
         self.clock_us = clock_us
         self._seen.forget(clock_us)
+        self._send(self._packs, out)
         out.extend(watermark("keyed", partition, self._writer, clock_us) for partition in range(self._spread))
 
+    @staticmethod
+    def _send(packs: Sequence[Pack], out: list[Message[Any]]) -> None:
+        out.extend(message for pack in packs if (message := pack.take()) is not None)
+
     def _apply(self, record: Record, out: list[Message[Any]]) -> None:
-        event = record.message.payload
+        event: Event = record.message.payload
         if not self._seen.is_new(event.id, event.known_at_us):
             self.duplicates += 1
             return
         self.applied += 1
         self._accepted.append(record)
-        views = self._views.get(event.type, ())
-        fields = from_wire(event.fields) if views else {}
-        for ordinal, view in enumerate(views):
-            key = view.key(fields)
-            if key is None:
+        readers = self._readers.get(event.type)
+        if readers is None:
+            return
+        fields = _fields(event.fields, self._needed[event.type])
+        full = []
+        for reader in readers:
+            values = tuple([fields[name] for name in reader.of])
+            if reader.needs_number and not _is_number(values[0]):
                 continue
-            payload = KeyedEvent(
-                view=view.name,
-                key=key,
-                event_id=event.id,
-                event_time_us=event.event_time_us,
-                known_at_us=event.known_at_us,
-                values=[to_value(fields.get(name)) for name in view.of],
-                source_partition=self._partition,
-                source_offset=record.offset,
-                ordinal=ordinal,
-            )
-            out.append(
-                Message(
-                    topic="keyed",
-                    key=key,
-                    payload=payload,
-                    id=f"{event.id}/{view.name}",
-                    source="driftloop/features",
-                    time_us=event.event_time_us,
-                    known_at_us=event.known_at_us,
-                    causes=(event.id,),
-                    traceparent=record.message.traceparent,
-                )
-            )
+            place = self._place(reader, tuple([fields[name] for name in reader.by]))
+            if place is not None:
+                key, partition = place
+                pack = self._packs[partition]
+                pack.add(reader.name, key, record.offset, event, values, record.message.traceparent)
+                if pack.is_full:
+                    full.append(pack)
+        if full:
+            self._send(full, out)
+
+    def _place(self, reader: _Reader, values: tuple[FieldValue | None, ...]) -> Place | None:
+        """The feature entity of some key values, or None where one is absent."""
+        if values not in reader.places:
+            if len(reader.places) >= _KNOWN_KEYS_MAX:
+                reader.places.clear()
+            if None in values:
+                reader.places[values] = None
+            else:
+                key = entity_key(reader.name, [str(value) for value in values])
+                reader.places[values] = (key, partition_of_entity(key, self._spread))
+        return reader.places[values]
 
     def snapshot(self) -> dict[str, Any]:
         """State as plain values; taken when `take_accepted` has been emptied."""
@@ -145,3 +176,12 @@ class Rekeying:
         self.clock_us = state["clock_us"]
         self._seen.restore(state["seen"])
         self.duplicates, self.applied = state["duplicates"], state["applied"]
+
+
+def _fields(found: Mapping[str, Value], names: Sequence[str]) -> dict[str, FieldValue | None]:
+    """Those fields of an event; None: absent."""
+    return {name: from_value(found[name]) if name in found else None for name in names}
+
+
+def _is_number(value: FieldValue | None) -> bool:
+    return value is not None and math.isfinite(float(value))

@@ -38,6 +38,30 @@ def exact_sum(values: Sequence[float]) -> float:
         return math.inf if total > 0 else -math.inf
 
 
+def statistics(stats: Sequence[str], count: int, total: float, ordered: Sequence[float]) -> list[float | None]:
+    """Statistics of one window from its `exact_sum` and its values in ascending order; each only where it is needed.
+
+    None where a statistic has no meaning: no values, or a sum too large for a float64. Quantiles are nearest-rank.
+    """
+    found: list[float | None] = []
+    for stat in stats:
+        if stat == "count":
+            found.append(float(count))
+        elif stat == "sum":
+            found.append(total if math.isfinite(total) else None)
+        elif not count:
+            found.append(None)
+        elif stat == "mean":
+            found.append(total / count if math.isfinite(total) else None)
+        elif stat == "min":
+            found.append(ordered[0])
+        elif stat == "max":
+            found.append(ordered[-1])
+        else:
+            found.append(ordered[math.ceil(QUANTILES[stat] * count) - 1])
+    return found
+
+
 def exact_sums(values: Floats, first: Ints, last: Ints) -> Floats:
     """`exact_sum` of every range: (ranges,). Cost: a few passes over values and ranges, whatever the ranges' lengths.
 
@@ -91,10 +115,7 @@ def order_statistics(values: Floats, first: Ints, last: Ints, rank: Ints) -> Flo
 
 
 def window_stats(stats: Sequence[str], values: Floats, first: Ints, last: Ints) -> Floats:
-    """Statistics of every range, (ranges, stats); NaN where a statistic has no meaning (no values, or a sum without bounds).
-
-    `stats`: of mean, count, sum, min, max, p50, p90, p99 (nearest-rank quantiles).
-    """
+    """`statistics` of every range, (ranges, stats); NaN where one has no meaning."""
     count = last - first
     held = np.flatnonzero(count)
     found = np.full((len(first), len(stats)), np.nan)

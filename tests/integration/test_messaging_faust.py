@@ -36,7 +36,7 @@ class World:
         self.use_case = f"faust{uuid.uuid4().hex[:8]}"
         create_topics(bootstrap_servers, self.use_case, 30, SPREAD)
         self.producer = KafkaProducer(bootstrap_servers, self.use_case, "test")
-        self.reader = KafkaReader(bootstrap_servers, self.use_case, ["keyed", "dead-letters"])
+        self.reader = KafkaReader(bootstrap_servers, self.use_case, ["features", "dead-letters"])
         self.seen: list[Record] = []
         self.workers: list[subprocess.Popen[str]] = []
         self.written = Counter[int]()
@@ -97,7 +97,7 @@ class World:
             self.seen += [record for record in self.reader.poll(0.2, 5_000) if isinstance(record, Record)]
 
     def ids(self) -> set[str]:
-        return {record.message.id for record in self.seen if record.topic == "keyed"}
+        return {record.message.id for record in self.seen if record.topic == "features"}
 
     def close(self) -> None:
         for worker in self.workers:

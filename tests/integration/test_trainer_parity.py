@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 
 from driftloop.artifacts import ArtifactStore
-from driftloop.contracts import Record
+from driftloop.contracts import Message, Record
 from driftloop.featurestore.log import EventLogWriter, FeatureLogWriter
 from driftloop.usecase import UseCase, load_replay, load_use_case, replay_steps
 from services.trainer.assembly import event_types, examples, training_set
 from services.trainer.gateways import OfflineData
 from simulation.loop import SPREAD, Loop
+from tests.featurestore_twin import updates_of
 
 CUTS = 7
 
@@ -23,9 +25,10 @@ CUTS = 7
 class _Stage:
     """A heart whose clock a log is cut at."""
 
-    def __init__(self, clock_us: int, accepted: list[Record]) -> None:
+    def __init__(self, clock_us: int, accepted: Sequence[Record] = (), updates: Sequence[Message] = ()) -> None:
         self.clock_us = clock_us
-        self._accepted = accepted
+        self._accepted = list(accepted)
+        self.updates = updates_of(updates)
 
     def take_accepted(self) -> list[Record]:
         """As Rekeying's."""
@@ -45,14 +48,14 @@ def write_log(loop: Loop, store: ArtifactStore, clock_us: int) -> None:
         accepted = [record for record in records(loop, "events", partition) if not record.message.is_watermark]
         updates = [record.message for record in records(loop, "features", partition)]
         for writer, taken in ((events, accepted), (features, updates)):
-            writer.restore(partition, _Stage(clock_us, []), None)
+            writer.restore(partition, _Stage(clock_us), None)
             for part in np.array_split(np.arange(len(taken)), CUTS):
                 chosen: list[Any] = [taken[place] for place in part]
                 if writer is events:
                     events.take(partition, _Stage(clock_us, chosen), [])
                 else:
-                    features.take(partition, _Stage(clock_us, []), chosen)
-                cut = writer.cut(partition, _Stage(clock_us, []))
+                    features.take(partition, _Stage(clock_us, updates=chosen), [])
+                cut = writer.cut(partition, _Stage(clock_us))
                 cut.write()
                 cut.publish()
 

@@ -30,6 +30,7 @@ from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, OUTCOM
 from driftloop.featurestore.log import EventLogWriter, FeatureLogWriter
 from driftloop.messaging import KafkaProducer, KafkaReader
 from driftloop.usecase import HOUR_US, UseCase, load_use_case
+from tests.featurestore_twin import updates_of
 
 pytestmark = pytest.mark.timeout(280)
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +66,8 @@ class Log:
         for writer in (events, features):
             writer.restore(0, self, None)
         events.take(0, self, [])
-        features.take(0, self, [self._update(row) for row in range(ROWS)])
+        self.updates = updates_of([self._update(row) for row in range(ROWS)])
+        features.take(0, self, [])
         for cut in (events.cut(0, self), features.cut(0, self)):
             cut.write()
             cut.publish()

@@ -7,10 +7,14 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftloop.contracts import Message, Record, from_value, to_value, watermark
-from driftloop.contracts.features.v1.features_pb2 import TRIGGER_CLOCK, KeyedEvent
+from driftloop.contracts import OffsetRange, Record, from_value, watermark
+from driftloop.contracts.event.v1.event_pb2 import Event
+from driftloop.contracts.features.v1.features_pb2 import TRIGGER_CLOCK
 from driftloop.usecase import HOUR_US, MINUTE_US, load_use_case
 from services.features.aggregation import Aggregation
+from services.features.packing import Pack
+from services.features.windows import exact_sum, statistics
+from tests.parcels import PARCELS
 
 FLIGHTS = load_use_case("flights")
 VIEWS = {view.name: view for view in FLIGHTS.views}
@@ -22,20 +26,19 @@ KEY = f"{ORIGIN}|EWR"
 def keyed(
     offset: int, at_us: int, value: float, *, known_us: int | None = None, view: str = ORIGIN, source=(0, None)
 ) -> Record:
-    known_at_us = at_us if known_us is None else known_us
-    payload = KeyedEvent(
-        view=view,
-        key=f"{view}|EWR",
-        event_id=f"e{offset}",
-        event_time_us=at_us,
-        known_at_us=known_at_us,
-        values=[to_value(value)],
-        source_partition=source[0],
-        source_offset=offset if source[1] is None else source[1],
-    )
-    return Record(
-        "keyed", 0, offset, Message("keyed", payload.key, payload, f"e{offset}/{view}", "test", at_us, known_at_us)
-    )
+    """One part of one event in a record of its own."""
+    return packed(offset, [(source[1] if source[1] is not None else offset, at_us, value, known_us)], view, source[0])
+
+
+def packed(offset: int, events, view: str = ORIGIN, source: int = 0) -> Record:
+    """Parts of events in one record: (source offset, event time, value, known time or None for the same)."""
+    pack = Pack("flights", FLIGHTS.views, source, 0)
+    for place, at_us, value, known_us in events:
+        event = Event(id=f"e{place}", event_time_us=at_us, known_at_us=at_us if known_us is None else known_us)
+        pack.add(view, f"{view}|EWR", place, event, (value,), "")
+    message = pack.take()
+    assert message is not None
+    return Record("keyed", 0, offset, message)
 
 
 def marks(offset: int, clock_us: int) -> list[Record]:
@@ -56,7 +59,29 @@ def test_an_event_changes_the_values_at_once_and_is_their_cause():
     (update,) = Aggregation(FLIGHTS, 0, 2).fold([keyed(7, HOUR_US, 12.0)])
     assert values(update)["mean_1h"] == 12.0
     assert values(update)["count_12h"] == 1.0
-    assert (update.causes, update.payload.sequence, update.known_at_us, update.partition) == (("e7",), 7, HOUR_US, 0)
+    assert (update.causes, update.known_at_us, update.partition) == (("e7",), HOUR_US, 0)
+
+
+def test_a_record_says_the_newest_value_of_an_entity_once_and_the_log_gets_them_all():
+    heart = Aggregation(FLIGHTS, 0, 1)
+    (said,) = heart.fold([packed(4, [(n, HOUR_US + n, float(n), None) for n in range(20)])])
+    assert values(said)["count_1h"] == 20.0
+    assert said.causes == tuple(f"e{n}" for n in range(4, 20))
+    assert said.ranges == (OffsetRange("keyed", 0, 4, 4),)
+    updates = heart.updates[ORIGIN]
+    assert [update.values[1] for update in updates] == [float(n) for n in range(1, 21)]
+    assert [update.sequence for update in updates] == sorted({update.sequence for update in updates})
+    assert (updates[-1].id, updates[-1].sequence) == (said.id, said.payload.sequence)
+    assert heart.fold(marks(5, HOUR_US)[:1])[0].is_watermark
+    assert heart.updates[ORIGIN] == []
+
+
+def test_the_sequence_of_a_key_rises_from_record_to_record():
+    heart = Aggregation(FLIGHTS, 0, 1)
+    said = heart.fold([keyed(0, HOUR_US, 1.0), packed(1, [(1, HOUR_US, 2.0, None), (2, HOUR_US, 3.0, None)])])
+    said += heart.fold([*marks(2, 3 * HOUR_US)[:1], keyed(3, 3 * HOUR_US, 4.0)])
+    sequences = [message.payload.sequence for message in updates(said)]
+    assert sequences == sorted(set(sequences))
 
 
 def test_the_clock_moves_an_event_out_of_its_window_and_says_so():
@@ -169,6 +194,15 @@ def test_values_at_a_step_do_not_depend_on_the_order_within_it(rows, random):
     assert results[0] == results[1]
 
 
+def one_at_a_time(heart: Aggregation, records: list[Record]) -> tuple[list, list]:
+    """Messages and updates of folding every record by itself."""
+    messages, told = [], []
+    for record in records:
+        messages += heart.fold([record])
+        told += [update for found in heart.updates.values() for update in found]
+    return messages, told
+
+
 @settings(max_examples=40, deadline=None)
 @given(event_lists, st.integers(0, 24))
 def test_folding_a_batch_equals_folding_one_at_a_time_also_across_a_restore(rows, cut):
@@ -178,10 +212,60 @@ def test_folding_a_batch_equals_folding_one_at_a_time_also_across_a_restore(rows
         records += marks(3 * i + 1, known * MINUTE_US)
     whole = Aggregation(FLIGHTS, 0, 2)
     expected = whole.fold(records)
+    told = [update for found in whole.updates.values() for update in found]
     one = Aggregation(FLIGHTS, 0, 2)
-    found = [message for record in records[:cut] for message in one.fold([record])]
+    found, said = one_at_a_time(one, records[:cut])
     other = Aggregation(FLIGHTS, 0, 2)
     other.restore(one.snapshot())
     found += other.fold(records[cut:])
+    said += [update for found in other.updates.values() for update in found]
     assert found == expected
+    assert said == told
     assert other.snapshot() == whole.snapshot()
+
+
+@settings(max_examples=40, deadline=None)
+@given(event_lists, st.integers(1, 7))
+def test_how_events_are_packed_does_not_change_any_update(rows, size):
+    parts = [(i, at * MINUTE_US, value, known * MINUTE_US) for i, (known, at, value) in enumerate(rows)]
+    told = []
+    for step in (1, size):
+        heart = Aggregation(FLIGHTS, 0, 1)
+        heart.fold([packed(n, parts[first : first + step]) for n, first in enumerate(range(0, len(parts), step))])
+        told.append([(u.key, u.event_time_us, u.known_at_us, u.values) for u in heart.updates[ORIGIN]])
+    assert told[0] == told[1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 40), st.floats(-1e6, 1e6)), min_size=50, max_size=200),
+    st.integers(1, 50),
+)
+def test_a_busy_entity_has_the_values_of_a_quiet_one(rows, size):
+    """Running sums and orders, which long windows keep, against a window that is computed anew."""
+    heart, held = Aggregation(PARCELS, 0, 1), []
+    rows = sorted((minute + late, minute, value) for minute, late, value in rows)
+    view = PARCELS.views[0]
+    offset = 0
+    for first in range(0, len(rows), size):
+        pack = Pack("parcels", PARCELS.views, 0, 0)
+        for place, (known, at, value) in enumerate(rows[first : first + size], first):
+            event = Event(id=f"e{place}", event_time_us=(at + 400) * MINUTE_US, known_at_us=(known + 400) * MINUTE_US)
+            pack.add(view.name, f"{view.name}|a", place, event, (value,), "")
+            held.append((event.event_time_us, value))
+        said = heart.fold([Record("keyed", 0, offset, pack.take()), *marks(offset + 1, event.known_at_us)[:1]])
+        offset += 2
+        newest = updates(said)[-1].payload
+        expected = []
+        for age_us in view.ages_us:
+            inside = [value for at_us, value in held if at_us > newest.known_at_us - age_us]
+            expected += statistics(view.stats, len(inside), exact_sum(inside), sorted(inside))
+        assert [from_value(value) for value in newest.values] == expected
+
+
+def test_the_oldest_events_of_a_key_leave_when_there_are_too_many(monkeypatch):
+    monkeypatch.setattr("services.features.entities.MAX_ENTRIES_PER_KEY", 100)
+    heart = Aggregation(FLIGHTS, 0, 1)
+    said = heart.fold([packed(0, [(n, HOUR_US + n, float(n), None) for n in range(250)])])
+    assert (values(said[0])["count_12h"], values(said[0])["mean_1h"]) == (100.0, sum(range(150, 250)) / 100)
+    assert heart.overflowed == 150

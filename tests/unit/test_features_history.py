@@ -2,63 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftloop.usecase import (
     MINUTE_US,
-    Event,
-    Field,
-    Label,
-    Latest,
-    Prediction,
     ReplayEvent,
     ReplayRequest,
     ReplayStep,
-    Request,
     UseCase,
-    Window,
-    before,
     load_replay,
     load_use_case,
     replay_steps,
 )
-from driftloop.usecase.features import STATS
 from simulation.loop import Loop
 from simulation.vectors import vectors
+from tests.parcels import PARCELS
 
 FLIGHTS = load_use_case("flights")
-
-scanned = Event(
-    "scanned",
-    entity="parcel",
-    fields={
-        "depot": Field(str, optional=True),
-        "lane": Field(str),
-        "weight": Field(float, optional=True),
-        "damaged": Field(bool, optional=True),
-        "carrier": Field(str, optional=True),
-    },
-)
-ordered = Event("ordered", entity="parcel", fields={"depot": Field(str), "lane": Field(str), "due_at": Field("time")})
-PARCELS = UseCase(
-    name="parcels",
-    events=[scanned, ordered],
-    predict=Prediction(on=ordered, at=before("due_at", "15m")),
-    features=[
-        Request("lane"),
-        Window(scanned, by="depot", of="weight", over=["20m", "1h", "3h"], stats=list(STATS)),
-        Window(scanned, by=("depot", "lane"), of="damaged", over=["2h"], stats=["mean", "count", "sum"]),
-        Latest(scanned, by="depot", of=["weight", "damaged", "carrier"], max_age="90m"),
-    ],
-    label=Label(on=scanned, value=lambda fields: bool(fields.get("damaged"))),
-    step_us=15 * MINUTE_US,
-    clock="replay",
-)
-PARCELS = replace(PARCELS, policy=replace(PARCELS.policy, lateness="2h", dedupe_horizon="4h"))
 
 NAMES = st.sampled_from(["a", "b", "a|b"])
 EVENTS = st.builds(

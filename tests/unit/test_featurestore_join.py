@@ -39,7 +39,7 @@ class Joined:
         events.cut(0, Writer()).publish()
         features.restore(0, Writer(), None)
         for updates in [*cuts, []]:
-            features.take(0, Writer(), updates)
+            features.take(0, Writer(updates=updates), [])
             cut = features.cut(0, Writer())
             cut.write()
             cut.publish()

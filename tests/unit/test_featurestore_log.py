@@ -51,7 +51,7 @@ def counted(store: ArtifactStore) -> list[int]:
 
 def test_rows_count_once_they_are_published(store: ArtifactStore) -> None:
     writer = started(store)
-    writer.take(0, Writer(), [sold(1), sold(2)])
+    writer.take(0, Writer(updates=[sold(1), sold(2)]), [])
     cut = writer.cut(0, Writer(clock_us=7))
     cut.write()
     with pytest.raises(LogBehind):
@@ -63,8 +63,8 @@ def test_rows_count_once_they_are_published(store: ArtifactStore) -> None:
 
 def test_values_keep_their_types_and_missing_ones_are_null(store: ArtifactStore) -> None:
     writer = started(store)
-    writer.take(0, Writer(), [update(SEEN.name, f"{SEEN.name}|t", 3, 1, ["blue", True], event_time_us=2)])
-    writer.take(0, Writer(), [update(SEEN.name, f"{SEEN.name}|t", 4, 2, [None, None])])
+    writer.take(0, Writer(updates=[update(SEEN.name, f"{SEEN.name}|t", 3, 1, ["blue", True], event_time_us=2)]), [])
+    writer.take(0, Writer(updates=[update(SEEN.name, f"{SEEN.name}|t", 4, 2, [None, None])]), [])
     cut = writer.cut(0, Writer())
     cut.write()
     cut.publish()
@@ -76,15 +76,15 @@ def test_values_keep_their_types_and_missing_ones_are_null(store: ArtifactStore)
 
 def test_a_crash_before_the_checkpoint_leaves_nothing_doubled(store: ArtifactStore) -> None:
     writer = started(store)
-    writer.take(0, Writer(), [sold(1)])
+    writer.take(0, Writer(updates=[sold(1)]), [])
     first = writer.cut(0, Writer())
     first.write()
     first.publish()
-    writer.take(0, Writer(), [sold(2)])
+    writer.take(0, Writer(updates=[sold(2)]), [])
     writer.cut(0, Writer()).write()  # written, but no checkpoint names it
 
     again = started(store, first.state)
-    again.take(0, Writer(), [sold(2), sold(3)])  # folded again, and cut elsewhere
+    again.take(0, Writer(updates=[sold(2), sold(3)]), [])  # folded again, and cut elsewhere
     cut = again.cut(0, Writer())
     cut.write()
     cut.publish()
@@ -93,7 +93,7 @@ def test_a_crash_before_the_checkpoint_leaves_nothing_doubled(store: ArtifactSto
 
 def test_a_crash_between_checkpoint_and_manifest_is_healed_by_the_restart(store: ArtifactStore) -> None:
     writer = started(store)
-    writer.take(0, Writer(), [sold(1)])
+    writer.take(0, Writer(updates=[sold(1)]), [])
     cut = writer.cut(0, Writer(clock_us=9))
     cut.write()  # and the checkpoint with cut.state is saved, but the manifest is not
     started(store, cut.state)
@@ -105,7 +105,7 @@ def test_many_cuts_are_merged_into_few_parts_without_losing_or_doubling_a_row(st
     writer = started(store)
     cuts = PARTS_PER_MERGE * PARTS_PER_MERGE + 3
     for number in range(cuts):
-        writer.take(0, Writer(), [sold(number)])
+        writer.take(0, Writer(updates=[sold(number)]), [])
         cut = writer.cut(0, Writer())
         cut.write()
         cut.publish()
@@ -119,7 +119,7 @@ def test_a_reader_with_an_older_manifest_can_finish_after_a_merge(store: Artifac
     writer = started(store)
     snapshot = None
     for number in range(PARTS_PER_MERGE):
-        writer.take(0, Writer(), [sold(number)])
+        writer.take(0, Writer(updates=[sold(number)]), [])
         cut = writer.cut(0, Writer())
         cut.write()
         cut.publish()
@@ -131,7 +131,7 @@ def test_a_reader_with_an_older_manifest_can_finish_after_a_merge(store: Artifac
 
 def test_a_feature_that_an_old_part_does_not_have_is_null(store: ArtifactStore) -> None:
     writer = started(store)
-    writer.take(0, Writer(), [sold(1)])
+    writer.take(0, Writer(updates=[sold(1)]), [])
     cut = writer.cut(0, Writer())
     cut.write()
     cut.publish()

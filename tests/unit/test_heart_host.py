@@ -73,7 +73,7 @@ class Bench:
         reader.seek({place: start})
         await host.deliver(place, [record for record in reader.poll(0, 10_000) if record.partition == partition])
 
-    def outputs(self, topic: str = "keyed", partition: int = 0) -> list[Message[Any]]:
+    def outputs(self, topic: str = "features", partition: int = 0) -> list[Message[Any]]:
         return [decode(topic, *encoded) for encoded in self.bus.records(topic, partition)]
 
 

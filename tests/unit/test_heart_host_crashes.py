@@ -139,7 +139,7 @@ def _run(folder: Path, deaths: list[int], seed: int) -> tuple[list[str], list[st
     for life, after in enumerate([*deaths, None]):
         if asyncio.run(_live(bus, folder, Fate(after), seed + life)):
             break
-    ids = dict.fromkeys(decode("keyed", *encoded).id for encoded in bus.records("keyed", 0))
+    ids = dict.fromkeys(decode("features", *encoded).id for encoded in bus.records("features", 0))
     return list(ids), FileSink(folder / "sink").named(0)
 
 

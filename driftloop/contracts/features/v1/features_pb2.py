@@ -25,17 +25,25 @@ _sym_db = _symbol_database.Default()
 from driftloop.contracts.event.v1 import event_pb2 as driftloop_dot_event_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$driftloop/features/v1/features.proto\x12\x15\x64riftloop.features.v1\x1a\x1e\x64riftloop/event/v1/event.proto\"\xd2\x01\n\nKeyedEvent\x12\x0c\n\x04view\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x15\n\revent_time_us\x18\x04 \x01(\x03\x12\x13\n\x0bknown_at_us\x18\x05 \x01(\x03\x12)\n\x06values\x18\x06 \x03(\x0b\x32\x19.driftloop.event.v1.Value\x12\x18\n\x10source_partition\x18\x07 \x01(\x05\x12\x15\n\rsource_offset\x18\x08 \x01(\x03\x12\x0f\n\x07ordinal\x18\t \x01(\x05\"\xd6\x01\n\rFeatureUpdate\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x0c\n\x04view\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x15\n\revent_time_us\x18\x04 \x01(\x03\x12\x13\n\x0bknown_at_us\x18\x05 \x01(\x03\x12)\n\x06values\x18\x06 \x03(\x0b\x32\x19.driftloop.event.v1.Value\x12\x10\n\x08sequence\x18\x07 \x01(\x03\x12/\n\x07trigger\x18\x08 \x01(\x0e\x32\x1e.driftloop.features.v1.Trigger*H\n\x07Trigger\x12\x17\n\x13TRIGGER_UNSPECIFIED\x10\x00\x12\x11\n\rTRIGGER_EVENT\x10\x01\x12\x11\n\rTRIGGER_CLOCK\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$driftloop/features/v1/features.proto\x12\x15\x64riftloop.features.v1\x1a\x1e\x64riftloop/event/v1/event.proto\"Y\n\x0bKeyedEvents\x12\x18\n\x10source_partition\x18\x01 \x01(\x05\x12\x30\n\x05views\x18\x02 \x03(\x0b\x32!.driftloop.features.v1.ViewEvents\"\xbe\x02\n\nViewEvents\x12\x0c\n\x04view\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\x12\x0b\n\x03key\x18\x03 \x03(\r\x12\x15\n\rsource_offset\x18\x04 \x03(\x03\x12\x10\n\x08\x65vent_id\x18\x05 \x03(\t\x12\x15\n\revent_time_us\x18\x06 \x03(\x03\x12\x13\n\x0bknown_at_us\x18\x07 \x03(\x03\x12\x32\n\x06values\x18\x08 \x03(\x0b\x32\".driftloop.features.v1.ValueColumn\x12I\n\x0ctraceparents\x18\t \x03(\x0b\x32\x33.driftloop.features.v1.ViewEvents.TraceparentsEntry\x1a\x33\n\x11TraceparentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x0bValueColumn\x12\x0f\n\x07numbers\x18\x01 \x03(\x01\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x0e\n\x06\x61\x62sent\x18\x03 \x03(\r\"\xd6\x01\n\rFeatureUpdate\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x0c\n\x04view\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x15\n\revent_time_us\x18\x04 \x01(\x03\x12\x13\n\x0bknown_at_us\x18\x05 \x01(\x03\x12)\n\x06values\x18\x06 \x03(\x0b\x32\x19.driftloop.event.v1.Value\x12\x10\n\x08sequence\x18\x07 \x01(\x03\x12/\n\x07trigger\x18\x08 \x01(\x0e\x32\x1e.driftloop.features.v1.Trigger*H\n\x07Trigger\x12\x17\n\x13TRIGGER_UNSPECIFIED\x10\x00\x12\x11\n\rTRIGGER_EVENT\x10\x01\x12\x11\n\rTRIGGER_CLOCK\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'driftloop.features.v1.features_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRIGGER']._serialized_start=525
-  _globals['_TRIGGER']._serialized_end=597
-  _globals['_KEYEDEVENT']._serialized_start=96
-  _globals['_KEYEDEVENT']._serialized_end=306
-  _globals['_FEATUREUPDATE']._serialized_start=309
-  _globals['_FEATUREUPDATE']._serialized_end=523
+  _globals['_VIEWEVENTS_TRACEPARENTSENTRY']._loaded_options = None
+  _globals['_VIEWEVENTS_TRACEPARENTSENTRY']._serialized_options = b'8\001'
+  _globals['_TRIGGER']._serialized_start=787
+  _globals['_TRIGGER']._serialized_end=859
+  _globals['_KEYEDEVENTS']._serialized_start=95
+  _globals['_KEYEDEVENTS']._serialized_end=184
+  _globals['_VIEWEVENTS']._serialized_start=187
+  _globals['_VIEWEVENTS']._serialized_end=505
+  _globals['_VIEWEVENTS_TRACEPARENTSENTRY']._serialized_start=454
+  _globals['_VIEWEVENTS_TRACEPARENTSENTRY']._serialized_end=505
+  _globals['_VALUECOLUMN']._serialized_start=507
+  _globals['_VALUECOLUMN']._serialized_end=568
+  _globals['_FEATUREUPDATE']._serialized_start=571
+  _globals['_FEATUREUPDATE']._serialized_end=785
 # @@protoc_insertion_point(module_scope)

@@ -17,27 +17,52 @@ TRIGGER_UNSPECIFIED: Trigger
 TRIGGER_EVENT: Trigger
 TRIGGER_CLOCK: Trigger
 
-class KeyedEvent(_message.Message):
-    __slots__ = ("view", "key", "event_id", "event_time_us", "known_at_us", "values", "source_partition", "source_offset", "ordinal")
+class KeyedEvents(_message.Message):
+    __slots__ = ("source_partition", "views")
+    SOURCE_PARTITION_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
+    source_partition: int
+    views: _containers.RepeatedCompositeFieldContainer[ViewEvents]
+    def __init__(self, source_partition: _Optional[int] = ..., views: _Optional[_Iterable[_Union[ViewEvents, _Mapping]]] = ...) -> None: ...
+
+class ViewEvents(_message.Message):
+    __slots__ = ("view", "keys", "key", "source_offset", "event_id", "event_time_us", "known_at_us", "values", "traceparents")
+    class TraceparentsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: str
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[str] = ...) -> None: ...
     VIEW_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_US_FIELD_NUMBER: _ClassVar[int]
     KNOWN_AT_US_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
-    SOURCE_PARTITION_FIELD_NUMBER: _ClassVar[int]
-    SOURCE_OFFSET_FIELD_NUMBER: _ClassVar[int]
-    ORDINAL_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENTS_FIELD_NUMBER: _ClassVar[int]
     view: str
-    key: str
-    event_id: str
-    event_time_us: int
-    known_at_us: int
-    values: _containers.RepeatedCompositeFieldContainer[_event_pb2.Value]
-    source_partition: int
-    source_offset: int
-    ordinal: int
-    def __init__(self, view: _Optional[str] = ..., key: _Optional[str] = ..., event_id: _Optional[str] = ..., event_time_us: _Optional[int] = ..., known_at_us: _Optional[int] = ..., values: _Optional[_Iterable[_Union[_event_pb2.Value, _Mapping]]] = ..., source_partition: _Optional[int] = ..., source_offset: _Optional[int] = ..., ordinal: _Optional[int] = ...) -> None: ...
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    key: _containers.RepeatedScalarFieldContainer[int]
+    source_offset: _containers.RepeatedScalarFieldContainer[int]
+    event_id: _containers.RepeatedScalarFieldContainer[str]
+    event_time_us: _containers.RepeatedScalarFieldContainer[int]
+    known_at_us: _containers.RepeatedScalarFieldContainer[int]
+    values: _containers.RepeatedCompositeFieldContainer[ValueColumn]
+    traceparents: _containers.ScalarMap[int, str]
+    def __init__(self, view: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ..., key: _Optional[_Iterable[int]] = ..., source_offset: _Optional[_Iterable[int]] = ..., event_id: _Optional[_Iterable[str]] = ..., event_time_us: _Optional[_Iterable[int]] = ..., known_at_us: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[_Union[ValueColumn, _Mapping]]] = ..., traceparents: _Optional[_Mapping[int, str]] = ...) -> None: ...
+
+class ValueColumn(_message.Message):
+    __slots__ = ("numbers", "texts", "absent")
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_FIELD_NUMBER: _ClassVar[int]
+    numbers: _containers.RepeatedScalarFieldContainer[float]
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    absent: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, numbers: _Optional[_Iterable[float]] = ..., texts: _Optional[_Iterable[str]] = ..., absent: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class FeatureUpdate(_message.Message):
     __slots__ = ("use_case", "view", "key", "event_time_us", "known_at_us", "values", "sequence", "trigger")

@@ -1,0 +1,254 @@
+"""What one feature entity holds, and what its values are at a clock; knows no messages.
+
+Values are functions of the events held, in the order of (event time, id), however they came in. The clock of an entity never
+goes back.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from driftloop.contracts import UNSET_US
+from driftloop.usecase import FieldValue, Latest, View, Window
+from services.features.windows import MAX_ENTRIES_PER_KEY, exact_sum, statistics
+
+_RUNNING_FROM = 48  # events in a window; fewer are summed and sorted anew, which is as fast and needs no state
+_COMPACTED_FROM = 64  # events left behind before their room is given back, then at half of all
+_UNIT_BITS = 1074  # every finite float64 is a multiple of 2 ** -1074
+_UNIT = 1 << _UNIT_BITS
+
+Values = list[FieldValue | None]
+
+
+class LatestEntity:
+    """The newest event of an entity."""
+
+    __slots__ = ("_age_us", "_at_us", "_id", "_values", "known_at_us", "next_change_us", "sequence", "view")
+
+    def __init__(self, view: Latest) -> None:
+        self.view = view.name
+        self._age_us = view.ages_us[0]
+        self._at_us = UNSET_US
+        self._id = ""
+        self._values: Values = []
+        self.known_at_us = UNSET_US
+        self.sequence = UNSET_US
+        self.next_change_us: int | None = None
+
+    @property
+    def event_time_us(self) -> int:
+        """The newest event's time."""
+        return self._at_us
+
+    def insert(self, at_us: int, event_id: str, values: Values) -> bool:
+        """Takes an event in; False if the one that is held is as new or newer: it is never overwritten."""
+        if (at_us, event_id) <= (self._at_us, self._id):
+            return False
+        self._at_us, self._id, self._values = at_us, event_id, values
+        return True
+
+    def left_by(self, clock_us: int) -> str | None:
+        """The id of the newest event that stops counting between `known_at_us` and a clock."""
+        return self._id if self.known_at_us - self._age_us < self._at_us <= clock_us - self._age_us else None
+
+    def values_at(self, clock_us: int) -> Values:
+        """The view's values at a clock, which becomes `known_at_us`; None: missing."""
+        self.known_at_us = clock_us
+        leaves_us = self._at_us + self._age_us
+        self.next_change_us = leaves_us if leaves_us > clock_us else None
+        return [None] * len(self._values) if self.next_change_us is None else list(self._values)
+
+    def snapshot(self) -> list[Any]:
+        """State as plain values."""
+        return [self.known_at_us, self.sequence, self.next_change_us, self._at_us, self._id, list(self._values)]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Takes a snapshot back."""
+        self.known_at_us, self.sequence, self.next_change_us, self._at_us, self._id, values = state
+        self._values = list(values)
+
+
+class _RunningWindow:
+    """Exact sum and order of the values from `first` on, kept up to date event by event."""
+
+    __slots__ = ("_has_order", "first", "ordered", "total")
+
+    def __init__(self, first: int, values: Sequence[float], has_order: bool) -> None:
+        self.first = first
+        self.total = sum(map(_in_units, values[first:]))
+        self.ordered = sorted(values[first:]) if has_order else []
+        self._has_order = has_order
+
+    def insert(self, index: int, value: float) -> None:
+        """An event came in at an index."""
+        if index < self.first:
+            self.first += 1
+            return
+        self.total += _in_units(value)
+        if self._has_order:
+            insort(self.ordered, value)
+
+    def move(self, first: int, values: Sequence[float]) -> None:
+        """The events before `first` have left."""
+        for value in values[self.first : first]:
+            self.total -= _in_units(value)
+            if self._has_order:
+                del self.ordered[bisect_left(self.ordered, value)]
+        self.first = first
+
+    @property
+    def sum(self) -> float:
+        """The sum, rounded once; infinite where it is too large for a float64."""
+        try:
+            return self.total / _UNIT
+        except OverflowError:
+            return float("inf")
+
+
+def _in_units(value: float) -> int:
+    numerator, denominator = value.as_integer_ratio()
+    return numerator << (_UNIT_BITS + 1 - denominator.bit_length())
+
+
+class WindowPlan:
+    """What is computed of a view's windows; one for all of its entities."""
+
+    def __init__(self, view: Window) -> None:
+        self.view = view.name
+        self.ages_us = view.ages_us
+        self.stats: tuple[str, ...] = view.stats
+        self.has_sum = not {"sum", "mean"}.isdisjoint(view.stats)
+        self.has_order = not {"count", "sum", "mean"}.issuperset(view.stats)
+
+
+class WindowEntity:
+    """The events of an entity that are in the longest of a view's windows, in parallel lists."""
+
+    __slots__ = (
+        "_begin",
+        "_ids",
+        "_plan",
+        "_running",
+        "_times_us",
+        "_values",
+        "event_time_us",
+        "known_at_us",
+        "next_change_us",
+        "sequence",
+        "view",
+    )
+
+    def __init__(self, plan: WindowPlan) -> None:
+        self.view = plan.view
+        self._plan = plan
+        self._times_us: list[int] = []
+        self._ids: list[str] = []
+        self._values: list[float] = []
+        self._begin = 0  # what is before it has left the longest window
+        self._running: dict[int, _RunningWindow] | None = None
+        self.event_time_us = UNSET_US  # the newest event's
+        self.known_at_us = UNSET_US
+        self.sequence = UNSET_US
+        self.next_change_us: int | None = None
+
+    def insert(self, at_us: int, event_id: str, value: float) -> int:
+        """Takes an event in; returns how many had to leave so that the bound per key is kept."""
+        times_us, ids = self._times_us, self._ids
+        index = len(times_us)
+        if index and at_us <= times_us[-1]:
+            index = bisect_right(times_us, at_us, self._begin)
+            while index > self._begin and times_us[index - 1] == at_us and ids[index - 1] > event_id:
+                index -= 1
+        times_us.insert(index, at_us)
+        ids.insert(index, event_id)
+        self._values.insert(index, value)
+        self.event_time_us = times_us[-1]
+        if self._running is not None:
+            for window in self._running.values():
+                window.insert(index, value)
+        if len(times_us) - self._begin <= MAX_ENTRIES_PER_KEY:
+            return 0
+        self._begin += 1
+        return 1
+
+    def left_by(self, clock_us: int) -> str | None:
+        """The id of the newest event that leaves a window between `known_at_us` and a clock."""
+        newest = -1
+        for age_us in self._plan.ages_us:
+            before = bisect_right(self._times_us, self.known_at_us - age_us, self._begin)
+            after = bisect_right(self._times_us, clock_us - age_us, before)
+            if after > before:
+                newest = max(newest, after - 1)
+        return self._ids[newest] if newest >= 0 else None
+
+    def values_at(self, clock_us: int) -> Values:
+        """The view's values at a clock, which becomes `known_at_us`; None: missing."""
+        plan, times_us, values, begin = self._plan, self._times_us, self._values, self._begin
+        end, first = len(times_us), begin
+        found: Values = []
+        soonest_us: int | None = None
+        for age_us in plan.ages_us:
+            first = bisect_right(times_us, clock_us - age_us, begin)
+            if first < end and (soonest_us is None or times_us[first] + age_us < soonest_us):
+                soonest_us = times_us[first] + age_us
+            window = self._window(age_us, first)
+            if window is not None:
+                found += statistics(plan.stats, end - first, window.sum, window.ordered)
+                continue
+            inside = values[first:]
+            total = exact_sum(inside) if plan.has_sum else 0.0
+            found += statistics(plan.stats, end - first, total, sorted(inside) if plan.has_order else inside)
+        self._begin = first  # of the longest window: it comes last
+        self.known_at_us, self.next_change_us = clock_us, soonest_us
+        if first >= _COMPACTED_FROM and first * 2 >= end:
+            self._compact()
+        return found
+
+    def _window(self, age_us: int, first: int) -> _RunningWindow | None:
+        """The running window of an age, which begins at `first` now, where there are events enough for one."""
+        running, size = self._running, len(self._times_us) - first
+        window = None if running is None else running.get(age_us)
+        if window is None:
+            if size < _RUNNING_FROM:
+                return None
+            window = _RunningWindow(first, self._values, self._plan.has_order)
+            self._running = {**(running or {}), age_us: window}
+        elif size < _RUNNING_FROM // 2:
+            self._running = {age: other for age, other in (running or {}).items() if age != age_us} or None
+            return None
+        window.move(first, self._values)
+        return window
+
+    def _compact(self) -> None:
+        """Gives back the room of what has left."""
+        begin = self._begin
+        del self._times_us[:begin], self._ids[:begin], self._values[:begin]
+        for window in (self._running or {}).values():
+            window.first -= begin
+        self._begin = 0
+
+    def snapshot(self) -> list[Any]:
+        """State as plain values."""
+        held: tuple[list[Any], ...] = (self._times_us, self._ids, self._values)
+        columns = [column[self._begin :] for column in held]
+        return [self.known_at_us, self.sequence, self.next_change_us, *columns]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Takes a snapshot back."""
+        self.known_at_us, self.sequence, self.next_change_us, times_us, ids, values = state
+        self._times_us, self._ids, self._values = list(times_us), list(ids), list(values)
+        self._begin, self._running, self.event_time_us = 0, None, times_us[-1]
+
+
+Entity = LatestEntity | WindowEntity
+
+
+def entity_maker(view: View) -> Callable[[], Entity]:
+    """Makes entities of a view, which hold nothing yet."""
+    if isinstance(view, Window):
+        return partial(WindowEntity, WindowPlan(view))
+    assert isinstance(view, Latest)
+    return partial(LatestEntity, view)

@@ -1,0 +1,36 @@
+"""A use case with every statistic and kind of value, missing ones too: for tests of features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from driftloop.usecase import MINUTE_US, Event, Field, Label, Latest, Prediction, Request, UseCase, Window, before
+from driftloop.usecase.features import STATS
+
+scanned = Event(
+    "scanned",
+    entity="parcel",
+    fields={
+        "depot": Field(str, optional=True),
+        "lane": Field(str),
+        "weight": Field(float, optional=True),
+        "damaged": Field(bool, optional=True),
+        "carrier": Field(str, optional=True),
+    },
+)
+ordered = Event("ordered", entity="parcel", fields={"depot": Field(str), "lane": Field(str), "due_at": Field("time")})
+PARCELS = UseCase(
+    name="parcels",
+    events=[scanned, ordered],
+    predict=Prediction(on=ordered, at=before("due_at", "15m")),
+    features=[
+        Request("lane"),
+        Window(scanned, by="depot", of="weight", over=["20m", "1h", "3h"], stats=list(STATS)),
+        Window(scanned, by=("depot", "lane"), of="damaged", over=["2h"], stats=["mean", "count", "sum"]),
+        Latest(scanned, by="depot", of=["weight", "damaged", "carrier"], max_age="90m"),
+    ],
+    label=Label(on=scanned, value=lambda fields: bool(fields.get("damaged"))),
+    step_us=15 * MINUTE_US,
+    clock="replay",
+)
+PARCELS = replace(PARCELS, policy=replace(PARCELS.policy, lateness="2h", dedupe_horizon="4h"))
