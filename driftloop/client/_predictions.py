@@ -42,8 +42,10 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An answer. `score`: the probability that the label is true. `defaulted`: inputs that no value was known for.
+    """An answer. `defaulted`: inputs that no value was known for.
 
+    `score`: the probability that the label is true; regression: the predicted number; multiclass: the probability of
+    `predicted_class`, one of `class_probabilities`, which are by class in declared order and empty for other tasks.
     `arm` is the role of the model that answered, `as_of_us` the clock of its features, `vector` there if it was asked for.
     """
 
@@ -55,6 +57,17 @@ class Prediction:
     freshness: tuple[Freshness, ...]
     defaulted: tuple[str, ...]
     vector: pb.Vector | None = None
+    class_probabilities: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def predicted_class(self) -> str | None:
+        """Multiclass: the most likely class; of two that are as likely, the one declared first. None for other tasks."""
+        return max(self.class_probabilities, key=self.class_probabilities.__getitem__, default=None)
+
+    @property
+    def value(self) -> float:
+        """Regression: the predicted number."""
+        return self.score
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,7 @@ def _prediction(response: pb.PredictResponse) -> Prediction:
         tuple(Freshness(f.view, f.found, f.known_at_us, f.event_time_us, f.age_us) for f in response.freshness),
         tuple(response.defaulted),
         response.vector if response.HasField("vector") else None,
+        dict(zip(response.classes, response.class_probabilities, strict=False)),
     )
 
 

@@ -54,6 +54,7 @@ class Script:
     codes: list[grpc.StatusCode] = field(default_factory=list)
     details: BadRequest | None = None
     break_stream_at: int | None = None
+    answer: dict[str, Any] = field(default_factory=lambda: {"score": 0.25})
     seen: list[Any] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     under_way_most: int = 0
@@ -117,7 +118,7 @@ class Serving(PredictionServiceServicer):
     def Predict(self, request: Any, context: Any) -> Any:
         self.script.play(request, context)
         freshness = [serving_pb2.Freshness(view="v", found=True, known_at_us=3, event_time_us=2, age_us=1)]
-        return serving_pb2.PredictResponse(prediction_id=request.request_id, score=0.25, freshness=freshness)
+        return serving_pb2.PredictResponse(prediction_id=request.request_id, freshness=freshness, **self.script.answer)
 
     def PredictBatch(self, request: Any, context: Any) -> Any:
         self.script.play(request, context)
@@ -305,6 +306,19 @@ def test_answers_come_as_plain_values(predictions: PredictionsClient) -> None:
     reached = predictions.wait_for_clock(77)
     assert (reached.clock_us, reached.revision, reached.has_champion) == (77, 4, True)
     assert predictions.release().revision == 4
+    assert (dict(found.class_probabilities), found.predicted_class) == ({}, None)
+
+
+def test_an_answer_about_classes_names_them_and_the_likeliest(predictions: PredictionsClient, script: Script) -> None:
+    script.answer = {"score": 0.5, "classes": ["a", "b", "c"], "class_probabilities": [0.2, 0.5, 0.3]}
+    found = predictions.predict(PredictionRequest("o"))
+    assert found.class_probabilities == {"a": 0.2, "b": 0.5, "c": 0.3}
+    assert (found.predicted_class, found.score) == ("b", 0.5)
+
+
+def test_an_answer_that_is_a_number_is_its_value(predictions: PredictionsClient, script: Script) -> None:
+    script.answer = {"score": -12.5}
+    assert predictions.predict(PredictionRequest("o")).value == -12.5
 
 
 def test_calls_wait_for_a_server_that_is_not_there_yet_but_not_beyond_the_deadline(script: Script) -> None:
