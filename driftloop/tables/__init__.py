@@ -9,7 +9,8 @@ use_case, stretch = use_case_of(inferred), TableStretch(table, inferred)
 from driftloop.tables.columns import Column
 from driftloop.tables.declaration import use_case_of
 from driftloop.tables.errors import TableError, UnfitLabel, UnfitRows, UnfitTimes, UnknownColumn, UnreadableTable
-from driftloop.tables.inference import Inferred, Note, infer
+from driftloop.tables.inference import infer
+from driftloop.tables.inferred import Inferred, Note
 from driftloop.tables.labels import LabelColumn
 from driftloop.tables.options import InferenceOptions
 from driftloop.tables.reading import Table, read_table

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from driftloop.tables.columns import Column
-from driftloop.tables.inference import Inferred
+from driftloop.tables.inferred import Inferred
 from driftloop.usecase import (
     Event,
     Field,
@@ -44,7 +44,7 @@ def use_case_of(inferred: Inferred) -> UseCase:
             task=inferred.label.task,
             classes=_classes(inferred),
         ),
-        features=[Request(*request_features(inferred)), *views(inferred, labelled)],
+        features=[*_request(inferred), *views(inferred, labelled)],
         label=Label(
             on=labelled,
             value=lambda fields: fields[label_field],
@@ -85,6 +85,12 @@ def request_features(inferred: Inferred) -> list[str | RequestTransform]:
         elif column.is_input:
             found.append(column.field)
     return [*found, *(TRANSFORMS[which](inferred.time_field) for which in inferred.time_transforms)]
+
+
+def _request(inferred: Inferred) -> list[Request]:
+    """None where all that is known of a row is what is known of its keys."""
+    features = request_features(inferred)
+    return [Request(*features)] if features else []
 
 
 def views(inferred: Inferred, labelled: Event) -> list[View]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from driftloop.tables.declaration import use_case_of
 from driftloop.tables.errors import UnfitRows, UnfitTimes, UnknownColumn, UnreadableTable
-from driftloop.tables.inference import LABEL_KNOWN_AT, Inferred
+from driftloop.tables.inferred import LABEL_KNOWN_AT, Inferred
 from driftloop.tables.labels import label_flags
 from driftloop.tables.reading import UTC_US, Table, Times, kind_of, numbers_of, read_table, texts_of
 from driftloop.usecase import (
@@ -77,7 +77,13 @@ class RowsStretch:
         self._columns = {
             name: _Values(rows, name, field) for event in (announcing, telling) for name, field in event.fields.items()
         }
-        at_us = self._columns[use_case.predict.at.field].times_us() - use_case.predict.at.before_us
+        for name, field in announcing.fields.items():
+            missing = int((~self._columns[name].present).sum())
+            if missing and not field.optional:
+                raise UnfitRows(
+                    f"the declaration says that every row has {name!r}, {missing:,} rows have none: say optional=True"
+                )
+        at_us = self._columns[use_case.predict.at.field].values - use_case.predict.at.before_us
         if np.any(np.diff(at_us) < 0):
             raise UnfitTimes(f"the rows are not sorted by {use_case.predict.at.field!r}: sort them, oldest first")
         known_at_us, is_told = _known(rows)
@@ -182,7 +188,7 @@ def entity_of(row: int) -> str:
 
 
 class _Values:
-    """One column as values of its declared field. `present`: where there is one, shape (rows,)."""
+    """One column as values of its declared field, shape (rows,). `present`: where there is one; elsewhere any may stand."""
 
     def __init__(self, rows: pa.Table, name: str, field: Field) -> None:
         if name not in rows.column_names:
@@ -191,22 +197,16 @@ class _Values:
             )
         column = rows.column(name)
         self.present = ~np.asarray(pc.is_null(column).to_numpy(zero_copy_only=False), dtype=bool)
-        self._values = _READ[field.kind](name, column)
+        self.values = _READ[field.kind](name, column)
 
     def take(self, rows: Codes) -> list[Any]:
         """Python values of some rows, None where missing."""
-        values, present = self._values[rows], self.present[rows]
+        values, present = self.values[rows], self.present[rows]
         if present.all():
             return values.tolist()
         boxed = values.astype(object)
         boxed[~present] = None
         return boxed.tolist()
-
-    def times_us(self) -> Times:
-        """All values of a time column that is never missing."""
-        if not self.present.all():
-            raise UnfitTimes("a row has no time: remove it or fill it in")
-        return self._values
 
 
 def _read_numbers(name: str, column: pa.ChunkedArray) -> Values:
@@ -260,4 +260,4 @@ def _known(rows: pa.Table) -> tuple[Times, npt.NDArray[np.bool_]]:
     if LABEL_KNOWN_AT not in rows.column_names:
         raise UnreadableTable(f"the table has no column {LABEL_KNOWN_AT!r}: write the folder again with driftloop new")
     known = _Values(rows, LABEL_KNOWN_AT, Field("time"))
-    return known._values, known.present
+    return known.values, known.present

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import keyword
 from collections.abc import Iterable, Mapping
 
 from driftloop.tables.columns import Column
@@ -17,7 +18,7 @@ from driftloop.tables.declaration import (
     request_features,
     use_case_of,
 )
-from driftloop.tables.inference import LABEL_KNOWN_AT, Inferred, Note
+from driftloop.tables.inferred import LABEL_KNOWN_AT, Inferred
 from driftloop.tables.names import identifier
 from driftloop.usecase import (
     DAY_US,
@@ -35,6 +36,13 @@ from driftloop.usecase import (
 INDENT = " " * 4
 LINE_CHARACTERS_MAX = 120
 UNITS = ((DAY_US, "DAY_US"), (HOUR_US, "HOUR_US"), (MINUTE_US, "MINUTE_US"), (SECOND_US, "SECOND_US"))
+POLICY_REASONS: Mapping[str, str] = {
+    "budget": "about 4 per 1,000 rows",
+    "cooldown": "about 250 rows",
+    "cohort": "about 40 rows",
+    "bootstrap_rows": "labels before the first model is asked for",
+    "lateness": "no less than two steps",
+}
 REPLAY = '''"""Replays data.parquet, the table that this use case was made from, as usecase.py declares it."""
 
 from pathlib import Path
@@ -107,7 +115,7 @@ def readme(inferred: Inferred, data_bytes: int) -> str:
         "",
         "| | | otherwise |",
         "|---|---|---|",
-        *(f"| {_cell(note.about)} | {_cell(note.text)} | {_code(note)} |" for note in inferred.notes),
+        *(f"| {_cell(note.about)} | {_cell(note.text)} | {_cell(note.correction)} |" for note in inferred.notes),
         "",
         "## To correct it",
         "",
@@ -219,38 +227,36 @@ def _call(indent: str, name: str, arguments: list[str]) -> list[str]:
 
 def _use_case(inferred: Inferred, use_case: UseCase) -> list[str]:
     label = inferred.label_field
-    never = f"never=[{CLOSED}], " if inferred.unlabelled else ""
+    never = [f"{INDENT * 2}never=[{CLOSED}],"] if inferred.unlabelled else []
     events = ", ".join([ASKED, LABELLED, *([CLOSED] if inferred.unlabelled else [])])
     task = {
-        "binary": "",
-        "multiclass": f'{INDENT * 2}task="multiclass",\n{INDENT * 2}classes=CLASSES,\n',
-        "regression": f'{INDENT * 2}task="regression",\n',
+        "binary": [],
+        "multiclass": [f'{INDENT * 2}task="multiclass",', f"{INDENT * 2}classes=CLASSES,"],
+        "regression": [f'{INDENT * 2}task="regression",'],
     }[inferred.label.task]
+    features = [f"{INDENT * 3}{_feature(feature)}," for feature in request_features(inferred)]
+    policy = policy_arguments(inferred)
     return [
-        f"{identifier(inferred.name, 'use_case')} = UseCase(",
+        f"{_variable(inferred.name)} = UseCase(",
         f"{INDENT}name={_text(inferred.name)},",
         f"{INDENT}events=[{events}],",
         f"{INDENT}predict=Prediction(",
         f"{INDENT * 2}on={ASKED},",
         f"{INDENT * 2}at=PredictionTime({_text(inferred.time_field)}, before_us=0),  # as soon as the row is there",
-        *([task.rstrip("\n")] if task else []),
+        *task,
         f"{INDENT}),",
         f"{INDENT}features=[",
-        f"{INDENT * 2}Request(",
-        *(f"{INDENT * 3}{_feature(feature)}," for feature in request_features(inferred)),
-        f"{INDENT * 2}),",
+        *([f"{INDENT * 2}Request(", *features, f"{INDENT * 2}),"] if features else []),
         *(line for view in use_case.views for line in _view(view)),
         f"{INDENT}],",
         f"{INDENT}label=Label(",
         f"{INDENT * 2}on={LABELLED},",
         f"{INDENT * 2}value=lambda told: told[{_text(label)}],",
-        *([f"{INDENT * 2}{never.rstrip(' ')}"] if never else []),
+        *never,
         f"{INDENT * 2}matures_after={_text(inferred.durations.matures_after)},  # a later label is not waited for",
         f"{INDENT}),",
         f"{INDENT}slices=[{_texts(inferred.slices)}],",
-        f"{INDENT}policy=Policy(",
-        *(f"{INDENT * 2}{name}={_value(value)},{_why(name)}" for name, value in policy_arguments(inferred).items()),
-        f"{INDENT}),",
+        *([f"{INDENT}policy=Policy(", *map(_chosen, policy.items()), f"{INDENT}),"] if policy else []),
         f'{INDENT}clock="replay",  # "live" once your own events come in',
         f"{INDENT}step_us={_step(use_case.step_us)},  # about 10 rows",
         ")",
@@ -281,15 +287,16 @@ def _view(view: View) -> list[str]:
     return _call(INDENT * 2, type(view).__name__, arguments)
 
 
-def _why(name: str) -> str:
-    reasons: Mapping[str, str] = {
-        "budget": "about 4 per 1,000 rows",
-        "cooldown": "about 250 rows",
-        "cohort": "about 40 rows",
-        "bootstrap_rows": "labels before the first model is asked for",
-        "lateness": "no less than two steps",
-    }
-    return f"  # {reasons[name]}"
+def _chosen(argument: tuple[str, object]) -> str:
+    name, value = argument
+    written = _text(value) if isinstance(value, str) else f"{value:_}"
+    return f"{INDENT * 2}{name}={written},  # {POLICY_REASONS[name]}"
+
+
+def _variable(name: str) -> str:
+    """The use case's name as that of a variable."""
+    found = identifier(name if name[0].isalpha() else f"use_case_{name}", "use_case")
+    return f"{found}_" if keyword.iskeyword(found) else found
 
 
 def _comment(column: Column) -> str:
@@ -307,10 +314,6 @@ def _step(step_us: int) -> str:
         if step_us % unit_us == 0:
             return name if step_us == unit_us else f"{step_us // unit_us} * {name}"
     return str(step_us)
-
-
-def _value(value: object) -> str:
-    return _text(value) if isinstance(value, str) else f"{value:_}"
 
 
 def _text(text: str) -> str:
@@ -340,10 +343,6 @@ def _quoted(text: str) -> str:
 
 def _cell(text: str) -> str:
     return _line(text).replace("|", "\\|")
-
-
-def _code(note: Note) -> str:
-    return _cell(note.correction)
 
 
 def _size(data_bytes: int) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -37,6 +38,13 @@ def hostile() -> pd.DataFrame:
     return table.rename(columns={"shop": HOSTILE, "amount": "class", "charged_back": "what's the label?"})
 
 
+def defaults() -> pd.DataFrame:
+    """A thousand rows a day, so many that every part of the policy is the default."""
+    at = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(70_000) * 86.4, unit="s")
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({"at": at, "x": rng.normal(size=70_000), "label": rng.random(70_000) < 0.5})
+
+
 CASES = {
     "payments": (
         payments(ROWS),
@@ -48,6 +56,8 @@ CASES = {
     ),
     "demand": (demand(ROWS), {"label": "load", "time": "hour", "keys": ("district",)}),
     "hostile": (hostile(), {"label": "what's the label?", "exclude": ("class",)}),
+    "class": (demand(ROWS), {"label": "load", "keys": ("district",), "exclude": ("hour", "temperature")}),
+    "2024-all-by-default": (defaults(), {"label": "label", "time": "at"}),
 }
 
 
@@ -155,6 +165,11 @@ def test_a_field_that_the_table_does_not_have_is_named(tickets_folder):
 def test_a_field_of_another_kind_than_the_table_has_is_named(tickets_folder):
     with pytest.raises(TableError, match="'weekend' is a time"):
         corrected(tickets_folder, '"weekend": Field(bool)', '"weekend": Field("time")')
+
+
+def test_a_field_that_rows_lack_must_be_optional(tickets_folder):
+    with pytest.raises(TableError, match=r"'words', .* say optional=True"):
+        corrected(tickets_folder, '"words": Field(float, optional=True)', '"words": Field(float)')
 
 
 def test_an_event_that_no_row_tells_is_refused(tickets_folder):
