@@ -148,7 +148,7 @@ class Loop:
     def _event(self, event: ReplayEvent) -> Message[Event]:
         label = self.use_case.label
         if event.type == label.on.name:
-            self.recorded.labels[event.entity] = (float(label.value(event.fields)), event.known_at_us)
+            self.recorded.labels[event.entity] = (self.use_case.label_of(event.fields), event.known_at_us)
         elif event.type in self._closing:
             self.recorded.closed.add(event.entity)
         payload = Event(
