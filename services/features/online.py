@@ -142,7 +142,7 @@ class OnlineWriteBehind:
             try:
                 if writer is None:
                     writer = self._open_writer()
-                while self._write_one(writer) and not self._stop.is_set():
+                while self.write_batch(writer) and not self._stop.is_set():
                     continue
             except Exception as error:  # whatever a store raises: it is tried again, and seen
                 _log.warning("the online store was not written, next try in %.1f s: %r", retry_s, error)
@@ -152,12 +152,15 @@ class OnlineWriteBehind:
             self._observe()
         if writer is not None:
             try:
-                self._write_one(writer)
+                self.write_batch(writer)
             except Exception as error:
                 _log.warning("the last batch was not written, it is in the checkpoint: %r", error)
 
-    def _write_one(self, writer: OnlineWriter) -> bool:
-        """Writes a batch; True if a full one was taken. It leaves the buffer only when the store has it."""
+    def write_batch(self, writer: OnlineWriter) -> bool:
+        """Writes a batch; True if a full one was taken. It leaves the buffer only when the store has it.
+
+        The thread calls it; a caller that has not started the thread may.
+        """
         with self._lock:
             batch = [
                 entry[1] for _, entry in zip(range(self._bounds.batch_rows_max), self._waiting.values(), strict=False)
