@@ -1,0 +1,252 @@
+"""One run of the whole loop from a seed, with faults, held to the invariants and to the undisturbed run of the same seed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from driftloop.artifacts import ArtifactStore
+from driftloop.messaging import MemoryBus
+from driftloop.messaging.hosting import HostSettings
+from driftloop.usecase import replay_steps
+from simulation.broker import Broker
+from simulation.caller import Caller, NeverFollowed, Told
+from simulation.clock import Stuck, VirtualLoop
+from simulation.faults import Chance, Faults
+from simulation.hosted.bundles import Corruption
+from simulation.hosted.features import Features
+from simulation.hosted.ingest import Ingest
+from simulation.hosted.machine import SPREAD, Machine, Service
+from simulation.hosted.monitor import Monitor
+from simulation.hosted.serving import Serving
+from simulation.hosted.trainer import Trainer
+from simulation.invariants import AT_THE_END, EACH_STEP, FOLLOWED, Breach, Invariant, checked
+from simulation.observed import Observed
+from simulation.process import track_tasks
+from simulation.trips import Trips, history, trips
+
+ROWS_MIN, ROWS_MAX = 240, 900
+THREAD_S = 0.005
+SIZES_EVERY = 8  # steps: counting what hearts hold costs as much as a checkpoint
+STEP_S = 0.4  # about what an undisturbed step takes; faults of a step strike within it
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """What came of a run."""
+
+    seed: int
+    faults: Faults
+    breaches: list[Breach] = field(default_factory=list)
+    observed: Observed | None = None
+    deaths: dict[str, int] = field(default_factory=dict)
+    outages: int = 0
+    virtual_s: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether every invariant held."""
+        return not self.breaches
+
+
+def command(seed: int, faults: Faults) -> str:
+    """What replays a run."""
+    return f"python -m simulation --seed {seed} --faults {faults}"
+
+
+def simulate(seed: int, faults: Faults, calm: Outcome | None = None) -> Outcome:
+    """Runs a seed with faults; unless `calm` is given, its undisturbed run too, with which it is compared."""
+    started_s = time.perf_counter()
+    if calm is None:
+        calm = _once(seed, faults.of_the_world)
+        if not calm.holds or faults == faults.of_the_world:
+            calm.seconds = time.perf_counter() - started_s
+            return calm
+    outcome = _once(seed, faults)
+    if outcome.holds:
+        outcome.breaches += compared(outcome, calm, decides_alike=not faults.hurry)
+    outcome.seconds = time.perf_counter() - started_s
+    return outcome
+
+
+def _once(seed: int, faults: Faults) -> Outcome:
+    chance = Chance(seed, faults)
+    loop = VirtualLoop(lambda: chance.pause_s(THREAD_S))
+    track_tasks(loop)
+    outcome = Outcome(seed, faults)
+    root = f"memory://simulation-{uuid.uuid4().hex}"
+    store = ArtifactStore(root)
+    try:
+        with tempfile.TemporaryDirectory(prefix="driftloop-simulation-") as folder, _quiet():
+            loop.run_until_complete(_Run(outcome, chance, store, Path(folder)).run())
+    except (NeverFollowed, Stuck) as error:
+        observed = outcome.observed
+        clock_us = -1 if observed is None else observed.clock_us
+        outcome.breaches.append(Breach("the_loop_follows", clock_us, (str(error),)))
+    finally:
+        outcome.virtual_s = loop.time()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+        store.filesystem.rm(store.root, recursive=True)
+    return outcome
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Services warn of every fault that they meet; here they meet nothing else."""
+    before = logging.root.manager.disable
+    if not _log.isEnabledFor(logging.DEBUG):
+        logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+class _Run:
+    def __init__(self, outcome: Outcome, chance: Chance, store: ArtifactStore, folder: Path) -> None:
+        seed, faults = outcome.seed, outcome.faults
+        self._outcome, self._chance = outcome, chance
+        draws = random.Random(f"run of {seed}")
+        rows = draws.randrange(ROWS_MIN, ROWS_MAX)
+        stretch: Trips = history(seed, rows, faults.of_the_world)
+        told = Told()
+        self._observed = outcome.observed = Observed(trips, stretch, store, told)
+        broker = Broker(MemoryBus(trips.name, SPREAD, encoded=False), chance, self._observed.take)
+        settings = HostSettings(
+            checkpoint_records=draws.randrange(20, 300),
+            checkpoint_s=draws.uniform(0.5, 5.0),
+            checkpoint_load_max=1.0,
+            fold_records_max=draws.randrange(3, 60),
+        )
+        self._broker = broker
+        machine = Machine(trips, broker, store.url, folder, settings)
+        self._ingest, self._serving = Ingest(machine), Serving(machine)
+        self._features = Features(machine)
+        trainer = Trainer(machine, Corruption(seed, faults))
+        self._services: list[Service] = [self._ingest, self._features, self._serving, Monitor(machine), trainer]
+        self._caller = Caller(trips, self._ingest, self._serving, chance, told)
+
+    async def run(self) -> None:
+        """Plays the history; stops at the first breach."""
+        loop, observed = asyncio.get_running_loop(), self._observed
+        keepers = [loop.create_task(service.run()) for service in self._services]
+        steps = list(replay_steps(observed.stretch, trips.step_us, trips.label.matures_after_us + 4 * trips.step_us))
+        try:
+            await self._caller.begin(steps[0].start_us)
+            for number, step in enumerate(steps):
+                self._disturb(last=number >= len(steps) - 2)
+                followed = await self._caller.play(step, last=number == len(steps) - 1)
+                observed.clock_us = step.end_us if followed else observed.clock_us
+                if number % SIZES_EVERY == 0:
+                    self._measure()
+                self._check((*EACH_STEP, *(FOLLOWED if followed else ())))
+                if self._outcome.breaches:
+                    return
+            await self._settle()
+            self._check((*EACH_STEP, *FOLLOWED, *AT_THE_END))
+        finally:
+            for service in self._services:
+                self._outcome.deaths[service.name] = len(service.deaths)
+            self._outcome.outages = self._broker.outages
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+
+    def _check(self, invariants: Sequence[Invariant]) -> None:
+        self._outcome.breaches += checked(invariants, self._observed)
+        self._observed.fresh.clear()
+
+    def _disturb(self, last: bool) -> None:
+        """Draws this step's faults; the last steps have none, so that the run can come to rest."""
+        chance, loop = self._chance, asyncio.get_running_loop()
+        if last:
+            return
+        when = chance.of("when")
+        for service in self._services:
+            if chance.happens("crash"):
+                if when.random() < 0.4:
+                    service.crash_at_write(when.randrange(6))
+                else:
+                    loop.call_later(when.uniform(0, STEP_S), service.crash)
+            if chance.happens("stop"):
+                loop.call_later(when.uniform(0, STEP_S), _spawn, service.stop)
+            for hosted in service.hosts:
+                if chance.happens("rebalance"):
+                    hosted.rebalance = True
+            for feed in service.feeds:
+                if chance.happens("slow"):
+                    feed.slow_down(when.expovariate(0.2))
+        if chance.happens("outage"):
+            away_s = min(90.0, 0.5 + when.expovariate(0.1))
+            loop.call_later(when.uniform(0, STEP_S), _spawn, lambda: self._broker.outage(away_s))
+
+    def _measure(self) -> None:
+        sizes = self._observed.sizes
+        for service in self._services:
+            for hosted in service.hosts:
+                for group, heart in hosted.host.groups.items():
+                    state = heart.snapshot()
+                    found = {name: len(value) for name, value in state.items() if isinstance(value, list | dict)}
+                    if "buffer" in state:
+                        found["buffer"] = len(state["buffer"]["held"])
+                    sizes[f"{hosted.host.name} {group}"] = found
+
+    async def _settle(self) -> None:
+        """Lets services stop in order: what they hold is then in checkpoints and in the offline log."""
+        for service in self._services:
+            await service.ready.wait()
+            await service.stop()
+
+
+def _spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    task = asyncio.get_running_loop().create_task(work())
+    _spawned.add(task)
+    task.add_done_callback(_spawned.discard)
+
+
+_spawned: set[asyncio.Task[None]] = set()  # the loop alone does not keep a task
+
+ALIKE = ("events", "scores", "dead-letters")
+DECIDED = ("predictions", "drift", "decisions", "retrain", "models", "releases", "incidents", "commands")
+
+
+def compared(disturbed: Outcome, calm: Outcome, decides_alike: bool) -> list[Breach]:
+    """What a disturbed run said that the undisturbed did not, and the reverse: effects are there exactly once.
+
+    `decides_alike` False: callers ran ahead of the loop, so only what does not depend on when things were decided is compared.
+    """
+    assert disturbed.observed is not None
+    assert calm.observed is not None
+    found: list[str] = []
+    ours, theirs = disturbed.observed.ids(), calm.observed.ids()
+    for topic in (*ALIKE, *(DECIDED if decides_alike else ())):
+        found += _different(topic, ours, theirs)
+    if not found:
+        return []
+    return [Breach("what_happens_does_not_depend_on_faults", disturbed.observed.clock_us, tuple(found[:10]))]
+
+
+def _different(topic: str, ours: Mapping[str, set[str]], theirs: Mapping[str, set[str]]) -> Iterator[str]:
+    missing, extra = (
+        theirs.get(topic, set()) - ours.get(topic, set()),
+        ours.get(topic, set()) - theirs.get(topic, set()),
+    )
+    if missing:
+        yield f"{topic}: {len(missing)} messages are missing, such as {sorted(missing)[:3]}"
+    if extra:
+        yield f"{topic}: {len(extra)} messages that the undisturbed run has not, such as {sorted(extra)[:3]}"
