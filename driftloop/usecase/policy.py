@@ -19,11 +19,17 @@ class Policy:
     cohort            labels are judged by cohorts of prediction time of this length, once a cohort is complete
     alarm_labels      at most one false alarm per so many labels, over all monitored series together
     block_labels      labels per block mean that the error detector sees: single labels of bursty days set it off
-    new_data          retrain when labelled rows have grown by this factor since the newest training set
+    fit_budget        rows of all fits together, candidates and refused models included, per labelled row: what learning may cost
+    recent_rows       least rows between two candidates, and half of what one is adapted on: fewer learn mostly noise
+    change_rows       rows since a change from which a model is worth fitting: it will not be the last
     schedule          retrain every so often whatever is seen; None: never
-    promote_rows      paired mature rows that a challenger needs at the least before it is made champion
-    canary_rows       paired mature rows that a challenger needs at the least before it answers anybody
+    promote_rows      paired mature rows that a challenger needs at the least before it is made champion, those that trainer
+                      held out among them
+    canary_rows       the same before it answers anybody
+    gain              share of production's loss that a challenger must surely win and be worth changing for
     canary_share      share of entities that a canary answers
+                      Rows of these and of recent_rows, change_rows, give_up_rows are meant for independent rows: where hard
+                      rows come in bursts, or labels of one kind are rare, monitor multiplies them by the measured pace
     confidence        one-sided confidence that the evidence for a promotion or a rollback must reach, at any time
     give_up_rows      paired mature rows after which a challenger that could not be shown to be better is dropped
     lateness          how far behind the clock an event may lie and still change an aggregate
@@ -36,13 +42,16 @@ class Policy:
     cohort: str = "1h"
     alarm_labels: int = 50_000
     block_labels: int = 40
-    new_data: float = 2.0
+    fit_budget: float = 2.0
+    recent_rows: int = 400
+    change_rows: int = 240
     schedule: str | None = None
-    promote_rows: int = 800
-    canary_rows: int = 300
+    promote_rows: int = 100
+    canary_rows: int = 60
     canary_share: float = 0.1
-    confidence: float = 0.95
-    give_up_rows: int = 6_000
+    gain: float = 0.01
+    confidence: float = 0.98
+    give_up_rows: int = 3_000
     lateness: str = "24h"
     dedupe_horizon: str = "7d"
 
@@ -51,8 +60,10 @@ class Policy:
             duration_us(text)
         if self.schedule is not None:
             duration_us(self.schedule)
-        if not 0 < self.canary_share < 1 or not 0.5 < self.confidence < 1 or self.new_data <= 1:
-            raise DeclarationError("policy: canary_share lies in (0, 1), confidence in (0.5, 1), new_data above 1")
+        if not 0 < self.canary_share < 1 or not 0.5 < self.confidence < 1 or not 0 <= self.gain < 1:
+            raise DeclarationError("policy: canary_share lies in (0, 1), confidence in (0.5, 1), gain in [0, 1)")
+        if self.fit_budget < 1 or self.recent_rows < 20 or self.change_rows < 20:
+            raise DeclarationError("policy: fit_budget is at least 1, recent_rows and change_rows are at least 20")
         if not 0 < self.canary_rows <= self.promote_rows <= self.give_up_rows or self.bootstrap_rows < 100:
             raise DeclarationError(
                 "policy: need 0 < canary_rows ≤ promote_rows ≤ give_up_rows and bootstrap_rows ≥ 100"

@@ -1,7 +1,8 @@
 """Watches errors, predictions and inputs for change under one budget of false alarms; decides nothing about models.
 
 Each series is seen as block means by River's ADWIN (Bifet & Gavaldà, 2007: at every check a false alarm has probability at
-most delta). The budget is a union bound: with one false alarm allowed per `alarm_labels` labels over all series, a series
+most delta); the error, which is what retraining can mend, by a faster detector too (`rise`), that starts anew with every
+champion, while ADWIN's series goes on: a promotion that hid a change would hide it for good. The budget is a union bound: with one false alarm allowed per `alarm_labels` labels over all series, a series
 that has the share w of the budget and is checked once per b labels gets delta = w · b / alarm_labels.
 """
 
@@ -22,9 +23,11 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     SeriesKind,
 )
 from driftloop.usecase import DAY_US, Answer, Task, UseCase, max_loss, row_loss
+from services.monitor.rise import BLOCKS_MAX, WARNING_LABELS, Pace, RiseDetector
 
 SNAPSHOT_VERSION = 1
-ERROR_SHARE, PREDICTION_SHARE, INPUT_SHARE = 0.5, 0.1, 0.4  # of the budget: errors are what retraining can mend
+ADWIN_SHARE, RISE_SHARE, PREDICTION_SHARE, INPUT_SHARE = 0.25, 0.25, 0.1, 0.4  # of the budget
+PACE_BLOCKS = 25  # between two measurements of the pace
 MAX_BLOCKS = 5_000  # since the last reset; older blocks say nothing about a change that is still unseen
 REFERENCE_ROWS = 1_000  # rows that the ranks of an input are taken against
 INPUT_BLOCK_ROWS = 100  # a day's block with fewer rows waits for the next day
@@ -219,6 +222,13 @@ class LabelsAlone:
         """Labels that the answer rests on."""
         return len(self._labels)
 
+    @property
+    def minority(self) -> float:
+        """Share of the labels that are not of the most frequent kind; one half for numbers, of which none is rare."""
+        if self._task == "regression" or not self._labels:
+            return 0.5
+        return 1.0 - max(self._counts) / len(self._labels)
+
     def answer(self) -> Answer:
         """The answer to the next row, whatever it is."""
         if self._task == "regression":
@@ -270,6 +280,11 @@ class ErrorFloor:
                 self._open = [0.0, 0.0, 0.0]
         self._labels.add(label)
 
+    @property
+    def minority(self) -> float:
+        """See `LabelsAlone.minority`."""
+        return self._labels.minority
+
     def start_over(self) -> None:
         """Keeps the labels and forgets the errors."""
         self._blocks.clear()
@@ -298,6 +313,101 @@ class ErrorFloor:
         self._blocks.extend((ours, floor) for ours, floor in blocks)
 
 
+class RisingError:
+    """The champion's error in blocks of `block_rows` under `RiseDetector`, and the pace of its evidence.
+
+    `alpha`: chance of a false alarm per label.
+    """
+
+    def __init__(self, block_rows: int, alpha: float) -> None:
+        self._block_rows, self._alpha = block_rows, alpha
+        self._detector = RiseDetector(block_rows * alpha, block_rows / WARNING_LABELS)
+        self._pace = Pace()
+        self._starts_us: deque[int] = deque(maxlen=BLOCKS_MAX)
+        self._open = [0.0, 0, 0]  # sum, rows, start
+        self._newest: deque[float] = deque(maxlen=PACE_BLOCKS)
+        self._closed = 0
+        self.pace = 1
+        self.warned = False
+
+    def add(self, loss: float, at_us: int, minority: float) -> Alarm | None:
+        """Takes in one row's loss; `minority` as in `Pace.blocks`."""
+        total, rows, start_us = self._open
+        self._open = [total + loss, rows + 1, start_us if rows else at_us]
+        if rows + 1 < self._block_rows:
+            return None
+        mean = self._open[0] / self._open[1]
+        self._starts_us.append(int(self._open[2]))
+        self._open = [0.0, 0, 0]
+        self._newest.append(mean)
+        self._pace.add(mean)
+        self._closed += 1
+        if self._closed % PACE_BLOCKS == 0:
+            self.pace = self._pace.blocks(minority)
+        rise, warned = self._detector.add(mean)
+        self.warned |= warned
+        if rise is None:
+            return None
+        since_us = self._starts_us[-rise.blocks]
+        self._start_over(rise.blocks)
+        return Alarm(
+            series="error",
+            kind=SERIES_KIND_ERROR,
+            detector="rise",
+            since_us=since_us,
+            before=rise.before,
+            after=rise.after,
+            rows_since=rise.blocks * self._block_rows,
+            alpha=self._alpha * self._block_rows,
+        )
+
+    def regime_changed(self, since_us: int) -> None:
+        """Another detector has found a change: the blocks before it are no reference any more."""
+        self._start_over(sum(start_us >= since_us for start_us in list(self._starts_us)[-len(self._detector) :]))
+
+    def champion_changed(self) -> None:
+        """Errors of another model follow."""
+        self._start_over(0)
+        self._open = [0.0, 0, 0]
+        self._newest.clear()
+
+    def _start_over(self, newest: int) -> None:
+        self._detector.restart(newest)
+        self._pace.change(newest)
+        self.warned = False
+
+    @property
+    def recent_error(self) -> float:
+        """See `DriftWatch.recent_error`."""
+        return math.fsum(self._newest) / len(self._newest) if self._newest else 0.0
+
+    def snapshot(self) -> dict[str, Any]:
+        """State as plain values."""
+        return {
+            "detector": self._detector.snapshot(),
+            "segments": self._pace.snapshot(),
+            "starts_us": list(self._starts_us),
+            "open": self._open,
+            "newest": list(self._newest),
+            "closed": self._closed,
+            "pace": self.pace,
+            "warned": self.warned,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes a snapshot back."""
+        self._detector.restore(state["detector"])
+        self._pace.restore(state["segments"])
+        self._starts_us.extend(state["starts_us"])
+        self._open, self._closed, self.pace, self.warned = (
+            list(state["open"]),
+            state["closed"],
+            state["pace"],
+            state["warned"],
+        )
+        self._newest.extend(state["newest"])
+
+
 class DriftWatch:
     """All series of a use case under its one false-alarm budget.
 
@@ -314,11 +424,12 @@ class DriftWatch:
         self.error = BlockSeries(
             "error",
             SERIES_KIND_ERROR,
-            ERROR_SHARE * policy.block_labels * per_label,
+            ADWIN_SHARE * policy.block_labels * per_label,
             policy.block_labels,
             only_rise=True,
             value_range=max_loss(task, classes),
         )
+        self._rise = RisingError(policy.block_labels, RISE_SHARE * per_label)
         self._floor = ErrorFloor(policy.block_labels, task, classes)
         self._prediction = RankedSeries(
             "prediction", SERIES_KIND_PREDICTION, PREDICTION_SHARE * INPUT_BLOCK_ROWS * per_label
@@ -342,18 +453,39 @@ class DriftWatch:
         return [alarm for alarm in alarms if alarm is not None]
 
     def labelled(self, answer: Answer, label: float, predicted_for_us: int) -> list[Alarm]:
-        """Takes in one mature label and what the champion had said.
-
-        The series is production's error, whoever the champion is: a promotion that hid a change would hide it for good.
-        """
+        """Takes in one mature label and what the champion had said; at most one alarm, for both detectors see one change."""
         loss = self.loss(answer, label)
         self._floor.add(loss, label, self.scale)
-        alarm = self.error.add(loss, predicted_for_us)
+        alarm, slow = (
+            self._rise.add(loss, predicted_for_us, self._floor.minority),
+            self.error.add(loss, predicted_for_us),
+        )
+        if alarm is not None:
+            self.error.reset()
+        elif slow is not None:
+            self._rise.regime_changed(slow.since_us)
+            alarm = slow
         return [] if alarm is None else [alarm]
 
+    @property
+    def pace(self) -> int:
+        """Blocks that make one independent piece of evidence."""
+        return self._rise.pace
+
+    @property
+    def recent_error(self) -> float:
+        """Production's mean loss over its newest blocks, at most PACE_BLOCKS of them; 0 before there is one."""
+        return self._rise.recent_error
+
+    def take_warning(self) -> bool:
+        """Whether the error has looked suspicious since the last call: no alarm yet, but worth a candidate."""
+        warned, self._rise.warned = self._rise.warned, False
+        return warned
+
     def champion_changed(self) -> None:
-        """Another model answers from now on: the floor is compared with its errors only. The error series goes on."""
+        """Another model answers from now on: the floor and the fast detector see its errors only. ADWIN's series goes on."""
         self._floor.start_over()
+        self._rise.champion_changed()
 
     def decay(self) -> Decay | None:
         """Whether production does worse, beyond chance, than predicting from the labels alone; None while it does not."""
@@ -364,6 +496,7 @@ class DriftWatch:
         return {
             "version": SNAPSHOT_VERSION,
             "error": self.error.snapshot(),
+            "rise": self._rise.snapshot(),
             "floor": self._floor.snapshot(),
             "prediction": self._prediction.snapshot(),
             "inputs": [series.snapshot() for series in self._inputs],
@@ -374,6 +507,7 @@ class DriftWatch:
         """Takes a snapshot back."""
         self.scale = state.get("scale", 1.0)  # absent from checkpoints of when there was no regression
         self.error.restore(state["error"])
+        self._rise.restore(state["rise"])
         self._floor.restore(state["floor"])
         self._prediction.restore(state["prediction"])
         for series, saved in zip(self._inputs, state["inputs"], strict=True):

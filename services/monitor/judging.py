@@ -17,6 +17,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     COMMAND_KIND_RETRAIN,
     COMMAND_KIND_ROLL_BACK,
     DECISION_KIND_BUNDLE_REFUSED,
+    DECISION_KIND_DROP_CHALLENGER,
     DECISION_KIND_FIRST_MODEL,
     DECISION_KIND_MODEL_REFUSED,
     DECISION_KIND_NOT_NOW,
@@ -24,6 +25,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_RETRAIN,
     DECISION_KIND_ROLL_BACK,
     LABEL_STATE_MATCHED,
+    Archived,
     Command,
     Decision,
     DecisionKind,
@@ -39,7 +41,7 @@ from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model
 from driftloop.usecase import Answer, UseCase
 from services.monitor.drift import Alarm, DriftWatch
 from services.monitor.policy import RetrainPolicy
-from services.monitor.release import Candidate, Releases, Step
+from services.monitor.release import OF_ALL_ROWS, Candidate, Releases, Step, Trial
 
 SNAPSHOT_VERSION = 1
 CHAMPION_CHANGES = (DECISION_KIND_FIRST_MODEL, DECISION_KIND_PROMOTE, DECISION_KIND_ROLL_BACK)
@@ -156,8 +158,18 @@ class Judging:
     # verdicts -----------------------------------------------------------------------------------------------------
 
     def _decide(self, out: list[Message[Any]]) -> None:
-        self._release(self._releases.decide(), tuple(self._recent), out)
+        steps = self._releases.decide()
+        self._release(steps, tuple(self._recent), out)
+        for step in steps:
+            if step.kind == DECISION_KIND_PROMOTE:
+                champion = self._releases.champion
+                self._policy.promoted(champion is not None and champion.kind in OF_ALL_ROWS)
+            elif step.kind in (DECISION_KIND_DROP_CHALLENGER, DECISION_KIND_ROLL_BACK):
+                self._policy.failed()
         self._watch_decay()
+        self._policy.pace = self._watch.pace
+        if self._watch.take_warning() and not self._releases.has_challenger:
+            self._policy.warned(tuple(self._recent))
         verdict = self._policy.decide(self.clock_us, tuple(self._recent), self._releases.has_challenger)
         if verdict is None:
             return
@@ -182,6 +194,14 @@ class Judging:
             champion_bundle_url=champion.bundle_url if champion else "",
             champion_bundle_digest=champion.bundle_digest if champion else "",
             seed=int(request_id[:8], 16),
+            recent_rows=verdict.recent_rows,
+            evidence_rows=verdict.evidence_rows,
+            block_rows=verdict.block_rows,
+            rows_max=verdict.rows_max,
+            archive=[
+                Archived(model_id=a.model_id, bundle_url=a.bundle_url, bundle_digest=a.bundle_digest)
+                for a in reversed(self._releases.archive)
+            ],
         )
         out.append(self._message("retrain", payload, request_id, (*wanted.causes, decision_id), self._score_range()))
         self._policy.asked(request_id, self.clock_us)
@@ -262,11 +282,14 @@ class Judging:
     def _take_model(self, message: Message[Model], out: list[Message[Any]]) -> None:
         model, causes = message.payload, (message.id, message.payload.request_id)
         published = model.outcome == OUTCOME_PUBLISHED
-        self._policy.answered(model.request_id, published)
+        self._policy.answered(model.request_id, published, model.fitted_rows, self._releases.has_challenger)
         if published:
             if self._releases.champion is None:
                 self._watch.scale = model.label_scale or 1.0
-            steps = self._releases.published(Candidate(model.id, model.bundle_url, model.bundle_digest))
+            candidate = Candidate(model.id, model.bundle_url, model.bundle_digest, model.candidate)
+            loss = self._watch.recent_error
+            trial = Trial(tuple(model.held_out_gains), model.held_out_rows, loss, self._watch.pace)
+            steps = self._releases.published(candidate, trial)
             self._release(steps, causes, out)
         else:
             decision_id = self._decision(

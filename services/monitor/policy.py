@@ -1,8 +1,13 @@
 """Decides when a new model is asked for: merges every trigger into one request at a time, within a budget; asks nobody.
 
-Triggers: no model yet (bootstrap), drift of the error, decay (no better than knowing only the labels before), new rows of
-the regime that the newest model was trained on, schedule, and people. Drift of inputs or predictions alone asks for nothing:
-it says that the world looks different, not that the model is worse; it is logged and is evidence when the error follows.
+Triggers: no model yet (bootstrap), drift of the error, decay (no better than knowing only the labels before), new rows,
+schedule, and people. Drift of inputs or predictions alone asks for nothing: it says that the world looks different, not that the
+model is worse; it is logged and is evidence when the error follows.
+
+New rows are tried at an interval that follows what they brought: a candidate that was worth promoting, though it was fitted on
+recent rows only, halves it (the world moves), one that was not makes it longer, up to a share of the regime; one that won by
+resting on all rows makes it half of the regime (the world stands still, and only many more rows will tell more). What fits may
+cost in all, in rows, is bounded by `fit_budget`.
 """
 
 from __future__ import annotations
@@ -27,7 +32,12 @@ from driftloop.usecase import LOSS_UNITS, Policy, Task, duration_us
 from services.monitor.drift import Alarm, Decay
 
 SNAPSHOT_VERSION = 1
-MIN_REGIME_ROWS = 500  # a change is learned from no fewer rows of the new regime
+SHORTER, LONGER = 0.6, 1.6  # of the interval, after a candidate that was worth it, and after one that was not
+INTERVAL_SHARE_MAX = 0.6  # of the rows of the regime
+RECENT_ROWS_MIN = 800  # that a candidate is adapted on: a quarter of them, which it is judged by, must say something
+TRIAL_INTERVALS = 2  # after which a challenger that is still on trial is no reason to wait
+EVIDENCE_ROWS = 80  # that candidates are compared on, at the least
+DRIFT_FIT_ROWS = 5  # times the rows since a change may be fitted even where the budget is spent: a change cannot wait
 KEPT_ROWS = 100_000  # prediction times kept to count the rows since a change
 _LABELS_ALONE = {
     "binary": "the label's own rate",
@@ -49,10 +59,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do about the strongest trigger: retrain, or why not now."""
+    """What to do about the strongest trigger: retrain, on which rows and at what cost (rows of all fits), or why not now."""
 
     wanted: Wanted
     not_now: str = ""
+    recent_rows: int = 0
+    evidence_rows: int = 0
+    block_rows: int = 0
+    rows_max: int = 0
 
 
 class RetrainPolicy:
@@ -70,7 +84,10 @@ class RetrainPolicy:
         self._excused = ""
         self._regime_since_us = 0
         self.regime_rows = 0  # mature labelled rows since the newest change that was found; all of them if none was
-        self._fitted_rows = 0
+        self._tried_at_rows = 0
+        self._interval_rows = float(policy.recent_rows)
+        self._cost_rows = 0
+        self.pace = 1  # blocks per independent piece of evidence: every count of rows is multiplied by it
         self.has_model = False
         self.open_request = ""
         self.asked_at_us = UNSET_US
@@ -88,6 +105,7 @@ class RetrainPolicy:
             self.regime_rows = sum(at_us >= alarm.since_us for at_us in self._rows_at)
             unit = LOSS_UNITS[self._task]
             because = f"the error rose from {alarm.before:.3f} to {alarm.after:.3f} {unit} over {alarm.rows_since} mature labels"
+            self._interval_rows = self._rows_of(self._policy.recent_rows)
             self._want(Wanted(RETRAIN_REASON_DRIFT, because, (alarm_id,), alarm.since_us))
 
     def decayed(self, decay: Decay, causes: tuple[str, ...]) -> None:
@@ -104,62 +122,119 @@ class RetrainPolicy:
         if self._wanted is None or self._wanted.reason != wanted.reason or wanted.since_us != self._wanted.since_us:
             self._wanted, self._excused = wanted, ""
 
-    def answered(self, request_id: str, published: bool) -> bool:
-        """Trainer answered the open request; False if it is not the open one."""
+    def answered(self, request_id: str, published: bool, cost_rows: int, on_trial: bool = False) -> bool:
+        """Trainer answered the open request, at a cost in rows of all fits; False if it is not the open one."""
         if request_id != self.open_request:
             return False
         self.open_request = ""
-        self._fitted_rows = self.regime_rows
-        self.has_model = self.has_model or published
+        self._cost_rows += cost_rows
+        if published and not self.has_model:
+            self.has_model = True
+            self._interval_rows = float(self._rows)
+        elif not published and not on_trial:
+            self.failed()
         return True
+
+    def promoted(self, of_all_rows: bool) -> None:
+        """A challenger was worth its promotion; `of_all_rows`: it rests on the whole regime, not on recent rows."""
+        if of_all_rows:
+            self._interval_rows = max(self._interval_rows, self.regime_rows / 2)
+        else:
+            self._interval_rows = max(self._rows_of(self._policy.recent_rows), self._interval_rows * SHORTER)
+
+    def failed(self) -> None:
+        """A candidate was not worth its fit."""
+        longest = min(self._interval_rows * LONGER, INTERVAL_SHARE_MAX * self.regime_rows)
+        self._interval_rows = max(self._rows_of(self._policy.recent_rows), longest)
+
+    def warned(self, recent: tuple[str, ...]) -> None:
+        """The error looks suspicious: tried sooner, if that is not soon anyway."""
+        least = self._rows_of(self._policy.recent_rows)
+        if self.has_model and self._interval_rows > 2 * least and self._rows - self._tried_at_rows >= least:
+            self._interval_rows = max(least, self._interval_rows / 2)
+            self._want(self._new_rows("the error looks suspicious, though it is no alarm", recent))
+
+    def _rows_of(self, rows: int) -> float:
+        return float(rows * self.pace)
 
     def decide(self, clock_us: int, recent: tuple[str, ...], on_trial: bool = False) -> Verdict | None:
         """The verdict at a clock, or None where there is nothing to say. `recent`: ids of the newest scores, as causes.
 
-        While a challenger is `on_trial`, more rows or a schedule are no reason to start over with another one.
+        A challenger that has not been `on_trial` for long is not replaced for the sake of more rows or a schedule.
         """
-        wanted = self._wanted or (None if on_trial else self._due(clock_us, recent))
+        wanted = self._wanted or self._due(clock_us, recent, on_trial)
         if wanted is None or self.open_request:
             return None
-        hold = "" if wanted.urgent or not self.has_model else self._held_back(wanted, clock_us)
+        offered = self._offered(wanted)
+        hold = "" if wanted.urgent or not self.has_model else self._held_back(wanted, clock_us, offered)
         if not hold:
-            return Verdict(wanted)
+            return offered
+        if self._too_dear(offered) and wanted.reason in (RETRAIN_REASON_NEW_DATA, RETRAIN_REASON_FOLLOW_UP):
+            self._wanted, self._tried_at_rows = None, self._rows
         if hold == self._excused:
             return None
         self._excused = hold
         return Verdict(wanted, hold)
 
-    def _due(self, clock_us: int, recent: tuple[str, ...]) -> Wanted | None:
-        policy, rows = self._policy, self.regime_rows
+    def _due(self, clock_us: int, recent: tuple[str, ...], on_trial: bool) -> Wanted | None:
+        policy, since = self._policy, self._rows - self._tried_at_rows
         if not self.has_model:
-            needed = max(policy.bootstrap_rows, int(self._fitted_rows * 1.2))
-            if self._rows < needed:
+            if self._rows < max(policy.bootstrap_rows, int(self._tried_at_rows * 1.2)):
                 return None
             return Wanted(
                 RETRAIN_REASON_BOOTSTRAP, f"{self._rows} mature labelled rows and no model yet", recent, urgent=True
             )
+        if on_trial and since < TRIAL_INTERVALS * self._interval_rows:
+            return None
         if self._schedule_us and clock_us - self.asked_at_us >= self._schedule_us:
             return Wanted(RETRAIN_REASON_SCHEDULE, f"{policy.schedule} have passed", recent, self._regime_since_us)
-        if rows >= policy.new_data * self._fitted_rows:
-            reason = RETRAIN_REASON_FOLLOW_UP if self._regime_since_us else RETRAIN_REASON_NEW_DATA
-            because = f"{rows} rows of the present regime, {rows / max(1, self._fitted_rows):.1f} times what the newest model has seen"
-            return Wanted(reason, because, recent, self._regime_since_us)
+        if since >= max(self._interval_rows, self._rows_of(policy.recent_rows)):
+            return self._new_rows(f"{since} mature labelled rows since the last candidate", recent)
         return None
 
-    def _held_back(self, wanted: Wanted, clock_us: int) -> str:
-        if wanted.since_us and self.regime_rows < MIN_REGIME_ROWS:
-            return f"fewer than {MIN_REGIME_ROWS} mature rows since the change"
+    def _new_rows(self, because: str, recent: tuple[str, ...]) -> Wanted:
+        reason = RETRAIN_REASON_FOLLOW_UP if self._regime_since_us else RETRAIN_REASON_NEW_DATA
+        return Wanted(reason, because, recent, self._regime_since_us)
+
+    def _offered(self, wanted: Wanted) -> Verdict:
+        left = int(self._policy.fit_budget * self._rows) - self._cost_rows
+        if wanted.reason in (RETRAIN_REASON_DRIFT, RETRAIN_REASON_DECAY):
+            left = max(left, DRIFT_FIT_ROWS * self.regime_rows)
+        recent_rows = max(RECENT_ROWS_MIN * self.pace, int(2 * self._interval_rows))
+        return Verdict(
+            wanted,
+            recent_rows=min(self.regime_rows, recent_rows),
+            evidence_rows=EVIDENCE_ROWS * self.pace,
+            block_rows=self._policy.block_labels * self.pace,
+            rows_max=0 if wanted.urgent else left,
+        )
+
+    def _held_back(self, wanted: Wanted, clock_us: int, offered: Verdict) -> str:
+        least = int(self._rows_of(self._policy.change_rows))
+        if wanted.since_us and self.regime_rows < least:
+            return f"fewer than {least} mature rows since the change"
+        if wanted.reason == RETRAIN_REASON_DECAY and self._rows - self._tried_at_rows < self._rows_of(
+            self._policy.recent_rows
+        ):
+            return "the last candidate was fitted on nearly the same rows"
         if clock_us - self.asked_at_us < self._cooldown_us:
             return f"the last request is less than {self._policy.cooldown} old"
         self._spent_us = [at_us for at_us in self._spent_us if at_us > clock_us - self._policy.budget_period_us]
         if len(self._spent_us) >= self._policy.budget_retrains:
             return f"the budget of {self._policy.budget} is spent"
+        if self._too_dear(offered):
+            return f"fits have cost {self._cost_rows} rows of the {self._policy.fit_budget:g} per labelled row that they may"
         return ""
+
+    @staticmethod
+    def _too_dear(offered: Verdict) -> bool:
+        return offered.rows_max < offered.recent_rows + 2 * offered.evidence_rows
 
     def asked(self, request_id: str, clock_us: int) -> None:
         """The request was written: it is open until trainer answers."""
         self.open_request, self.asked_at_us = request_id, clock_us
         self._spent_us.append(clock_us)
+        self._tried_at_rows = self._rows
         self._wanted, self._excused = None, ""
 
     def snapshot(self) -> dict[str, Any]:
@@ -175,7 +250,7 @@ class RetrainPolicy:
             else [int(wanted.reason), wanted.because, list(wanted.causes), wanted.since_us, wanted.urgent],
             "excused": self._excused,
             "regime": [self._regime_since_us, self.regime_rows],
-            "fitted_rows": self._fitted_rows,
+            "tries": [self._tried_at_rows, self._interval_rows, self._cost_rows, self.pace],
             "has_model": self.has_model,
             "open_request": self.open_request,
             "asked_at_us": self.asked_at_us,
@@ -189,7 +264,7 @@ class RetrainPolicy:
             reason, because, causes, since_us, urgent = state["wanted"]
             self._wanted = Wanted(reason, because, tuple(causes), since_us, urgent)
         self._regime_since_us, self.regime_rows = state["regime"]
-        self._fitted_rows = state["fitted_rows"]
+        self._tried_at_rows, self._interval_rows, self._cost_rows, self.pace = state["tries"]
         self.has_model, self.open_request, self.asked_at_us = (
             state["has_model"],
             state["open_request"],

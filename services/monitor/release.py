@@ -1,9 +1,9 @@
 """Decides who answers: a challenger earns its way from shadow over canary to champion, and a champion can lose its place.
 
 Evidence is paired: champion and challenger score every prediction, and what counts is the difference of their losses
-on the same mature rows, whole cohorts only, in block means. It may be looked at after every block: the bound is an
-asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas: "Time-uniform central limit theory and
-asymptotic confidence sequences", 2021), valid at all times at once.
+on the same mature rows, whole cohorts only, in block means: those that trainer held out from both come first, those of
+production follow. It may be looked at after every block: the bound is an asymptotic confidence sequence (Waudby-Smith, Arbour,
+Sinha, Kennedy, Ramdas: "Time-uniform central limit theory and asymptotic confidence sequences", 2021), valid at all times at once.
 """
 
 from __future__ import annotations
@@ -32,15 +32,30 @@ from driftloop.usecase import LOSS_UNITS, Policy, Task
 
 SNAPSHOT_VERSION = 1
 CANARY_CONFIDENCE = 0.8  # to answer a tenth of the entities takes less certainty than to answer all
+PLANNED_BLOCKS = 20  # at which the bound is tightest
+GAIN_MIN = 0.002  # loss per row below which a better model is not worth a change, however small production's loss
+ARCHIVE_MAX = 8  # former champions kept: a concept may come back
+OF_ALL_ROWS = ("all", "history")  # candidates that rest on every row of the regime
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A published model: where its bundle lies and the digest that it must have."""
+    """A published model: where its bundle lies, the digest that it must have, and which of trainer's candidates it is."""
 
     model_id: str
     bundle_url: str
     bundle_digest: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a comparison starts from: trainer's paired gains per held-out block, the rows behind them, production's loss, the pace."""
+
+    gains: tuple[float, ...] = ()
+    rows: int = 0
+    production_loss: float = 0.0
+    pace: int = 1
 
 
 @dataclass(frozen=True)
@@ -56,8 +71,8 @@ class Step:
 class Evidence:
     """Paired differences of loss, reference less candidate (above 0: the candidate is better), in block means."""
 
-    def __init__(self, block_rows: int, planned_rows: int) -> None:
-        self._block_rows, self._planned_blocks = block_rows, max(2, planned_rows // block_rows)
+    def __init__(self, block_rows: int) -> None:
+        self._block_rows = block_rows
         self.rows = 0
         self._open_sum, self._open_rows = 0.0, 0
         self._blocks, self._mean, self._squares = 0, 0.0, 0.0
@@ -68,12 +83,20 @@ class Evidence:
         self._open_sum += reference_loss - candidate_loss
         self._open_rows += 1
         if self._open_rows >= self._block_rows:
-            value = self._open_sum / self._open_rows
-            self._blocks += 1
-            delta = value - self._mean
-            self._mean += delta / self._blocks
-            self._squares += delta * (value - self._mean)
+            self._add_block(self._open_sum / self._open_rows)
             self._open_sum, self._open_rows = 0.0, 0
+
+    def start_with(self, gains: tuple[float, ...], rows: int) -> None:
+        """Takes in the means of blocks that were held out, and how many rows they hold."""
+        self.rows += rows
+        for gain in gains:
+            self._add_block(gain)
+
+    def _add_block(self, value: float) -> None:
+        self._blocks += 1
+        delta = value - self._mean
+        self._mean += delta / self._blocks
+        self._squares += delta * (value - self._mean)
 
     @property
     def mean(self) -> float:
@@ -81,13 +104,16 @@ class Evidence:
         return self._mean
 
     def half_width(self, confidence: float) -> float:
-        """Distance from the mean to the one-sided bound; infinite before there are two blocks."""
+        """Distance from the mean to the one-sided bound; infinite before there are three blocks.
+
+        The bound is asymptotic: of few blocks the deviation is not known well, and is taken to be larger.
+        """
         blocks, alpha = self._blocks, 1.0 - confidence
-        if blocks < 2:
+        if blocks < 3:
             return math.inf
-        deviation = math.sqrt(self._squares / (blocks - 1))
+        deviation = math.sqrt(self._squares / (blocks - 1)) * (1.0 + 2.0 / blocks)
         spread = -2.0 * math.log(2.0 * alpha)
-        rho_squared = (spread + math.log(max(spread, 1.0)) + 1.0) / self._planned_blocks  # tightest at the planned rows
+        rho_squared = (spread + math.log(max(spread, 1.0)) + 1.0) / PLANNED_BLOCKS
         grown = blocks * rho_squared + 1.0
         return deviation * math.sqrt(
             2.0 * grown / (blocks * blocks * rho_squared) * math.log1p(math.sqrt(grown) / (2.0 * alpha))
@@ -126,10 +152,15 @@ class Releases:
         self.champion: Candidate | None = None
         self.other: Candidate | None = None
         self.other_role: Role = ROLE_SHADOW
+        self.archive: list[Candidate] = []
+        self._trial = Trial()
         self._evidence = self._fresh()
 
     def _fresh(self) -> Evidence:
-        return Evidence(self._policy.block_labels, self._policy.promote_rows)
+        return Evidence(self._policy.block_labels * self._trial.pace)
+
+    def _rows_of(self, rows: int) -> int:
+        return rows * self._trial.pace
 
     @property
     def has_challenger(self) -> bool:
@@ -144,7 +175,7 @@ class Releases:
         others = [] if self.other is None else [_arm(self.other, self.other_role, share)]
         return _arm(self.champion, ROLE_CHAMPION, 1.0 - share), others
 
-    def published(self, candidate: Candidate) -> list[Step]:
+    def published(self, candidate: Candidate, trial: Trial | None = None) -> list[Step]:
         """A model passed trainer's gates: the first one answers at once, a later one is compared in the shadow."""
         if self.champion is None:
             self.champion = candidate
@@ -154,7 +185,9 @@ class Releases:
         steps = []
         if self.has_challenger and self.other is not None:
             steps.append(self._drop("a newer challenger takes its place"))
+        self._trial = trial or Trial()
         self.other, self.other_role, self._evidence = candidate, ROLE_SHADOW, self._fresh()
+        self._evidence.start_with(self._trial.gains, self._trial.rows)
         because = "it scores every prediction beside production and answers nobody until mature labels speak for it"
         return [*steps, Step(DECISION_KIND_SHADOW, candidate.model_id, because, {})]
 
@@ -184,25 +217,29 @@ class Releases:
         """The steps that the evidence allows now."""
         if self.champion is None or self.other is None:
             return []
-        return self._probation() if self.other_role == ROLE_PREVIOUS else self._trial(self.other)
+        return self._on_probation() if self.other_role == ROLE_PREVIOUS else self._on_trial(self.other)
 
-    def _trial(self, challenger: Candidate) -> list[Step]:
+    def _on_trial(self, challenger: Candidate) -> list[Step]:
         policy, evidence = self._policy, self._evidence
         shown = evidence.as_map(policy.confidence)
-        if evidence.rows >= policy.canary_rows and evidence.upper(policy.confidence) < 0:
-            return [self._drop("mature labels show that it is worse than production")]
-        if evidence.rows >= policy.promote_rows and evidence.lower(policy.confidence) > 0:
+        worth = max(GAIN_MIN, policy.gain * self._trial.production_loss)
+        canary_rows, promote_rows, give_up_rows = map(
+            self._rows_of, (policy.canary_rows, policy.promote_rows, policy.give_up_rows)
+        )
+        if evidence.rows >= promote_rows and evidence.lower(policy.confidence) > 0 and evidence.mean >= worth:
+            assert self.champion is not None
+            self.archive = [*self.archive, self.champion][-ARCHIVE_MAX:]
             self.champion, self.other, self.other_role = challenger, self.champion, ROLE_PREVIOUS
             self._evidence = self._fresh()
-            because = f"better than production {self._gained(shown)}"
-            return [Step(DECISION_KIND_PROMOTE, challenger.model_id, because, shown)]
-        if evidence.rows >= policy.give_up_rows:
-            return [self._drop(f"not shown to be better within {policy.give_up_rows} paired mature rows")]
-        if (
-            self.other_role == ROLE_SHADOW
-            and evidence.rows >= policy.canary_rows
-            and evidence.lower(CANARY_CONFIDENCE) > 0
-        ):
+            return [
+                Step(DECISION_KIND_PROMOTE, challenger.model_id, f"better than production {self._gained(shown)}", shown)
+            ]
+        if evidence.rows >= canary_rows and evidence.upper(policy.confidence) < worth:
+            less = "is worse than" if evidence.upper(policy.confidence) < 0 else "gains too little over"
+            return [self._drop(f"mature labels show that it {less} production")]
+        if evidence.rows >= give_up_rows:
+            return [self._drop(f"not shown to be better within {give_up_rows} paired mature rows")]
+        if self.other_role == ROLE_SHADOW and evidence.rows >= canary_rows and evidence.lower(CANARY_CONFIDENCE) > 0:
             self.other_role = ROLE_CANARY
             because = f"ahead {self._gained(shown)}"
             return [Step(DECISION_KIND_CANARY, challenger.model_id, because, shown)]
@@ -211,11 +248,11 @@ class Releases:
     def _gained(self, shown: dict[str, float]) -> str:
         return f"by {shown['gain']:.4f} {self._unit} a row on {int(shown['paired_rows'])} paired mature rows"
 
-    def _probation(self) -> list[Step]:
+    def _on_probation(self) -> list[Step]:
         policy, evidence = self._policy, self._evidence
-        if evidence.rows >= policy.canary_rows and evidence.lower(policy.confidence) > 0:
+        if evidence.rows >= self._rows_of(policy.promote_rows) and evidence.lower(policy.confidence) > 0:
             return self.roll_back("mature labels show that the previous model was better")
-        if evidence.rows >= policy.give_up_rows and self.champion is not None:
+        if evidence.rows >= self._rows_of(policy.give_up_rows) and self.champion is not None:
             step = Step(
                 DECISION_KIND_KEEP, self.champion.model_id, "its probation is over", evidence.as_map(policy.confidence)
             )
@@ -238,6 +275,8 @@ class Releases:
             "champion": _plain(self.champion),
             "other": _plain(self.other),
             "other_role": int(self.other_role),
+            "archive": [_plain(candidate) for candidate in self.archive],
+            "trial": [list(self._trial.gains), self._trial.rows, self._trial.production_loss, self._trial.pace],
             "evidence": self._evidence.snapshot(),
         }
 
@@ -245,11 +284,19 @@ class Releases:
         """Takes a snapshot back."""
         self.champion, self.other = (Candidate(*state[name]) if state[name] else None for name in ("champion", "other"))
         self.other_role = state["other_role"]
+        self.archive = [Candidate(*plain) for plain in state["archive"]]
+        gains, rows, production_loss, pace = state["trial"]
+        self._trial = Trial(tuple(gains), rows, production_loss, pace)
+        self._evidence = self._fresh()
         self._evidence.restore(state["evidence"])
 
 
 def _plain(candidate: Candidate | None) -> list[str] | None:
-    return None if candidate is None else [candidate.model_id, candidate.bundle_url, candidate.bundle_digest]
+    return (
+        None
+        if candidate is None
+        else [candidate.model_id, candidate.bundle_url, candidate.bundle_digest, candidate.kind]
+    )
 
 
 def _arm(candidate: Candidate, role: Role, share: float) -> Arm:

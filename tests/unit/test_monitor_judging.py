@@ -137,7 +137,7 @@ def test_what_was_judged_before_is_dropped_when_it_comes_again():
 def test_a_better_challenger_is_promoted_on_mature_rows():
     heart, request_id = started()
     heart.fold([answered("m1", request_id)])
-    out = heart.fold([*rows(200, 240, 10, [("m1", "poor")]), *clock(12 * HOUR_US)])
+    out = heart.fold([*rows(200, 400, 10, [("m1", "poor")]), *clock(12 * HOUR_US)])
     (request,) = of(out, "retrain")
     heart.fold([answered("m2", request.id)])
     roles = []

@@ -14,7 +14,9 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 )
 from driftloop.usecase import DAY_US, HOUR_US, Policy
 from services.monitor.drift import Alarm
-from services.monitor.policy import MIN_REGIME_ROWS, RetrainPolicy
+from services.monitor.policy import RetrainPolicy
+
+CHANGE_ROWS = Policy().change_rows
 
 
 def rows(policy: RetrainPolicy, count: int, at_us: int = 0) -> None:
@@ -28,7 +30,7 @@ def with_model(**changes) -> RetrainPolicy:
     verdict = policy.decide(0, ("s",))
     assert verdict.wanted.reason == RETRAIN_REASON_BOOTSTRAP
     policy.asked("r0", 0)
-    assert policy.answered("r0", published=True)
+    assert policy.answered("r0", True, 1_500)
     return policy
 
 
@@ -48,7 +50,7 @@ def test_a_refused_first_model_is_asked_for_again_only_with_more_rows():
     policy = RetrainPolicy(Policy(bootstrap_rows=1_000))
     rows(policy, 1_000)
     policy.asked("r0", 0)
-    policy.answered("r0", published=False)
+    policy.answered("r0", False, 0)
     assert policy.decide(1, ()) is None
     rows(policy, 200)
     assert policy.decide(1, ()).wanted.reason == RETRAIN_REASON_BOOTSTRAP
@@ -57,17 +59,17 @@ def test_a_refused_first_model_is_asked_for_again_only_with_more_rows():
 def test_nothing_is_asked_while_a_request_is_open():
     policy = with_model()
     policy.alarmed(alarm(5), "d1")
-    rows(policy, MIN_REGIME_ROWS, 6)
+    rows(policy, CHANGE_ROWS, 6)
     policy.asked("r1", DAY_US)
     policy.commanded("me", "now", "c1")
     assert policy.decide(2 * DAY_US, ()) is None
-    assert not policy.answered("another", published=True)
+    assert not policy.answered("another", True, 0)
 
 
 def test_drift_of_the_error_asks_for_a_model_of_the_new_regime():
     policy = with_model()
     policy.alarmed(alarm(5), "d1")
-    rows(policy, MIN_REGIME_ROWS, 6)
+    rows(policy, CHANGE_ROWS, 6)
     wanted = policy.decide(DAY_US, ()).wanted
     assert (wanted.reason, wanted.since_us, wanted.causes) == (RETRAIN_REASON_DRIFT, 5, ("d1",))
 
@@ -81,39 +83,109 @@ def test_drift_of_an_input_alone_asks_for_nothing():
 def test_too_few_rows_since_the_change_are_a_reason_to_wait_said_once():
     policy = with_model()
     policy.alarmed(alarm(5), "d1")
-    assert str(MIN_REGIME_ROWS) in policy.decide(DAY_US, ()).not_now
+    assert str(CHANGE_ROWS) in policy.decide(DAY_US, ()).not_now
     assert policy.decide(DAY_US + 1, ()) is None
 
 
 def test_the_cooldown_and_the_budget_hold_back_and_a_command_does_not():
     policy = with_model(cooldown="6h", budget="2 retrains/day")
     policy.alarmed(alarm(5), "d1")
-    rows(policy, MIN_REGIME_ROWS, 6)
+    rows(policy, CHANGE_ROWS, 6)
     assert "6h" in policy.decide(HOUR_US, ()).not_now
     assert policy.decide(7 * HOUR_US, ()).not_now == ""
     policy.asked("r1", 7 * HOUR_US)
-    policy.answered("r1", published=True)
+    policy.answered("r1", True, 500)
     policy.alarmed(alarm(7), "d2")
-    rows(policy, MIN_REGIME_ROWS, 8)
+    rows(policy, CHANGE_ROWS, 8)
     assert "budget" in policy.decide(14 * HOUR_US, ()).not_now
     policy.commanded("me", "now", "c1")
     verdict = policy.decide(14 * HOUR_US, ())
     assert (verdict.wanted.reason, verdict.not_now) == (RETRAIN_REASON_MANUAL, "")
 
 
-def test_more_rows_of_the_regime_are_a_reason_unless_a_challenger_is_on_trial():
+def tried(policy: RetrainPolicy, at_us: int, published: bool, cost_rows: int = 0) -> None:
+    verdict = policy.decide(at_us, ())
+    assert verdict is not None
+    assert verdict.not_now == ""
+    policy.asked(f"r{at_us}", at_us)
+    policy.answered(f"r{at_us}", published, cost_rows)
+
+
+def rows_until_asked(policy: RetrainPolicy, at_us: int) -> int:
+    for count in range(20_000):
+        if policy.decide(at_us, ()) is not None:
+            return count
+        rows(policy, 1, at_us)
+    raise AssertionError("never asked")
+
+
+def test_new_rows_are_a_reason_unless_a_challenger_has_just_begun_its_trial():
     policy = with_model()
     rows(policy, 1_000)
     assert policy.decide(DAY_US, (), on_trial=True) is None
     assert policy.decide(DAY_US, ()).wanted.reason == RETRAIN_REASON_NEW_DATA
+    rows(policy, 1_000)
+    assert policy.decide(DAY_US, (), on_trial=True).wanted.reason == RETRAIN_REASON_NEW_DATA
+
+
+def test_what_candidates_bring_sets_when_the_next_is_tried():
+    moving, still, growing = with_model(), with_model(), with_model()
+    for policy, outcome in (
+        (moving, lambda p: p.promoted(of_all_rows=False)),
+        (still, lambda p: p.failed()),
+        (growing, lambda p: p.promoted(of_all_rows=True)),
+    ):
+        rows(policy, 4_000)
+        tried(policy, DAY_US, published=True)
+        outcome(policy)
+    assert rows_until_asked(moving, 2 * DAY_US) == 600
+    assert rows_until_asked(still, 2 * DAY_US) == 1_600
+    assert rows_until_asked(growing, 2 * DAY_US) == 2_500
+
+
+def test_an_alarm_makes_the_next_candidates_come_soon():
+    policy = with_model()
     policy.alarmed(alarm(5), "d1")
-    rows(policy, 600, 6)
-    policy.asked("r1", DAY_US)
-    policy.answered("r1", published=True)
-    rows(policy, 599, 6)
-    assert policy.decide(2 * DAY_US, ()) is None
-    rows(policy, 1, 6)
+    rows(policy, CHANGE_ROWS, 6)
+    tried(policy, DAY_US, published=True)
+    assert rows_until_asked(policy, 2 * DAY_US) == Policy().recent_rows
     assert policy.decide(2 * DAY_US, ()).wanted.reason == RETRAIN_REASON_FOLLOW_UP
+
+
+def test_a_warning_brings_a_candidate_forward_and_only_one():
+    policy = with_model()
+    rows(policy, 500)
+    assert policy.decide(DAY_US, ()) is None
+    policy.warned(("s1",))
+    verdict = policy.decide(DAY_US, ())
+    assert (verdict.wanted.reason, verdict.wanted.causes) == (RETRAIN_REASON_NEW_DATA, ("s1",))
+    tried(policy, DAY_US, published=False)
+    policy.warned(("s2",))
+    assert policy.decide(2 * DAY_US, ()) is None
+
+
+def test_where_evidence_is_slow_every_count_of_rows_is_larger():
+    policy = with_model()
+    policy.pace = 4
+    policy.alarmed(alarm(5), "d1")
+    rows(policy, CHANGE_ROWS, 6)
+    assert str(4 * CHANGE_ROWS) in policy.decide(DAY_US, ()).not_now
+    rows(policy, 3 * CHANGE_ROWS, 6)
+    verdict = policy.decide(2 * DAY_US, ())
+    assert (verdict.not_now, verdict.block_rows, verdict.evidence_rows) == ("", 160, 320)
+
+
+def test_fits_cost_no_more_rows_than_the_budget_allows_except_after_a_change():
+    policy = with_model(fit_budget=2.0)
+    rows(policy, 1_000)
+    tried(policy, DAY_US, published=False, cost_rows=5_000)
+    rows(policy, 1_600)
+    assert "cost 6500 rows" in policy.decide(2 * DAY_US, ()).not_now
+    policy.alarmed(alarm(5), "d1")
+    rows(policy, CHANGE_ROWS, 6)
+    verdict = policy.decide(3 * DAY_US, ())
+    assert (verdict.wanted.reason, verdict.not_now) == (RETRAIN_REASON_DRIFT, "")
+    assert verdict.rows_max >= 5 * CHANGE_ROWS
 
 
 def test_a_schedule_asks_whatever_is_seen():
@@ -125,7 +197,7 @@ def test_a_schedule_asks_whatever_is_seen():
 def test_a_restored_policy_decides_the_same():
     policy = with_model()
     policy.alarmed(alarm(5), "d1")
-    rows(policy, MIN_REGIME_ROWS, 6)
+    rows(policy, CHANGE_ROWS, 6)
     other = RetrainPolicy(Policy(bootstrap_rows=1_000))
     other.restore(policy.snapshot())
     assert other.snapshot() == policy.snapshot()
