@@ -111,6 +111,7 @@ class Judging:
             return
         score = _score_of(prediction, champion.model_id)
         if score is not None:
+            self._releases.answered()
             for alarm in self._watch.predicted(score, list(prediction.vector.numbers), prediction.as_of_us):
                 self._alarm(alarm, (message.id,), out)
 
@@ -309,7 +310,14 @@ class Judging:
                 use_case=self._use_case.name, id=incident_id, source=command.who, what=what, clock_us=self.clock_us
             )
             out.append(self._message("incidents", incident, incident_id, (message.id, decision_id)))
-            self._release(self._releases.refused_by_serving(command.model_id, command.why), causes, out)
+            steps = self._releases.refused_by_serving(command.model_id, command.why)
+            if self._releases.champion is None:
+                self._policy.lost_model()
+            # Serving waits for a release that knows of its refusal, even where nothing follows from it.
+            if steps:
+                self._release(steps, causes, out)
+            else:
+                self._publish_release(what, decision_id, out)
         elif command.kind == COMMAND_KIND_RETRAIN:
             self._policy.commanded(command.who, command.why, message.id)
         elif command.kind == COMMAND_KIND_ROLL_BACK:

@@ -157,6 +157,10 @@ class RetrainPolicy:
     def _rows_of(self, rows: int) -> float:
         return float(rows * self.pace)
 
+    def lost_model(self) -> None:
+        """There is no model that could answer, as before the first: one is asked for as soon as there are more rows."""
+        self.has_model = False
+
     def decide(self, clock_us: int, recent: tuple[str, ...], on_trial: bool = False) -> Verdict | None:
         """The verdict at a clock, or None where there is nothing to say. `recent`: ids of the newest scores, as causes.
 

@@ -153,6 +153,7 @@ class Releases:
         self.other: Candidate | None = None
         self.other_role: Role = ROLE_SHADOW
         self.archive: list[Candidate] = []
+        self._has_answered = False  # whether the champion has: some replica could load it then
         self._trial = Trial()
         self._evidence = self._fresh()
 
@@ -178,10 +179,7 @@ class Releases:
     def published(self, candidate: Candidate, trial: Trial | None = None) -> list[Step]:
         """A model passed trainer's gates: the first one answers at once, a later one is compared in the shadow."""
         if self.champion is None:
-            self.champion = candidate
-            return [
-                Step(DECISION_KIND_FIRST_MODEL, candidate.model_id, "the first model: nothing to compare it with", {})
-            ]
+            return [self._first(candidate, "the first model: nothing to compare it with")]
         steps = []
         if self.has_challenger and self.other is not None:
             steps.append(self._drop("a newer challenger takes its place"))
@@ -191,11 +189,29 @@ class Releases:
         because = "it scores every prediction beside production and answers nobody until mature labels speak for it"
         return [*steps, Step(DECISION_KIND_SHADOW, candidate.model_id, because, {})]
 
+    def _first(self, candidate: Candidate, because: str) -> Step:
+        self.champion, self._has_answered = candidate, False
+        return Step(DECISION_KIND_FIRST_MODEL, candidate.model_id, because, {})
+
+    def answered(self) -> None:
+        """The champion has answered somebody, or was heard beside who did."""
+        self._has_answered = True
+
     def refused_by_serving(self, model_id: str, why: str) -> list[Step]:
-        """Serving could not load a bundle: it leaves the comparison. A champion stays: replicas keep what they have."""
+        """Serving could not load a bundle: it leaves the comparison.
+
+        A champion that has answered stays: replicas keep what they have. One that never did leaves its place to a challenger,
+        or empty: nobody could ever answer otherwise, nor anything be compared with it.
+        """
         if self.other is not None and self.other.model_id == model_id:
             return [self._drop(f"serving refused its bundle: {why}")]
-        return []
+        if self.champion is None or self.champion.model_id != model_id or self._has_answered:
+            return []
+        challenger = self.other
+        self.champion, self.other, self.other_role, self._evidence = None, None, ROLE_SHADOW, self._fresh()
+        if challenger is None:
+            return []
+        return [self._first(challenger, f"the first model that can answer: serving refused the one before it: {why}")]
 
     def roll_back(self, why: str) -> list[Step]:
         """Puts the previous champion back; nothing happens if none is held ready."""
@@ -230,6 +246,7 @@ class Releases:
             assert self.champion is not None
             self.archive = [*self.archive, self.champion][-ARCHIVE_MAX:]
             self.champion, self.other, self.other_role = challenger, self.champion, ROLE_PREVIOUS
+            self._has_answered = True
             self._evidence = self._fresh()
             return [
                 Step(DECISION_KIND_PROMOTE, challenger.model_id, f"better than production {self._gained(shown)}", shown)
@@ -275,6 +292,7 @@ class Releases:
             "champion": _plain(self.champion),
             "other": _plain(self.other),
             "other_role": int(self.other_role),
+            "has_answered": self._has_answered,
             "archive": [_plain(candidate) for candidate in self.archive],
             "trial": [list(self._trial.gains), self._trial.rows, self._trial.production_loss, self._trial.pace],
             "evidence": self._evidence.snapshot(),
@@ -284,6 +302,7 @@ class Releases:
         """Takes a snapshot back."""
         self.champion, self.other = (Candidate(*state[name]) if state[name] else None for name in ("champion", "other"))
         self.other_role = state["other_role"]
+        self._has_answered = state["has_answered"]
         self.archive = [Candidate(*plain) for plain in state["archive"]]
         gains, rows, production_loss, pace = state["trial"]
         self._trial = Trial(tuple(gains), rows, production_loss, pace)

@@ -16,6 +16,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     Score,
 )
 from driftloop.contracts.serving.v1.scored_pb2 import Scored
+from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, OUTCOME_REFUSED, Model
 from driftloop.usecase import HOUR_US, Policy, load_use_case
 from services.monitor.judging import Judging
@@ -62,6 +63,25 @@ def answered(model_id: str, request_id: str, outcome=OUTCOME_PUBLISHED) -> Recor
         bundle_url=f"b/{model_id}",
     )
     return Record("models", 0, 0, Message("models", "flights", payload, model_id, "test", 0, 0, (request_id,)))
+
+
+def refused(model_id: str) -> Record:
+    payload = Command(
+        use_case="flights",
+        id=f"refused-{model_id}",
+        kind=COMMAND_KIND_BUNDLE_REFUSED,
+        who="serving/0",
+        why="bad signature",
+        model_id=model_id,
+    )
+    return Record("commands", 0, 0, Message("commands", "flights", payload, payload.id, "test", 0, 0))
+
+
+def predicted(prediction_id: str, as_of_us: int, model_id: str) -> Record:
+    payload = Prediction(use_case="flights", id=prediction_id, entity=prediction_id, as_of_us=as_of_us, score=0.3)
+    payload.scores.add(model_id=model_id, score=0.3)
+    message = Message("predictions", payload.entity, payload, prediction_id, "test", as_of_us, as_of_us + 1)
+    return Record("predictions", 0, 0, message)
 
 
 def rows(first: int, count: int, hour: int, models=()) -> list[Record]:
@@ -150,16 +170,28 @@ def test_a_better_challenger_is_promoted_on_mature_rows():
 def test_a_bundle_that_serving_refused_is_an_incident():
     heart, request_id = started()
     heart.fold([answered("m1", request_id)])
-    command = Command(
-        use_case="flights",
-        id="c1",
-        kind=COMMAND_KIND_BUNDLE_REFUSED,
-        who="serving/0",
-        why="bad signature",
-        model_id="m1",
-    )
-    out = heart.fold([Record("commands", 0, 0, Message("commands", "flights", command, "c1", "test", 0, 0))])
+    out = heart.fold([refused("m1")])
     assert "bad signature" in of(out, "incidents")[0].payload.what
+    (release,) = of(out, "releases")
+    assert not release.payload.HasField("champion")
+
+
+def test_after_a_first_model_that_nobody_could_load_another_is_asked_for_as_rows_come():
+    heart, request_id = started()
+    heart.fold([answered("m1", request_id), refused("m1")])
+    out = heart.fold([*rows(200, 240, 3), *clock(12 * HOUR_US)])
+    (request,) = of(out, "retrain")
+    assert (request.payload.reason, request.payload.champion_id) == (RETRAIN_REASON_BOOTSTRAP, "")
+    (release,) = of(heart.fold([answered("m2", request.id)]), "releases")
+    assert (release.payload.champion.model_id, list(release.payload.arms)) == ("m2", [])
+
+
+def test_a_refusal_of_a_model_that_has_answered_changes_nobody_and_is_answered_by_a_release():
+    heart, request_id = started()
+    heart.fold([answered("m1", request_id)])
+    heart.fold([predicted("p1", 3 * HOUR_US, "m1"), *clock(4 * HOUR_US)])
+    (release,) = of(heart.fold([refused("m1")]), "releases")
+    assert release.payload.champion.model_id == "m1"
 
 
 def test_folding_a_batch_equals_folding_one_at_a_time_also_across_a_restore():

@@ -129,10 +129,28 @@ def test_a_newer_challenger_takes_the_place_of_an_older_one():
 
 def test_a_challenger_that_serving_refused_leaves_and_the_champion_stays():
     releases = started()
+    releases.answered()
     releases.published(candidate("b"))
     assert [s.kind for s in releases.refused_by_serving("b", "bad signature")] == [DECISION_KIND_DROP_CHALLENGER]
     assert releases.refused_by_serving("a", "bad signature") == []
     assert releases.champion.model_id == "a"
+
+
+def test_a_first_model_that_serving_refused_before_it_answered_anybody_leaves_its_place():
+    releases = started()
+    assert releases.refused_by_serving("a", "bad signature") == []
+    assert releases.arms() == (None, [])
+    assert [s.kind for s in releases.published(candidate("b"))] == [DECISION_KIND_FIRST_MODEL]
+
+
+def test_a_challenger_takes_the_place_of_a_first_model_that_nobody_could_load():
+    releases = started()
+    releases.published(candidate("b"))
+    restored = Releases(POLICY)
+    restored.restore(releases.snapshot())
+    assert [s.kind for s in restored.refused_by_serving("a", "bad signature")] == [DECISION_KIND_FIRST_MODEL]
+    champion, others = restored.arms()
+    assert (champion.model_id, others) == ("b", [])
 
 
 def test_the_gain_is_told_in_the_unit_of_the_task():
