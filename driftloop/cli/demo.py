@@ -88,7 +88,7 @@ def demo(name: str, start: str | None, days: int | None, rows: int | None, injec
         ) from error
     summary = summarise(played, messages, stretch.injected_at_us, use_case.predict.on.name)
     topics = by_topic(messages)
-    judged = judged_rows(topics)
+    judged = judged_rows(topics, use_case.predict.task)
     static = _first_model(out / "local" / "artifacts", topics)
     if static is not None:
         newest = judged.last(QUALITY_ROWS)
@@ -232,7 +232,7 @@ def show(summary: dict[str, Any], measurements: dict[str, Any], console: Console
     quality = summary.get("quality", {})
     compared = ["loop", "static", *([] if found["injected_at"] is None else ["static_without_injection"])]
     if quality.get("rows"):
-        for metric in ("log_loss", "pr_auc"):
+        for metric in quality["metrics"]:
             values = "  ".join(f"{key.replace('_', ' ')} {quality[metric][key]:.3f}" for key in compared)
             table.add_row(f"{metric} on the last {quality['rows']}", values)
         if quality["recovered_share"] is not None:

@@ -13,10 +13,10 @@ from jinja2 import Environment
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
-from driftloop.cli.summary import JudgedRows, Predict, row_losses
+from driftloop.cli.summary import JudgedRows, Predict
 from driftloop.contracts import Message
 from driftloop.contracts.monitor.v1.monitor_pb2 import SERIES_KIND_ERROR, DecisionKind
-from driftloop.usecase import UseCase
+from driftloop.usecase import LOSS_NAMES, LOSS_UNITS, UseCase
 
 SMOOTH_ROWS = 500
 COLOURS = {"injected": "#7b2d8b", "drift": "#c0392b", "retrain": "#e67e22", "release": "#1e8449"}
@@ -26,11 +26,11 @@ table{border-collapse:collapse;width:100%;margin:1rem 0}td,th{border-bottom:1px 
 th{background:#f6f6f6}code{font-size:12px}svg{width:100%;height:auto}.n{text-align:right}</style>
 <h1>{{ s.use_case }}: what the loop did</h1>
 <p>{{ s.events.accepted }} events, {{ s.predictions.answered }} predictions, {{ s.labels.matched }} labels in {{ s.seconds }} s.
-{% if s.quality and s.quality.rows %}On the last {{ s.quality.rows }} labelled rows the loop's log loss is {{ "%.3f"|format(s.quality.log_loss.loop) }};
-the first model, never retrained, has {{ "%.3f"|format(s.quality.log_loss.static) }}.
+{% if s.quality and s.quality.rows %}On the last {{ s.quality.rows }} labelled rows the loop's {{ loss }} is {{ "%.3f"|format(s.quality[s.quality.metrics[0]].loop) }};
+the first model, never retrained, has {{ "%.3f"|format(s.quality[s.quality.metrics[0]].static) }}.
 {% if s.quality.recovered_share is not none %}The loop recovered <b>{{ "%.0f"|format(100 * s.quality.recovered_share) }} %</b> of what the change cost.{% endif %}{% endif %}</p>
 {{ figure }}
-<p>Log loss over the last {{ smooth }} labelled rows, by prediction time. Marks:
+<p>{{ loss|capitalize }}, in {{ unit }}, over the last {{ smooth }} labelled rows, by prediction time. Marks:
 {% for name, colour in colours.items() %}<span style="color:{{ colour }}">┃ {{ name }}</span> {% endfor %}</p>
 <h2>Decisions</h2><table><tr><th>use-case time<th>decision<th>because</tr>
 {% for d in decisions %}<tr><td>{{ d.at }}<td>{{ d.kind }}<td>{{ d.because }}</tr>{% endfor %}</table>
@@ -57,10 +57,8 @@ def _figure(
         lines = {"loop": rows.loop} | (
             {} if static is None else {"first model, never retrained": static(rows.numbers, rows.texts)}
         )
-        for label, scores in lines.items():
-            axes.plot(
-                at, np.convolve(row_losses(rows.labels, scores), kernel, "valid")[::20], label=label, linewidth=1.4
-            )
+        for label, answers in lines.items():
+            axes.plot(at, np.convolve(rows.losses(answers), kernel, "valid")[::20], label=label, linewidth=1.4)
     marks = [("drift", m.payload.clock_us) for m in topics.get("drift", []) if m.payload.kind == SERIES_KIND_ERROR]
     marks += [("retrain", m.payload.clock_us) for m in topics.get("retrain", [])]
     marks += [("release", m.payload.clock_us) for m in topics.get("releases", []) if not m.payload.pending_retrain]
@@ -71,7 +69,7 @@ def _figure(
             date2num(_when(time_us)), color=COLOURS[kind], linewidth=2.2 if kind == "injected" else 1.0, alpha=0.7
         )
     axes.xaxis_date()
-    axes.set_ylabel("log loss, nats")
+    axes.set_ylabel(f"{LOSS_NAMES[rows.task]}, {LOSS_UNITS[rows.task]}")
     if axes.has_data() and axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left")
     axes.grid(alpha=0.25)
@@ -112,5 +110,14 @@ def write_report(
     figure = _figure(rows, static, topics, summary["drift"]["injected_at"])
     page = Environment(autoescape=True).from_string(PAGE.replace("{{ figure }}", "{{ figure|safe }}"))
     path.write_text(
-        page.render(s=summary, figure=figure, smooth=SMOOTH_ROWS, colours=COLOURS, decisions=decisions, drifts=drifts)
+        page.render(
+            s=summary,
+            figure=figure,
+            smooth=SMOOTH_ROWS,
+            colours=COLOURS,
+            decisions=decisions,
+            drifts=drifts,
+            loss=LOSS_NAMES[rows.task],
+            unit=LOSS_UNITS[rows.task],
+        )
     )

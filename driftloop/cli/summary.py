@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score
 
 from driftloop.cli.replay import Played
 from driftloop.cli.trace import Chain
@@ -25,34 +24,54 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 )
 from driftloop.contracts.serving.v1.serving_pb2 import Vector
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED
+from driftloop.usecase import LOSS_METRICS, Task
+from services.trainer.measures import compared_losses, measures
 
 QUALITY_ROWS = 5_000
+SHOWN_MEASURE = {"binary": "pr_auc", "multiclass": "accuracy", "regression": "mae"}  # beside the loss
 Floats = npt.NDArray[np.float64]
 Predict = Callable[[Floats, list[list[str]]], Floats]
-"""Numbers (rows, numeric inputs) and texts to one probability per row."""
+"""Numbers (rows, numeric inputs) and texts to answers, (rows,) or, multiclass, (rows, classes)."""
 
 
 @dataclass(frozen=True)
 class JudgedRows:
-    """Labelled rows that were predicted, in order of prediction time (microseconds)."""
+    """Labelled rows that were predicted, in order of prediction time (microseconds).
+
+    loop: what was answered, (rows,) or, multiclass, (rows, classes). scale: the variance of the label that the loop judged
+    by; 1 for tasks that need none.
+    """
 
     entities: list[str]
     at_us: npt.NDArray[np.int64]
     labels: Floats
-    loop: Floats  # what was answered
+    loop: Floats
     numbers: Floats
     texts: list[list[str]]
+    task: Task = "binary"
+    scale: float = 1.0
+
+    def take(self, places: Sequence[int] | slice) -> JudgedRows:
+        """Some of them."""
+        index = range(len(self))[places] if isinstance(places, slice) else places
+        rows = list(index)
+        return replace(
+            self,
+            entities=[self.entities[row] for row in rows],
+            at_us=self.at_us[rows],
+            labels=self.labels[rows],
+            loop=self.loop[rows],
+            numbers=self.numbers[rows],
+            texts=[self.texts[row] for row in rows],
+        )
 
     def last(self, rows: int) -> JudgedRows:
         """The newest so many."""
-        return JudgedRows(
-            self.entities[-rows:],
-            self.at_us[-rows:],
-            self.labels[-rows:],
-            self.loop[-rows:],
-            self.numbers[-rows:],
-            self.texts[-rows:],
-        )
+        return self.take(slice(-rows, None))
+
+    def losses(self, answers: Floats) -> Floats:
+        """The loss of each row had it been answered so, (rows,)."""
+        return compared_losses(self.task, answers, self.labels, self.scale)
 
     def __len__(self) -> int:
         return len(self.entities)
@@ -67,7 +86,7 @@ def by_topic(messages: Mapping[str, Message[Any]]) -> dict[str, list[Message[Any
     return found
 
 
-def judged_rows(topics: Mapping[str, list[Message[Any]]]) -> JudgedRows:
+def judged_rows(topics: Mapping[str, list[Message[Any]]], task: Task = "binary") -> JudgedRows:
     """Every predicted row with a mature label."""
     predictions = {message.id: message.payload for message in topics.get("predictions", [])}
     scores = [
@@ -77,61 +96,55 @@ def judged_rows(topics: Mapping[str, list[Message[Any]]]) -> JudgedRows:
     ]
     scores.sort(key=lambda score: (score.predicted_for_us, score.entity))
     vectors = [predictions[score.prediction_id].vector for score in scores]
+    answers = [predictions[score.prediction_id] for score in scores]
+    said = [list(one.class_probabilities) if task == "multiclass" else one.score for one in answers]
+    scales = [m.payload.label_scale for m in topics.get("models", []) if m.payload.outcome == OUTCOME_PUBLISHED]
     return JudgedRows(
         entities=[score.entity for score in scores],
         at_us=np.array([score.predicted_for_us for score in scores], dtype=np.int64),
         labels=np.array([score.label for score in scores]),
-        loop=np.array([predictions[score.prediction_id].score for score in scores]),
+        loop=np.array(said),
         numbers=np.array([list(vector.numbers) for vector in vectors]),
         texts=[list(vector.texts) for vector in vectors],
+        task=task,
+        scale=(scales[0] if scales else 0.0) or 1.0,
     )
-
-
-def row_losses(labels: Floats, scores: Floats) -> Floats:
-    """Log loss of each row in nats, probabilities clipped at 1e-7."""
-    clipped = np.clip(scores, 1e-7, 1 - 1e-7)
-    return -np.where(labels > 0.5, np.log(clipped), np.log1p(-clipped))
-
-
-def _pr_auc(labels: Floats, scores: Floats) -> float:
-    return float(average_precision_score(labels, scores)) if labels.any() else 0.0
 
 
 def quality(
     rows: JudgedRows, static: Predict, clean: Callable[[Sequence[str]], tuple[dict[str, Vector], dict[str, float]]]
 ) -> dict[str, Any]:
-    """Log loss and PR-AUC of the loop, of the first model never retrained, and of that model on the stream without injection.
+    """Loss and a measure of the loop, of the first model never retrained, and of that model on the stream without injection.
 
-    All on the same rows. `clean` gives vectors and labels of the same entities from the clean stream.
+    All on the same rows; `metrics` names the two. `clean` gives vectors and labels of the same entities from the clean stream.
     """
     if not len(rows):
         return {"rows": 0}
     vectors, labels = clean(rows.entities)
-    there = [index for index, entity in enumerate(rows.entities) if entity in vectors and entity in labels]
-    kept = JudgedRows(
-        [rows.entities[i] for i in there],
-        rows.at_us[there],
-        rows.labels[there],
-        rows.loop[there],
-        rows.numbers[there],
-        [rows.texts[i] for i in there],
+    kept = rows.take([row for row, entity in enumerate(rows.entities) if entity in vectors and entity in labels])
+    clean_rows = replace(
+        kept,
+        labels=np.array([labels[entity] for entity in kept.entities]),
+        numbers=np.array([list(vectors[entity].numbers) for entity in kept.entities]),
+        texts=[list(vectors[entity].texts) for entity in kept.entities],
     )
-    clean_labels = np.array([labels[entity] for entity in kept.entities])
-    clean_numbers = np.array([list(vectors[entity].numbers) for entity in kept.entities])
-    clean_scores = static(clean_numbers, [list(vectors[entity].texts) for entity in kept.entities])
-    static_scores = static(kept.numbers, kept.texts)
-    pairs = {
-        "loop": (kept.labels, kept.loop),
-        "static": (kept.labels, static_scores),
-        "static_without_injection": (clean_labels, clean_scores),
+    compared = {
+        "loop": (kept, kept.loop),
+        "static": (kept, static(kept.numbers, kept.texts)),
+        "static_without_injection": (clean_rows, static(clean_rows.numbers, clean_rows.texts)),
     }
-    loss = {name: float(row_losses(*pair).mean()) for name, pair in pairs.items()}
+    loss = {name: float(of.losses(answers).mean()) for name, (of, answers) in compared.items()}
     lost = loss["static"] - loss["static_without_injection"]
+    metrics = [LOSS_METRICS[rows.task], SHOWN_MEASURE[rows.task]]
+    shown = {
+        name: measures(of.task, answers, of.labels).get(metrics[1], 0.0) for name, (of, answers) in compared.items()
+    }
     return {
         "rows": len(kept),
-        "log_loss": loss,
+        "metrics": metrics,
+        metrics[0]: loss,
+        metrics[1]: shown,
         "recovered_share": (loss["static"] - loss["loop"]) / lost if lost > 0 else None,
-        "pr_auc": {name: _pr_auc(*pair) for name, pair in pairs.items()},
     }
 
 

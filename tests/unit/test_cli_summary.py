@@ -10,12 +10,15 @@ from click.testing import CliRunner
 
 from bench.loop import results
 from driftloop.cli.__main__ import COMMANDS, SUMMARIES, main
-from driftloop.cli.demo import missing_links
-from driftloop.cli.summary import JudgedRows, by_topic, quality, row_losses
+from driftloop.cli.demo import as_judged, missing_links
+from driftloop.cli.replay import Played
+from driftloop.cli.report import write_report
+from driftloop.cli.summary import JudgedRows, by_topic, judged_rows, quality, summarise
 from driftloop.contracts import Message
-from driftloop.contracts.monitor.v1.monitor_pb2 import Decision
-from driftloop.contracts.serving.v1.serving_pb2 import Vector
-from driftloop.usecase import HOUR_US, ReplayEvent, ReplayRequest, replay_steps
+from driftloop.contracts.monitor.v1.monitor_pb2 import LABEL_STATE_MATCHED, Decision, Score
+from driftloop.contracts.serving.v1.serving_pb2 import Prediction, Vector
+from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model
+from driftloop.usecase import HOUR_US, ReplayEvent, ReplayRequest, load_use_case, replay_steps
 
 CLOSED = {
     "events": {"sent": 3, "accepted": 1, "duplicate": 1, "rejected": 1, "dead_lettered": 1},
@@ -73,8 +76,58 @@ def test_the_recovered_share_is_of_what_the_change_cost():
     assert found["pr_auc"]["loop"] == 1.0
 
 
-def test_row_losses_are_finite_for_a_model_that_is_sure_and_wrong():
-    assert np.isfinite(row_losses(np.array([1.0, 0.0]), np.array([0.0, 1.0]))).all()
+def test_losses_are_finite_for_a_model_that_is_sure_and_wrong():
+    rows = JudgedRows(["a", "b"], np.arange(2), np.array([1.0, 0.0]), np.zeros(2), np.zeros((2, 1)), [[], []])
+    assert np.isfinite(rows.losses(np.array([0.0, 1.0]))).all()
+
+
+def judged(task, count=40) -> dict[str, list[Message]]:
+    """Topics with as many answers and labels, each a model's best."""
+    topics = {"predictions": [], "scores": [], "models": []}
+    for row in range(count):
+        label = float(row % 3)
+        chances = [0.8 if k == label else 0.1 for k in range(3)] if task == "multiclass" else []
+        answer = Prediction(
+            id=f"p{row}", entity=f"e{row}", score=0.8 if chances else label + 0.5, class_probabilities=chances
+        )
+        answer.vector.numbers.append(float(row))
+        score = Score(entity=f"e{row}", prediction_id=f"p{row}", label=label, state=LABEL_STATE_MATCHED)
+        topics["predictions"].append(Message("predictions", "k", answer, f"p{row}", "t", 1, 1))
+        topics["scores"].append(Message("scores", "k", score, f"s{row}", "t", 1, 1))
+    scale = 0.5 if task == "regression" else 0.0
+    model = Model(id="m", outcome=OUTCOME_PUBLISHED, label_scale=scale)
+    topics["models"].append(Message("models", "k", model, "m", "t", 1, 1))
+    return topics
+
+
+@pytest.mark.parametrize(
+    ("task", "metrics", "loop"),
+    [
+        ("multiclass", ["log_loss", "accuracy"], (-np.log(0.8), 1.0)),
+        ("regression", ["squared_error", "mae"], (0.25 / 0.5, 0.5)),
+    ],
+)
+def test_quality_is_told_in_the_terms_of_the_task(task, metrics, loop):
+    rows = judged_rows(judged(task), task)
+
+    def static(numbers, texts):
+        return np.full((len(numbers), 3), 1 / 3) if task == "multiclass" else np.full(len(numbers), 1.0)
+
+    found = quality(rows, static, lambda entities: as_judged(rows))
+    assert found["metrics"] == metrics
+    assert [found[name]["loop"] for name in metrics] == pytest.approx(loop)
+    assert found[metrics[0]]["static"] > found[metrics[0]]["loop"]
+
+
+@pytest.mark.parametrize(("task", "words"), [("multiclass", "log loss, nats"), ("regression", "squared error, label")])
+def test_the_report_is_worded_for_the_task(tmp_path, task, words):
+    topics = judged(task, count=600)
+    rows = judged_rows(topics, task)
+    summary = summarise(Played(), {m.id: m for found in topics.values() for m in found}, None, "asked") | {"seconds": 1}
+    write_report(tmp_path / "report.html", load_use_case("flights"), summary, topics, rows, None)
+    page = (tmp_path / "report.html").read_text()
+    assert words.split(",")[0].capitalize() in page
+    assert words in page
 
 
 class Stretch:
