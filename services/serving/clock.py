@@ -21,6 +21,7 @@ class LoopClock:
         self.read_revision = NO_REVISION
         self.applied_revision = NO_REVISION
         self.pending_retrain = ""
+        self._refused: dict[str, int] = {}
 
     @property
     def clock_us(self) -> int:
@@ -44,11 +45,16 @@ class LoopClock:
             return False
         self.read_revision = release.revision
         self.pending_retrain = release.pending_retrain
+        self._refused = {model: revision for model, revision in self._refused.items() if revision >= release.revision}
         return True
 
     def applied(self, revision: int) -> None:
         """Takes note that every bundle of a release is loaded or refused."""
         self.applied_revision = max(self.applied_revision, revision)
+
+    def refused(self, model_id: str) -> None:
+        """Monitor is told that a model is refused here: it answers with a release, which may decide about who answers."""
+        self._refused[model_id] = self.read_revision
 
     @property
     def up_to_date(self) -> bool:
@@ -64,6 +70,7 @@ class LoopClock:
             found.append(f"judging at {_shown(self.judged_us)}")
         if not self.up_to_date:
             found.append(f"release {self.read_revision} is not applied yet")
+        found += [f"monitor has not answered the refusal of model {model_id}" for model_id in self._refused]
         if self.pending_retrain:
             found.append(f"retrain {self.pending_retrain} is open")
         return found

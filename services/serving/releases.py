@@ -58,6 +58,7 @@ class ReleaseKeeper:
         self._has_news = asyncio.Event()
         self._models: dict[tuple[str, str], Model] = {}
         self._unusable: Counter[tuple[str, int]] = Counter()
+        self._told: set[tuple[str, str]] = set()
 
     @property
     def answering(self) -> Release | None:
@@ -136,4 +137,8 @@ class ReleaseKeeper:
     def _refuse(self, message: Message[Release], model_id: str, guardrail: str, why: str) -> None:
         _logger.error("model %s of release %d is refused: %s", model_id, message.payload.revision, why)
         self._instruments.guardrail(guardrail)
-        self._producer.send(refusal(message, model_id, self._who, why))
+        # Monitor answers a refusal with a release, which is tried again: told each time, the two would never come to rest.
+        if (model_id, guardrail) not in self._told:
+            self._told.add((model_id, guardrail))
+            self._clock.refused(model_id)
+            self._producer.send(refusal(message, model_id, self._who, why))

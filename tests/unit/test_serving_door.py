@@ -183,18 +183,25 @@ async def test_without_a_usable_model_the_call_fails_rather_than_guesses(tmp_pat
 # Releases
 
 
-async def test_a_refused_bundle_changes_nothing_but_tells_monitor_and_counts_as_applied(tmp_path: Path) -> None:
+async def test_a_refused_bundle_changes_nothing_but_tells_monitor_once_and_the_clock_waits_for_its_answer(
+    tmp_path: Path,
+) -> None:
     async with twin(tmp_path) as replica:
         await replica.released(("m1", ROLE_CHAMPION))
-        await replica.released(("forged", ROLE_CHAMPION), ("m1", ROLE_PREVIOUS))
+        replica.release(("forged", ROLE_CHAMPION), ("m1", ROLE_PREVIOUS))
+        waiting = WaitForClockRequest(use_case="orders", clock_us=replica.clock_us)
+        assert await asyncio.to_thread(replica.bus.reader(["commands"]).poll, 10.0, 1)
+        behind = await refusal(replica.stub.WaitForClock(waiting, timeout=0.5))
+        assert "monitor has not answered the refusal of model forged" in str(behind.details())
         answered = await replica.stub.Predict(request())
         assert (answered.model_id, answered.arm) == ("m1", "champion")
+        release = (await replica.stub.GetRelease(GetReleaseRequest(use_case="orders"))).release
+        assert (release.revision, release.champion.model_id) == (1, "m1")
+        await replica.released(("forged", ROLE_CHAMPION), ("m1", ROLE_PREVIOUS))
         (record,) = replica.records("commands")
         command = record.message.payload
         assert (command.model_id, command.why) == ("forged", "signature: the signature of forged does not match")
         assert record.message.causes == ("release-2",)
-        release = (await replica.stub.GetRelease(GetReleaseRequest(use_case="orders"))).release
-        assert (release.revision, release.champion.model_id) == (1, "m1")
 
 
 async def test_a_cold_start_waits_for_the_newest_release(tmp_path: Path) -> None:
