@@ -45,7 +45,7 @@ class Envelope:
 
     __slots__ = ("_shared",)
 
-    def __init__(self, full_name: str, source: str, time_us: int, known_at_us: int, traceparent: str = "") -> None:
+    def __init__(self, full_name: str, source: str, time_us: int, known_at_us: int) -> None:
         self._shared = [
             ("ce_specversion", b"1.0"),
             ("ce_source", source.encode()),
@@ -56,23 +56,26 @@ class Envelope:
             ("ce_dataschema", b"proto:" + full_name.encode()),
             ("content-type", b"application/protobuf"),
         ]
-        if traceparent:
-            self._shared.append(("traceparent", traceparent.encode()))
 
-    def encode(self, key: str, message_id: str, value: bytes, causes: Sequence[str] = ()) -> Encoded:
+    def encode(
+        self, key: str, message_id: str, value: bytes, causes: Sequence[str] = (), traceparent: str = ""
+    ) -> Encoded:
         """The record of a serialised payload."""
         subject = key.encode()
         headers = [*self._shared, ("ce_id", message_id.encode()), ("ce_subject", subject)]
         if causes:
             headers.append(("ce_causes", ",".join(causes).encode()))
+        if traceparent:
+            headers.append(("traceparent", traceparent.encode()))
         return Encoded(subject, value, headers)
 
 
 def encode(message: Message) -> Encoded:
     """The record of a message."""
     full_name = message.payload.DESCRIPTOR.full_name
-    envelope = Envelope(full_name, message.source, message.time_us, message.known_at_us, message.traceparent)
-    encoded = envelope.encode(message.key, message.id, message.payload.SerializeToString(), message.causes)
+    envelope = Envelope(full_name, message.source, message.time_us, message.known_at_us)
+    value = message.payload.SerializeToString()
+    encoded = envelope.encode(message.key, message.id, value, message.causes, message.traceparent)
     if message.ranges:
         ranges = ",".join(f"{r.topic}:{r.partition}:{r.first}-{r.last}" for r in message.ranges)
         encoded.headers.append(("ce_causeranges", ranges.encode()))

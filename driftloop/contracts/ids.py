@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 
 def derive_id(*parts: str | int) -> str:
@@ -34,4 +35,9 @@ def _with_lengths(parts: Iterable[str | int]) -> bytes:
 
 def prediction_id(use_case: str, entity: str, request_id: str) -> str:
     """A prediction's id: a retry carries the same request id and is the same prediction."""
-    return derive_id("prediction", use_case, entity, request_id)
+    return _predictions_of(use_case)(entity, request_id)
+
+
+@lru_cache(maxsize=64)
+def _predictions_of(use_case: str) -> Callable[..., str]:
+    return deriver("prediction", use_case)

@@ -41,6 +41,7 @@ class ScoringModel:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
     def predict(self, numbers: npt.ArrayLike, texts: Texts) -> Floats:
         """Answers for numbers (rows, numeric inputs; NaN is missing) and texts (rows, text inputs).
@@ -54,9 +55,12 @@ class ScoringModel:
             feed[ONNX_NUMBERS] = values
         if self.text_inputs:
             feed[ONNX_CODES] = self.codes(texts)
-        return np.asarray(self._session.run(None, feed)[0], dtype=np.float64)
+        return np.asarray(self._session.run(self._outputs, feed)[0], dtype=np.float64)
 
     def codes(self, texts: Texts) -> npt.NDArray[np.int64]:
         """Vocabulary codes, shape (rows, text inputs); 0 for what the vocabulary does not list."""
-        coded = [[words.get(text, UNKNOWN_CODE) for words, text in zip(self._codes, row, strict=True)] for row in texts]
-        return np.array(coded, dtype=np.int64).reshape(len(coded), len(self._codes))
+        codes = np.empty((len(texts), len(self._codes)), dtype=np.int64)
+        for column, words in enumerate(self._codes):
+            code = words.get
+            codes[:, column] = [code(row[column], UNKNOWN_CODE) for row in texts]
+        return codes

@@ -1,7 +1,8 @@
 """Assembles the vector of a request from its fields and what is known of its feature entities; reads nothing itself.
 
 Values of a feature entity serve thousands of requests before they change: what a vector, a log record and an answer take of
-them is made once per update and kept with the entry.
+them is serialised once per update and kept with the entry. Serialised messages of one type, written one behind the other, are
+one message with the fields of all (protobuf's encoding guide, "Last One Wins"): so parts become a whole without being read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from driftloop.contracts import MAX_CAUSES, UNSET_US
 from driftloop.contracts.serving.v1.serialized_pb2 import SerializedVector
-from driftloop.contracts.serving.v1.serving_pb2 import Freshness, Reading, Vector
+from driftloop.contracts.serving.v1.serving_pb2 import Freshness, PredictResponse, Reading, Vector
 from driftloop.usecase import Feature, FieldValue, UseCase, View
 from services.serving.view import Entry, Packed
 
@@ -49,12 +50,8 @@ class Assembled(NamedTuple):
 
     def serialized(self) -> bytes:
         """The vector's bytes."""
-        return SerializedVector(
-            inputs_digest=self.inputs_digest,
-            numbers=self.numbers,
-            texts=self.texts,
-            readings=[packed.reading for packed in self.views],
-        ).SerializeToString()
+        own = SerializedVector(inputs_digest=self.inputs_digest, numbers=self.numbers, texts=self.texts)
+        return b"".join([own.SerializeToString(), *[packed.reading for packed in self.views]])
 
     @property
     def vector(self) -> Vector:
@@ -152,16 +149,16 @@ def packed_reading(reading: Reading) -> Packed:
         update_id=reading.update_id,
         known_at_us=reading.known_at_us,
         event_time_us=reading.event_time_us,
-        reading=reading.SerializeToString(),
+        reading=Vector(readings=[reading]).SerializeToString(),
     )
 
 
 def freshness(packed: Packed, as_of_us: int) -> bytes:
-    """The serialised `Freshness` of a view's values at a clock; the last one made is kept, because the clock seldom moves."""
+    """A serialised `PredictResponse` of a view's freshness alone; the last one made is kept, because the clock seldom moves."""
     if packed.fresh_as_of_us != as_of_us:
         found = Freshness(view=packed.view)
         if packed.found:
             found.found, found.known_at_us, found.event_time_us = True, packed.known_at_us, packed.event_time_us
             found.age_us = max(0, as_of_us - packed.known_at_us) if as_of_us != UNSET_US else 0
-        packed.fresh, packed.fresh_as_of_us = found.SerializeToString(), as_of_us
+        packed.fresh, packed.fresh_as_of_us = PredictResponse(freshness=[found]).SerializeToString(), as_of_us
     return packed.fresh

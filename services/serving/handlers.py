@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 
 from driftloop.contracts import UNSET_US, Message, Record
 from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
@@ -25,13 +25,14 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
 from driftloop.messaging import Malformed, Producer, dead_letter
 from driftloop.telemetry import span
 from driftloop.usecase import FieldValue, UseCase
-from services.serving.assembly import Assembled, Assembly, Lookup
+from services.serving.assembly import Assembly, Lookup
 from services.serving.clock import LoopClock
 from services.serving.errors import (
     DeadlinePassed,
     InvalidRequest,
     NoModelYet,
     NotReady,
+    NoUsableScore,
     StillBehind,
     UnknownUseCase,
     Violation,
@@ -46,7 +47,20 @@ from services.serving.requests import RequestReader
 from services.serving.settings import ServingSettings
 from services.serving.view import Entry, FeatureView
 
+# Turns of the event loop without a new call after which none is on its way: gRPC takes four to hand one over.
+QUIET_TURNS = 5
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call whose request is read, waiting for the end of the event loop's turn."""
+
+    request: PredictRequest
+    fields: dict[str, FieldValue]
+    lookup: Lookup
+    traceparent: str
+    answered: asyncio.Future[bytes]
 
 
 class Handlers:
@@ -79,6 +93,9 @@ class Handlers:
         self._requests = RequestReader(use_case)
         self._moved = releases.moved
         self._ready = False
+        self._loop = asyncio.get_running_loop()
+        self._calls: list[_Call] = []
+        self._gathered = self._quiet_turns = 0
 
     def ready(self) -> None:
         """What the topics held at the start is read and applied: calls are answered from now on."""
@@ -87,30 +104,46 @@ class Handlers:
             self._watermarks.reach(self._clock.clock_us)
 
     async def predict(self, request: PredictRequest, traceparent: str, left_s: float | None) -> bytes:
-        """Answers one request with a serialised PredictResponse; raises a ServingError where there is no answer."""
-        started = time.perf_counter()
+        """Answers one request with a serialised PredictResponse; raises a ServingError where there is no answer.
+
+        Calls that come close together are scored and logged together.
+        """
+        started_s = time.perf_counter()
         with span("serving.Predict", traceparent) as traced:
             requests = (request,)
-            found, answered = await self._predict(
-                requests, self._read(requests, left_s, None), traced.traceparent, left_s
-            )
-        self._measure("Predict", started, found, answered)
-        return answered.serialized[0]
+            fields = self._read(requests, left_s, None)
+            lookup = self._view.read if self._view.complete else await self._looked_up(fields, left_s)
+            call = _Call(request, fields[0], lookup, traced.traceparent, self._loop.create_future())
+            if not self._calls:
+                self._loop.call_soon(self._gather)
+            self._calls.append(call)
+            answered = await call.answered
+        self._instruments.took("Predict", time.perf_counter() - started_s)
+        return answered
 
     async def predict_batch(self, request: PredictBatchRequest, traceparent: str, left_s: float | None) -> bytes:
         """Answers every request of a batch with a serialised PredictBatchResponse, or none."""
-        started = time.perf_counter()
+        started_s = time.perf_counter()
         most, requests = self._settings.batch_requests_max, request.requests
         if len(requests) > most:
             raise InvalidRequest(
                 [Violation("requests", "size", f"{len(requests)} requests in a call, more than {most}")]
             )
         with span("serving.PredictBatch", traceparent) as traced:
-            read = self._read(requests, left_s, 0)
-            if not read:
+            fields = self._read(requests, left_s, 0)
+            if not fields:
                 return b""
-            found, answered = await self._predict(requests, read, traced.traceparent, left_s)
-        self._measure("PredictBatch", started, found, answered)
+            lookup = self._view.read if self._view.complete else await self._looked_up(fields, left_s)
+            assemble = self._assembly.assemble
+            answered = self._answer(
+                [
+                    Asked(
+                        each.entity, each.request_id, assemble(found, lookup), traced.traceparent, each.include_vector
+                    )
+                    for each, found in zip(requests, fields, strict=True)
+                ]
+            )
+        self._instruments.took("PredictBatch", time.perf_counter() - started_s)
         return answered.batch()
 
     async def get_release(self, request: GetReleaseRequest) -> GetReleaseResponse:
@@ -190,41 +223,67 @@ class Handlers:
             fields.append(read(request, position))
             if position is not None:
                 position += 1
-        return fields
-
-    async def _predict(
-        self,
-        requests: Sequence[PredictRequest],
-        fields: Sequence[dict[str, FieldValue]],
-        traceparent: str,
-        left_s: float | None,
-    ) -> tuple[list[Assembled], Answered]:
         if self._releases.router is None:
             raise NoModelYet("no model has been released yet")
-        lookup: Lookup = self._view.read
-        if not self._view.complete and (looked_up := await self._look_up(fields, left_s)):
-            lookup = partial(self._entry, looked_up)
+        return fields
 
-        # From here to the log nothing may wait: see the module's first lines.
+    def _gather(self) -> None:
+        """Answers the calls that wait once no more of them come, or enough have come.
+
+        A few rows cost hardly more than one, and under load the next calls are already on their way through gRPC, which
+        takes some turns of the event loop for each. An idle loop makes those turns in microseconds.
+        """
+        if len(self._calls) == self._gathered:
+            self._quiet_turns += 1
+        else:
+            self._gathered, self._quiet_turns = len(self._calls), 0
+        if self._quiet_turns < QUIET_TURNS and self._gathered < self._settings.gathered_calls_max:
+            self._loop.call_soon(self._gather)
+            return
+        self._gathered = self._quiet_turns = 0
+        calls = [call for call in self._calls if not call.answered.done()]
+        self._calls.clear()
+        if calls:
+            self._answer_calls(calls)
+
+    def _answer_calls(self, calls: Sequence[_Call]) -> None:
+        try:
+            answers = self._answer([self._asked(call) for call in calls]).serialized
+        except NoUsableScore as error:
+            if len(calls) == 1:
+                calls[0].answered.set_exception(error)
+                return
+            # Only those fail that no model can answer.
+            for call in calls:
+                self._answer_calls([call])
+        except Exception as error:
+            for call in calls:
+                call.answered.set_exception(error)
+        else:
+            for call, answer_given in zip(calls, answers, strict=True):
+                call.answered.set_result(answer_given)
+
+    def _asked(self, call: _Call) -> Asked:
+        request = call.request
+        assembled = self._assembly.assemble(call.fields, call.lookup)
+        return Asked(request.entity, request.request_id, assembled, call.traceparent, request.include_vector)
+
+    def _answer(self, asked: Sequence[Asked]) -> Answered:
+        """Answers and logs; between the reading of the clock and the log nothing may wait: see the module's first lines."""
         router, as_of_us = self._releases.router, self._clock.clock_us
-        assemble = self._assembly.assemble
-        found = [assemble(one, lookup) for one in fields]
-        asked = [
-            Asked(request.entity, request.request_id, assembled)
-            for request, assembled in zip(requests, found, strict=True)
-        ]
-        answered = answer(self._use_case, router, asked, as_of_us, [request.include_vector for request in requests])
-        self._log.write(answered.logged, as_of_us, traceparent)
+        if router is None:
+            raise NoModelYet("no model has been released yet")
+        answered = answer(self._use_case, router, asked, as_of_us)
+        self._log.write(answered.logged, as_of_us)
         for unusable in answered.unusable:
             self._releases.unusable(router, unusable)
-        return found, answered
+        self._instruments.answered(as_of_us, answered.arms, asked)
+        return answered
 
-    def _measure(self, method: str, started_s: float, found: Sequence[Assembled], answered: Answered) -> None:
-        seconds = time.perf_counter() - started_s
-        self._instruments.answered(method, seconds, self._clock.clock_us, answered.arms, found)
-
-    def _entry(self, looked_up: dict[str, Entry], key: str) -> Entry | None:
-        return self._view.read(key) or looked_up.get(key)
+    async def _looked_up(self, fields: Sequence[dict[str, FieldValue]], left_s: float | None) -> Lookup:
+        """A look-up that knows, besides the view, what the view had to drop."""
+        found = await self._look_up(fields, left_s)
+        return lambda key: self._view.read(key) or found.get(key)
 
     async def _look_up(self, fields: Sequence[dict[str, FieldValue]], left_s: float | None) -> dict[str, Entry]:
         """Entries that the view had to drop, from Feast."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from driftloop.telemetry import Instruments, instruments
-from services.serving.assembly import Assembled
+from services.serving.prediction import Asked
 from services.serving.view import FeatureView
 
 SAMPLED = 8
@@ -38,6 +38,7 @@ class ServingInstruments:
         self._clock = declared.gauge("clock_seconds")
         self._dead_letters = declared.counter("dead_letters")
         self._calls = 0
+        self._turns = 0
         self._by_arm: Counter[str] = Counter()
         self._by_view: Counter[str] = Counter()
         self._spooled = (0, 0)
@@ -45,22 +46,25 @@ class ServingInstruments:
         self._view: FeatureView | None = None
         self._fetched = 0
 
-    def answered(
-        self, method: str, seconds: float, as_of_us: int, arms: Sequence[str], found: Sequence[Assembled]
-    ) -> None:
-        """A call was answered: who answered each request, and from what."""
+    def took(self, method: str, seconds: float) -> None:
+        """A call was answered."""
         if self._calls % SAMPLED == 0:
             self._seconds.record(seconds, {"method": method})
-            for packed in found[0].views:
+        self._calls += 1
+
+    def answered(self, as_of_us: int, arms: Sequence[str], asked: Sequence[Asked]) -> None:
+        """Requests were answered together: by whom, and from what."""
+        if self._turns % SAMPLED == 0:
+            for packed in asked[0].assembled.views:
                 if packed.found:
                     self._age.record(max(0, as_of_us - packed.known_at_us) / _US, {"view": packed.view})
-        self._calls += 1
+        self._turns += 1
         if len(arms) == 1:
             self._by_arm[arms[0]] += 1
         else:
             self._by_arm.update(arms)
-        for assembled in found:
-            for name in assembled.defaulted:
+        for one in asked:
+            for name in one.assembled.defaulted:
                 # An input's name begins with its view's; a request feature has none.
                 self._by_view[name.rpartition("__")[0] or "request"] += 1
 

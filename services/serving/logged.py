@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from driftloop.contracts import MAX_CAUSES, Encoded, Envelope
@@ -12,18 +13,19 @@ _FULL_NAME = Prediction.DESCRIPTOR.full_name
 
 
 class Logged(NamedTuple):
-    """One answer: a serialised `Prediction`, and what of it the record's envelope repeats."""
+    """One answer: a serialised `Prediction`, what of it the record's envelope repeats, and the trace that it belongs to."""
 
     id: str
     entity: str
     causes: Sequence[str]
     payload: bytes
+    traceparent: str = ""
 
 
-def logged_of(prediction: Prediction) -> Logged:
+def logged_of(prediction: Prediction, traceparent: str = "") -> Logged:
     """A prediction as it is logged; caused by the feature updates that its vector read."""
     causes = [reading.update_id for reading in prediction.vector.readings if reading.found][:MAX_CAUSES]
-    return Logged(prediction.id, prediction.entity, causes, prediction.SerializeToString())
+    return Logged(prediction.id, prediction.entity, causes, prediction.SerializeToString(), traceparent)
 
 
 def known_at_us(as_of_us: int) -> int:
@@ -40,7 +42,12 @@ def source_of(replica: str) -> str:
     return f"driftloop/serving/{replica}"
 
 
-def encode_logged(answers: Sequence[Logged], as_of_us: int, replica: str, traceparent: str = "") -> list[Encoded]:
-    """The records on `predictions` of answers given as of one clock; all but the trace follows from the payloads."""
-    envelope = Envelope(_FULL_NAME, source_of(replica), as_of_us, known_at_us(as_of_us), traceparent)
-    return [envelope.encode(entity, answer_id, payload, causes) for answer_id, entity, causes, payload in answers]
+def encode_logged(answers: Sequence[Logged], as_of_us: int, replica: str) -> list[Encoded]:
+    """The records on `predictions` of answers given as of one clock."""
+    encode = _envelope(replica, as_of_us).encode
+    return [encode(entity, answer_id, payload, causes, trace) for answer_id, entity, causes, payload, trace in answers]
+
+
+@lru_cache(maxsize=16)
+def _envelope(replica: str, as_of_us: int) -> Envelope:
+    return Envelope(_FULL_NAME, source_of(replica), as_of_us, known_at_us(as_of_us))

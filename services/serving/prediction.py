@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,11 +29,13 @@ _logger = logging.getLogger(__name__)
 
 
 class Asked(NamedTuple):
-    """One request, ready to be scored."""
+    """One request, ready to be scored; `with_vector`: its answer shows the vector."""
 
     entity: str
     request_id: str
     assembled: Assembled
+    traceparent: str = ""
+    with_vector: bool = False
 
 
 class Unusable(NamedTuple):
@@ -70,9 +73,7 @@ class Answered(NamedTuple):
         return SerializedBatchResponse(responses=self.serialized).SerializeToString()
 
 
-def answer(
-    use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: int, with_vector: Sequence[bool] = ()
-) -> Answered:
+def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: int) -> Answered:
     """Answers by the arm that each entity is routed to; every other arm scores every row too, so that evidence is paired.
 
     What is no probability, no distribution over the classes, or no finite number is never passed on and never logged: the
@@ -90,52 +91,64 @@ def answer(
         if why:
             unusable.append(Unusable(arm.model_id, arm.role, sum(each is None for each in found), why))
     by_arm = dict(said)
-    name, classes, revision = use_case.name, use_case.predict.classes, router.revision
+    heads = _heads(use_case.name, tuple(use_case.predict.classes), router, as_of_us)
     serialized, logged, arms = [], [], []
-    for row, (entity, request_id, assembled) in enumerate(asked):
+    for row, (entity, request_id, assembled, traceparent, with_vector) in enumerate(asked):
         routed = router.arm_for(entity)
         chosen, answered = routed, by_arm[routed][row]
         if answered is None:
             chosen, answered = _stand_in(router, routed, by_arm, row, unusable)
-        found_id = prediction_id(name, entity, request_id)
+        score, chances = answered
+        logged_head, head = heads[chosen]
+        found_id = prediction_id(use_case.name, entity, request_id)
         vector = assembled.serialized()
         payload = SerializedPrediction(
-            use_case=name,
             id=found_id,
             entity=entity,
             request_id=request_id,
-            as_of_us=as_of_us,
-            model_id=chosen.model_id,
-            arm=chosen.role,
-            score=answered.score,
-            scores=[
-                Scored(
-                    model_id=arm.model_id, score=each.score, class_probabilities=each.class_probabilities
-                ).SerializeToString()
-                for arm, found in said
-                if (each := found[row]) is not None
-            ],
+            score=score,
+            scores=[_scored(arm.model_id, each) for arm, found in said if (each := found[row]) is not None],
             vector=vector,
-            revision=revision,
-            class_probabilities=answered.class_probabilities,
         ).SerializeToString()
-        logged.append(Logged(found_id, entity, assembled.causes, payload))
-        serialized.append(
-            SerializedResponse(
-                prediction_id=found_id,
-                model_id=chosen.model_id,
-                arm=chosen.role,
-                score=answered.score,
-                as_of_us=as_of_us,
-                freshness=[freshness(packed, as_of_us) for packed in assembled.views],
-                defaulted=assembled.defaulted,
-                vector=vector if with_vector and with_vector[row] else None,
-                class_probabilities=answered.class_probabilities,
-                classes=classes,
-            ).SerializeToString()
-        )
+        own = SerializedResponse(prediction_id=found_id, score=score).SerializeToString()
+        parts = [head, own, *[freshness(packed, as_of_us) for packed in assembled.views]]
+        if assembled.defaulted:
+            parts.append(SerializedResponse(defaulted=assembled.defaulted).SerializeToString())
+        if chances:
+            payload += SerializedPrediction(class_probabilities=chances).SerializeToString()
+            parts.append(SerializedResponse(class_probabilities=chances).SerializeToString())
+        if with_vector:
+            parts.append(SerializedResponse(vector=vector).SerializeToString())
+        logged.append(Logged(found_id, entity, assembled.causes, logged_head + payload, traceparent))
+        serialized.append(b"".join(parts))
         arms.append(chosen.role)
     return Answered(serialized, logged, arms, unusable)
+
+
+@lru_cache(maxsize=2)  # no more: a router keeps its models
+def _heads(
+    use_case: str, classes: tuple[str, ...], router: Router, as_of_us: int
+) -> dict[LoadedArm, tuple[bytes, bytes]]:
+    """What all log records, and all answers, of an arm at a clock have in common."""
+    found = {}
+    for arm in router.arms:
+        logged = SerializedPrediction(
+            use_case=use_case,
+            as_of_us=as_of_us,
+            model_id=arm.model_id,
+            arm=arm.role,
+            revision=router.revision,
+        )
+        answer = SerializedResponse(model_id=arm.model_id, arm=arm.role, as_of_us=as_of_us, classes=classes)
+        found[arm] = logged.SerializeToString(), answer.SerializeToString()
+    return found
+
+
+def _scored(model_id: str, said: Said) -> bytes:
+    score, chances = said
+    if chances:
+        return Scored(model_id=model_id, score=score, class_probabilities=chances).SerializeToString()
+    return Scored(model_id=model_id, score=score).SerializeToString()
 
 
 def log_record(prediction: Prediction, replica: str, traceparent: str = "") -> Message[Prediction]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from driftloop.usecase import SUM_TOLERANCE, Prediction
 
 Floats = npt.NDArray[np.float64]
+_NO_CLASSES: Sequence[float] = ()
 _SHOWN_CLASSES = 5  # of an answer that is refused
 
 
@@ -17,7 +19,7 @@ class Said(NamedTuple):
     """One row's usable answer: `score` as in `PredictResponse`; `class_probabilities` in declared order, multiclass only."""
 
     score: float
-    class_probabilities: list[float]
+    class_probabilities: Sequence[float]
 
 
 def usable(predict: Prediction, found: Floats, rows: int) -> tuple[list[Said | None], str]:
@@ -25,6 +27,10 @@ def usable(predict: Prediction, found: Floats, rows: int) -> tuple[list[Said | N
 
     found: what the model returned for `rows` rows, of whatever shape.
     """
+    if predict.task == "binary" and found.shape == (rows,):
+        scores = found.tolist()
+        if all([0.0 <= score <= 1.0 for score in scores]):  # as nearly always, and without numpy's price for a few rows
+            return [Said(score, _NO_CLASSES) for score in scores], ""
     expected = (rows, len(predict.classes)) if predict.task == "multiclass" else (rows,)
     if found.shape != expected:
         return [None] * rows, f"answered with shape {found.shape} for {rows} rows"

@@ -37,6 +37,11 @@ class ServingSettings(BaseSettings):
     batch_requests_max: int = Field(
         default=512, gt=0, description="requests in a call: 60 ms during which no other call is served"
     )
+    gathered_calls_max: int = Field(
+        default=32,
+        gt=0,
+        description="calls that are scored together: more would make the first of them wait for a millisecond",
+    )
     wait_timeout_s: float = Field(default=60.0, gt=0, description="a long poll whose caller gave no deadline")
     answer_margin_s: float = Field(
         default=0.05, gt=0, description="a long poll ends this much early, so that it can still say what is behind"
@@ -93,7 +98,7 @@ class ServingSettings(BaseSettings):
     )
 
     log_pause_s: float = Field(
-        default=0.005,
+        default=0.02,
         ge=0,
         description="between two sends of answers to the broker: what comes in it shares one request and one wake-up",
     )

@@ -15,7 +15,8 @@ from driftloop.usecase import FieldValue, UseCase
 class Packed:
     """What a vector, its log record and its answer take of one feature entity; made by assembly, once per update.
 
-    numbers: little-endian doubles; reading: a serialised `Reading`; fresh: a serialised `Freshness` as of `fresh_as_of_us`.
+    numbers: little-endian doubles; reading: a serialised `Vector` of the reading alone; fresh: a serialised `PredictResponse`
+    of the freshness alone, as of `fresh_as_of_us`.
     """
 
     view: str

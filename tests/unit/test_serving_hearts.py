@@ -312,7 +312,8 @@ def test_freshness_says_how_old_the_values_are_on_the_use_case_clock() -> None:
     view = FeatureView(orders, 10)
     view.apply(update(SHOP, f"{SHOP}|s1", [20.0, 2.0], known_at_us=900))
     router = Router(release(("m1", ROLE_CHAMPION, 1)), MODELS)
-    response = answer(orders, router, asked(view, ["o1"]), 1_000, [True]).responses[0]
+    wanted = asked(view, ["o1"])[0]._replace(with_vector=True)
+    response = answer(orders, router, [wanted], 1_000).responses[0]
     assert [(f.view, f.found, f.known_at_us, f.age_us) for f in response.freshness] == [
         (SHOP, True, 900, 100),
         (RIDER, False, 0, 0),

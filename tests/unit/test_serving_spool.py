@@ -82,8 +82,8 @@ def spool(folder: Path, max_bytes: int = 100_000) -> Spool:
     return Spool(folder, SEGMENT_BYTES, max_bytes)
 
 
-def answer(number: int) -> Logged:
-    return logged_of(Prediction(use_case="orders", id=f"p{number}", entity=f"o{number}", as_of_us=1))
+def answer(number: int, traceparent: str = "") -> Logged:
+    return logged_of(Prediction(use_case="orders", id=f"p{number}", entity=f"o{number}", as_of_us=1), traceparent)
 
 
 def log(kept: Spool, producer: HeldProducer) -> PredictionLog:
@@ -258,9 +258,9 @@ async def test_after_a_restart_the_rest_goes_first_with_its_trace(tmp_path: Path
     producer, on_disk = HeldProducer(), spool(tmp_path)
     before = log(on_disk, producer)
     async with running(before.run()):
-        before.write([answer(1)], 1, TRACEPARENT)
+        before.write([answer(1, TRACEPARENT)], 1)
         await settled()
-        before.write([answer(2)], 1, TRACEPARENT)
+        before.write([answer(2, TRACEPARENT)], 1)
         before.write([answer(3)], 1)
         await producer.has_sent(3)
         producer.acknowledge(0)

@@ -20,23 +20,23 @@ from services.serving.logged import Logged, encode_logged, logged_of
 
 _RESEND_AFTER_S = 1.0  # the broker has been silent for the producer's whole delivery timeout
 _SENT_IN_TURN = 128  # about half a millisecond; then calls have their turn
+_TRACE_LENGTHS = [bytes([length]) for length in range(256)]
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Written:
-    """The answers of one call, in the spool up to `position`; `left` of them are not acknowledged."""
+    """Answers that were written together, in the spool up to `position`; `left` of them are not acknowledged."""
 
     position: Position
     answers: Sequence[Logged]
     as_of_us: int
-    traceparent: str
     left: int
 
 
 @dataclass(slots=True)
 class _Shipment:
-    """Records that the broker answers as one, and how many of them belong to which call."""
+    """Records that the broker answers as one, and how many of them were written together."""
 
     records: list[Encoded] = field(default_factory=list)
     parts: list[tuple[_Written, int]] = field(default_factory=list)
@@ -93,18 +93,19 @@ class PredictionLog:
             except DecodeError:
                 # The checksum held, so another version wrote it: nobody could read it later either.
                 _logger.exception("a spooled answer of %d bytes is none of this version and is dropped", len(body))
-                self._take(_Written(position, (), 0, "", 0))
+                self._take(_Written(position, (), 0, 0))
                 continue
-            traceparent = body[1:start].decode()
-            self._take(_Written(position, (logged_of(prediction),), prediction.as_of_us, traceparent, 1))
+            logged = logged_of(prediction, body[1:start].decode())
+            self._take(_Written(position, (logged,), prediction.as_of_us, 1))
             count += 1
         return count
 
-    def write(self, answers: Sequence[Logged], as_of_us: int, traceparent: str = "") -> None:
-        """Logs the answers of one call, all or none; LogFull: they must not leave. After it they survive the process."""
-        head = bytes([len(traceparent)]) + traceparent.encode()
-        position = self._spool.append([head + answer.payload for answer in answers])
-        self._take(_Written(position, answers, as_of_us, traceparent, len(answers)))
+    def write(self, answers: Sequence[Logged], as_of_us: int) -> None:
+        """Logs answers given as of one clock, all or none; LogFull: they must not leave. After it they survive the process."""
+        position = self._spool.append(
+            [_TRACE_LENGTHS[len(a.traceparent)] + a.traceparent.encode() + a.payload for a in answers]
+        )
+        self._take(_Written(position, answers, as_of_us, len(answers)))
 
     async def drained(self) -> None:
         """Returns when everything written before the call is acknowledged by the broker."""
@@ -146,7 +147,7 @@ class PredictionLog:
         shipment = _Shipment()
         while self._unsent and len(shipment.records) < _SENT_IN_TURN:
             written = self._unsent.popleft()
-            shipment.records += encode_logged(written.answers, written.as_of_us, self._replica, written.traceparent)
+            shipment.records += encode_logged(written.answers, written.as_of_us, self._replica)
             shipment.parts.append((written, written.left))
             written.answers = ()
         return shipment
