@@ -15,7 +15,7 @@ export BENTOML_DO_NOT_TRACK := true
 export FEAST_USAGE := False
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench bench-loop contracts lock wheel clean
+.PHONY: help setup demo test test-fast lint format simulate bench bench-loop contracts lock wheel clean
 
 help: ## show what can be typed
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ lint: .venv/.installed ## format, lint, types, import rules, generated contracts
 
 format: .venv/.installed ## put the code in form
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+simulate: .venv/.installed ## the whole loop on a virtual clock with faults: SEEDS=200
+	@$(BIN)/python -m simulation --seeds $(SEEDS)
 
 bench: bench-loop ## all benchmarks
 

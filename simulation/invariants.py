@@ -199,7 +199,8 @@ def every_answer_is_by_its_release(observed: Observed) -> Iterator[str]:
 
 
 def no_release_to_a_worse_model(observed: Observed) -> Iterator[str]:
-    """Who was put in front was the better one on the mature rows that both had scored, counted again from the scores."""
+    """Who was put in front was the better one on the rows that both had scored, trainer's held-out ones and mature ones of
+    production, counted again from the messages."""
     policy = observed.use_case.policy
     decisions = [message.payload for message in observed.of("decisions")]
     for place, decision in enumerate(decisions):
@@ -216,13 +217,17 @@ def no_release_to_a_worse_model(observed: Observed) -> Iterator[str]:
             + [-1]
         )
         gains = _gains(observed, decision.model_id, other, since_us, decision.clock_us)
-        whole = gains[: len(gains) // policy.block_labels * policy.block_labels]
-        needed = policy.promote_rows if decision.kind == DECISION_KIND_PROMOTE else policy.canary_rows
-        if len(gains) < needed or not whole or sum(whole) <= 0.0:
-            mean = sum(whole) / max(1, len(whole))
+        rows, total = len(gains), sum(gains)
+        if decision.kind == DECISION_KIND_PROMOTE:
+            for message in observed.of("models"):
+                model = message.payload
+                if model.id == decision.model_id and model.held_out_gains:
+                    rows += model.held_out_rows
+                    total += model.held_out_rows * sum(model.held_out_gains) / len(model.held_out_gains)
+        if rows < policy.promote_rows or total <= 0.0:
             yield (
-                f"decision {decision.id}: {decision.model_id} before {other} on {len(gains)} paired rows of {needed}, "
-                f"gain {mean:.4f} ({decision.because})"
+                f"decision {decision.id}: {decision.model_id} before {other} on {rows} paired rows of {policy.promote_rows}, "
+                f"gain {total / max(1, rows):.4f} ({decision.because})"
             )
 
 

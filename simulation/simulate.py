@@ -209,17 +209,17 @@ class _Run:
     async def _settle(self) -> None:
         """Lets services stop in order: what they hold is then in checkpoints and in the offline log."""
         for service in self._services:
-            await service.ready.wait()
-            await service.stop()
+            while not await service.stop():  # it may die of a fault drawn before: then it is started again first
+                await asyncio.sleep(STEP_S)
 
 
-def _spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def _spawn(work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
     task = asyncio.get_running_loop().create_task(work())
     _spawned.add(task)
     task.add_done_callback(_spawned.discard)
 
 
-_spawned: set[asyncio.Task[None]] = set()  # the loop alone does not keep a task
+_spawned: set[asyncio.Task[Any]] = set()  # the loop alone does not keep a task
 
 ALIKE = ("events", "scores", "dead-letters")
 DECIDED = ("predictions", "drift", "decisions", "retrain", "models", "releases", "incidents", "commands")

@@ -129,18 +129,20 @@ class Service(ABC):
         if self.store is not None:
             self.store.writes_left = writes
 
-    async def stop(self) -> None:
-        """Lets the process end in order, or kills it if it cannot."""
+    async def stop(self) -> bool:
+        """Lets the process end in order, or kills it if it cannot; whether it ended in order."""
         process = self.process
         if process is None or not process.alive or not self.ready.is_set():
-            return
+            return False
         try:
             async with asyncio.timeout(10.0):
                 await process.call(self.leave)
         except Exception as error:
             process.kill(f"could not stop in order: {error!r}")
-        else:
-            process.kill("stopped")
+            return False
+        failed = not process.alive
+        process.kill("stopped in order")
+        return not failed
 
     # for those that live -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,74 @@
+"""Seeds of the whole loop with faults: a fixed set, and some that no run has seen before."""
+
+from __future__ import annotations
+
+import random
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from simulation.__main__ import main
+from simulation.faults import FaultsUnreadable, drawn, parsed
+from simulation.simulate import command, compared, simulate
+
+FIXED = tuple(range(1, 17))
+FRESH = 6
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("seed", FIXED)
+def test_a_fixed_seed_holds(seed):
+    outcome = simulate(seed, drawn(seed))
+    assert outcome.holds, "\n".join([command(seed, outcome.faults), *map(str, outcome.breaches)])
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("number", range(FRESH))
+def test_a_fresh_seed_holds(number, capsys, record_property):
+    seed = random.SystemRandom().randrange(1_000_000)
+    record_property("seed", seed)
+    with capsys.disabled():
+        sys.stdout.write(f"[seed {seed}] ")
+    outcome = simulate(seed, drawn(seed))
+    assert outcome.holds, "\n".join([command(seed, outcome.faults), *map(str, outcome.breaches)])
+
+
+@pytest.mark.timeout(180)
+def test_a_seed_gives_the_same_run_again():
+    faults = parsed("duplicate=0.1,delay=0.02,reorder=1,crash=0.05,rebalance=0.05,outage=0.05,slow=0.05,never=0.03")
+    first, second = simulate(5, faults), simulate(5, faults)
+    assert first.virtual_s == second.virtual_s
+    assert first.deaths == second.deaths
+    assert sum(first.deaths.values()) > 0
+    places = [
+        [(key, record.partition, record.offset) for key, record in outcome.observed.first.items()]
+        for outcome in (first, second)
+    ]
+    assert places[0] == places[1]
+
+
+def test_the_run_decides_what_a_loop_has_to_decide():
+    outcome = simulate(5, parsed("never=0.03,corrected=0.03"))
+    assert outcome.holds
+    ids = outcome.observed.ids()
+    for topic in ("events", "keyed", "features", "predictions", "scores", "retrain", "models", "releases", "decisions"):
+        assert ids[topic], topic
+    assert outcome.observed.told.refused
+
+
+def test_two_seeds_are_told_apart_by_what_happened():
+    one, other = (simulate(seed, parsed("none")) for seed in (1, 2))
+    assert compared(one, other, decides_alike=True)
+
+
+def test_faults_are_read_as_they_are_written():
+    assert parsed(str(drawn(3))) == drawn(3)
+    with pytest.raises(FaultsUnreadable, match="no fault"):
+        parsed("earthquake=1")
+
+
+def test_the_command_says_what_it_ran_and_ends_with_0():
+    result = CliRunner().invoke(main, ["--seed", "1", "--faults", "none"])
+    assert result.exit_code == 0, result.output
+    assert "python -m simulation --seed 1 --faults none" in result.output
