@@ -18,9 +18,13 @@ KEY_SEPARATOR = "|"
 
 def entity_key(view: str, values: Sequence[str]) -> str:
     """The feature entity's key on the wire: the view's name and its key values, separated by '|' (escaped inside)."""
-    return KEY_SEPARATOR.join(
-        [view, *(v.replace("\\", "\\\\").replace(KEY_SEPARATOR, "\\" + KEY_SEPARATOR) for v in values)]
-    )
+    return KEY_SEPARATOR.join([view, *map(_escaped, values)])
+
+
+def _escaped(value: str) -> str:
+    if KEY_SEPARATOR not in value and "\\" not in value:
+        return value
+    return value.replace("\\", "\\\\").replace(KEY_SEPARATOR, "\\" + KEY_SEPARATOR)
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,13 @@ class View:
 
     def key(self, fields: Fields) -> str | None:
         """The feature entity's key for these fields, or None where a key field is absent."""
-        values = self.key_values(fields)
-        return None if values is None else entity_key(self.name, values)
+        key = self.name
+        for name in self.by:
+            value = fields.get(name)
+            if value is None:
+                return None
+            key = f"{key}{KEY_SEPARATOR}{_escaped(str(value))}"
+        return key
 
 
 @dataclass(frozen=True, init=False)
