@@ -203,11 +203,14 @@ async def test_from_a_cold_start_to_answers_swaps_and_a_clean_stop(world: World)
         forged = world.bundle("m3", 0.5)
         forged.bundle_digest = second.bundle_digest
         release_id = world.release(forged, second)
-        await world.at(stub, 3_000)
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not (told := await world.read("commands")):
+                await asyncio.sleep(0.05)
         assert (await stub.Predict(world.request("o2"))).model_id == "m2"
-        (command,) = await world.read("commands")
+        (command,) = told
         assert (command.message.payload.kind, command.message.payload.model_id) == (COMMAND_KIND_BUNDLE_REFUSED, "m3")
         assert command.message.causes == (release_id,)
+        world.release(second, first)
         await world.at(stub, 4_000)
     logged = answers(await world.read("predictions", 4_000))
     assert {record.message.payload.model_id for record in logged.values()} == {"m1", "m2"}
