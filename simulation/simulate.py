@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from driftloop.artifacts import ArtifactStore
+from driftloop.contracts import Record
 from driftloop.messaging import MemoryBus
 from driftloop.messaging.hosting import HostSettings
 from driftloop.usecase import replay_steps
@@ -49,10 +50,21 @@ class Outcome:
     faults: Faults
     breaches: list[Breach] = field(default_factory=list)
     observed: Observed | None = None
+    bus: MemoryBus | None = None
     deaths: dict[str, int] = field(default_factory=dict)
     outages: int = 0
     virtual_s: float = 0.0
     seconds: float = 0.0
+
+    def recorded(self) -> list[Record]:
+        """Every record of the run, control records and repetitions included, as a broker would keep them."""
+        return (
+            []
+            if self.bus is None
+            else [
+                record for place in self.bus.places() for record in self.bus.read(*place) if isinstance(record, Record)
+            ]
+        )
 
     @property
     def holds(self) -> bool:
@@ -126,7 +138,8 @@ class _Run:
         stretch: Trips = history(seed, rows, faults.of_the_world)
         told = Told()
         self._observed = outcome.observed = Observed(trips, stretch, store, told)
-        broker = Broker(MemoryBus(trips.name, SPREAD, encoded=False), chance, self._observed.take)
+        outcome.bus = MemoryBus(trips.name, SPREAD, encoded=False)
+        broker = Broker(outcome.bus, chance, self._observed.take)
         settings = HostSettings(
             checkpoint_records=draws.randrange(20, 300),
             checkpoint_s=draws.uniform(0.5, 5.0),

@@ -12,8 +12,13 @@ READ_TIMEOUT_S = 60.0
 BATCH_RECORDS = 5_000
 
 
-def read_topics(bootstrap_servers: str, use_case: str, names: Sequence[str] = ()) -> Iterator[Record]:
-    """Every data record of the named topics (all by default), up to their present ends; control and malformed records left out."""
+def read_topics(
+    bootstrap_servers: str, use_case: str, names: Sequence[str] = (), control: bool = False
+) -> Iterator[Record]:
+    """Every data record of the named topics (all by default), up to their present ends, malformed ones left out.
+
+    `control`: watermarks too.
+    """
     wanted = list(names) or list(topics())
     reader = KafkaReader(bootstrap_servers, use_case, wanted)
     try:
@@ -27,7 +32,7 @@ def read_topics(bootstrap_servers: str, use_case: str, names: Sequence[str] = ()
                 place = (record.topic, record.partition)
                 if record.offset + 1 >= ends.get(place, 0):
                     left.discard(place)
-                if isinstance(record, Record) and not record.message.is_watermark:
+                if isinstance(record, Record) and (control or not record.message.is_watermark):
                     yield record
     finally:
         reader.close()

@@ -1,0 +1,82 @@
+"""`driftloop replay-window`: replays a recorded window of production's topics through the hearts, and says where they differ."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from driftloop.usecase import UseCaseError, load_use_case
+
+SHOWN_MAX = 20
+_FAR_US = 1 << 62
+
+
+@click.command("replay-window")
+@click.argument("name")
+@click.option(
+    "--from", "from_text", help="First moment that is compared, as 2013-03-08T12:00, UTC; the beginning if not given."
+)
+@click.option("--to", "to_text", help="Last moment that is compared; the end if not given.")
+@click.option("--file", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A saved window.")
+@click.option(
+    "--save", "save_to", type=click.Path(dir_okay=False, path_type=Path), help="Save the window here as well."
+)
+@click.option("--bootstrap-servers", envvar="KAFKA_BOOTSTRAP_SERVERS", default="127.0.0.1:7092", show_default=True)
+@click.option("--usecases", envvar="DRIFTLOOP_USECASES", default="", help="Folders that hold use cases.")
+@click.option("--serving-replicas", type=click.IntRange(1), default=1, show_default=True)
+def replay_window(
+    name: str,
+    from_text: str | None,
+    to_text: str | None,
+    file: Path | None,
+    save_to: Path | None,
+    bootstrap_servers: str,
+    usecases: str,
+    serving_replicas: int,
+) -> None:
+    """Replay what use case NAME recorded between two moments through the same code: the same ids and decisions must follow.
+
+    The topics are read from their beginning, because the state at the window's start rests on it. Exit code 1: something differs.
+    """
+    from driftloop.cli.history import read_topics
+    from simulation.window import TOPICS, WindowUnusable, load, replay, save, window_of
+
+    from_us, to_us = _moment(from_text, 0), _moment(to_text, _FAR_US)
+    try:
+        use_case = load_use_case(name, usecases)
+        if file is not None:
+            window = load(file)
+            window.from_us, window.to_us = max(from_us, window.from_us), min(to_us, window.to_us)
+        else:
+            records = read_topics(bootstrap_servers, name, TOPICS, control=True)
+            window = window_of(name, records, from_us, to_us, serving_replicas)
+        if save_to is not None:
+            save(window, save_to)
+        if window.use_case != name:
+            raise WindowUnusable(f"the window is of use case {window.use_case}, not of {name}")
+    except (UseCaseError, WindowUnusable, TimeoutError) as error:
+        raise click.UsageError(str(error)) from error
+    found = replay(use_case, window, lambda heart: click.echo(f"folding {heart}", err=True))
+    click.echo("the same: " + ", ".join(f"{count} {topic}" for topic, count in sorted(found.same.items())))
+    if not found.differences:
+        click.echo("nothing differs")
+        return
+    for difference in found.differences[:SHOWN_MAX]:
+        click.echo(str(difference))
+    if len(found.differences) > SHOWN_MAX:
+        click.echo(f"… and {len(found.differences) - SHOWN_MAX} more")
+    sys.exit(1)
+
+
+def _moment(text: str | None, default_us: int) -> int:
+    if text is None:
+        return default_us
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.UsageError(f"{text!r} is no moment: write 2013-03-08T12:00") from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1e6)
