@@ -76,7 +76,10 @@ class RecordedTrainer:
 
         champion = self.models.get(request.champion_id)
         rows = self.rows(recorded, request.clock_us)
-        found = fit_request(self._use_case, request, rows, champion, self._settings, self._gates, tell)
+        archived = {a.model_id: self.models[a.model_id] for a in request.archive if a.model_id in self.models}
+        found = fit_request(
+            self._use_case, request, rows, champion, self._settings, self._gates, tell, archived=archived
+        )
         if found.published is not None:
             self.models[found.answer.id] = found.published
         return found.answer, found.published

@@ -182,11 +182,11 @@ class TwinBundles:
     def __init__(self) -> None:
         self.models: dict[str, ScoringModel] = {}
 
-    def champion(self, asked: RetrainRequest) -> ScoringModel:
-        """See `Bundles.champion`."""
-        if asked.champion_id not in self.models:
-            raise BundleRefused("missing", asked.champion_id)
-        return self.models[asked.champion_id]
+    def model(self, model_id: str, url: str, digest: str) -> ScoringModel:
+        """See `Bundles.model`."""
+        if model_id not in self.models:
+            raise BundleRefused("missing", model_id)
+        return self.models[model_id]
 
     def publish(self, model_id: str, trained: Trained) -> PublishedBundle:
         """See `Bundles.publish`."""

@@ -14,7 +14,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 from driftloop.scoring.model import ONNX_CODES, ONNX_NUMBERS, ONNX_PROBABILITIES, ONNX_VALUES
 from services.trainer.network import Network
-from services.trainer.preprocessing import Preprocessing, Target
+from services.trainer.preprocessing import STANDARDISED_MAX, Preprocessing, Target
 
 OPSET = 18
 IR_VERSION = 9
@@ -41,9 +41,13 @@ def to_onnx(network: Network, preprocessing: Preprocessing, target: Target) -> b
     """
     graph = _Graph()
     outputs = network.heads.outputs
-    weight, bias = _array(network.core.first.weight), _array(network.core.first.bias)
-    # More columns travel with the first layer's output, two for each output: the sums of gains and offsets.
-    parts = [graph.constant("first_bias", np.concatenate([bias, _array(network.heads.common)])[None, :])]
+    # More columns travel with the first layer's output, three for each output: the linear way past the layers, and the sums of
+    # gains and offsets.
+    weight = np.concatenate([_array(network.core.first.weight), _array(network.core.skip.weight)])
+    bias = _array(network.core.first.bias)
+    hidden = len(bias)
+    start = np.concatenate([bias, np.zeros(outputs, np.float32), _array(network.heads.common)])
+    parts = [graph.constant("first_bias", start[None, :])]
     inputs = []
     if preprocessing.edges:
         inputs.append(
@@ -55,15 +59,15 @@ def to_onnx(network: Network, preprocessing: Preprocessing, target: Target) -> b
             helper.make_tensor_value_info(ONNX_CODES, TensorProto.INT64, ["rows", len(preprocessing.vocabularies)])
         )
         parts.extend(_looked_up(graph, network, weight[:, preprocessing.width :]))
-    hidden = len(bias)
     graph.node("Sum", parts, "summed")
-    graph.constant("split", np.array([hidden, outputs, outputs], dtype=np.int64))
-    graph.nodes.append(helper.make_node("Split", ["summed", "split"], ["first", "gain", "offset"], axis=1))
+    graph.constant("split", np.array([hidden, outputs, outputs, outputs], dtype=np.int64))
+    graph.nodes.append(helper.make_node("Split", ["summed", "split"], ["first", "skip", "gain", "offset"], axis=1))
     graph.node("Relu", ["first"], "first_active")
     _linear(graph, "second", "first_active", _array(network.core.second.weight), _array(network.core.second.bias))
     graph.node("Relu", ["second"], "second_active")
     graph.node("Add", ["first_active", "second_active"], "residual")
-    _linear(graph, "core", "residual", _array(network.core.last.weight), _array(network.core.last.bias))
+    _linear(graph, "deep", "residual", _array(network.core.last.weight), _array(network.core.last.bias))
+    graph.node("Add", ["deep", "skip"], "core")
     graph.node("Add", ["gain", graph.constant("one", np.ones((1, 1), np.float32))], "scale")
     graph.node("Mul", ["core", "scale"], "scaled")
     graph.node("Add", ["scaled", "offset"], "logits")
@@ -97,10 +101,20 @@ def _answered(graph: _Graph, network: Network, target: Target) -> Any:
 
 
 def _encoded(graph: _Graph, preprocessing: Preprocessing, weight: npt.NDArray[np.float32], more: int) -> str:
-    """Piecewise-linear shares and missing flags times their part of the first layer."""
+    """Piecewise-linear shares, missing flags and standardised values times their part of the first layer."""
     graph.node("IsNaN", [ONNX_NUMBERS], "missing")
     graph.node("Cast", ["missing"], "missing_flags", to=TensorProto.FLOAT)
-    encoded = "missing_flags"
+    means = graph.constant("input_means", np.array(preprocessing.means, dtype=np.float64))
+    graph.node("Where", ["missing", means, ONNX_NUMBERS], "known")
+    graph.node("Sub", ["known", means], "from_mean")
+    deviations = graph.constant("input_deviations", np.array(preprocessing.deviations, dtype=np.float64))
+    graph.node("Div", ["from_mean", deviations], "wide_standardised")
+    farthest = [
+        graph.constant(name, np.array(end)) for name, end in (("least", -STANDARDISED_MAX), ("most", STANDARDISED_MAX))
+    ]
+    graph.node("Clip", ["wide_standardised", *farthest], "double_standardised")
+    graph.node("Cast", ["double_standardised"], "standardised", to=TensorProto.FLOAT)
+    parts = ["missing_flags", "standardised"]
     if len(preprocessing.columns):
         # A missing value is put at the lower edge, where its share of every bin is nothing.
         lowest = np.array([edges[0] for edges in preprocessing.edges], dtype=np.float64)
@@ -111,7 +125,8 @@ def _encoded(graph: _Graph, preprocessing: Preprocessing, weight: npt.NDArray[np
         bounds = [graph.constant("zero", np.array(0.0)), graph.constant("whole", np.array(1.0))]
         graph.node("Clip", ["unbounded", *bounds], "wide_shares")
         graph.node("Cast", ["wide_shares"], "shares", to=TensorProto.FLOAT)
-        encoded = graph.node("Concat", ["shares", "missing_flags"], "encoded", axis=1)
+        parts.insert(0, "shares")
+    encoded = graph.node("Concat", parts, "encoded", axis=1)
     padded = np.concatenate([weight.T, np.zeros((preprocessing.width, more), np.float32)], axis=1)
     return graph.node("MatMul", [encoded, graph.constant("first_numbers", padded)], "from_numbers")
 

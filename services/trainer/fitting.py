@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from driftloop.contracts import derive_id
-from driftloop.contracts.monitor.v1.monitor_pb2 import RetrainRequest
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    RETRAIN_REASON_DECAY,
+    RETRAIN_REASON_DRIFT,
+    RetrainRequest,
+)
 from driftloop.contracts.trainer.v1.trainer_pb2 import (
     OUTCOME_PUBLISHED,
     OUTCOME_REFUSED,
@@ -24,6 +28,7 @@ from driftloop.contracts.trainer.v1.trainer_pb2 import (
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import LOSS_METRICS, LOSS_NAMES, UseCase
 from services.trainer.assembly import validate
+from services.trainer.candidates import BLOCK_ROWS, Asked
 from services.trainer.errors import DataRefused, Stopping
 from services.trainer.gates import GateResult, GateSettings, judge
 from services.trainer.training import Trained, TrainingSet, TrainingSettings, train
@@ -69,6 +74,7 @@ def fit_request(
     gates: GateSettings,
     tell: Tell,
     rows_min: int = ROWS_MIN,
+    archived: Mapping[str, ScoringModel] | None = None,
 ) -> Fitting:
     """Answers a request from the rows known at its clock: PUBLISHED if they bear a model and it passes every gate, or REFUSED.
 
@@ -79,7 +85,7 @@ def fit_request(
     try:
         validate(use_case, rows, rows_min, _inputs_with_values(champion))
         tell(STAGE_TRAINING, f"{len(rows)} rows on {training.device}")
-        trained = _train(use_case, request, rows, champion, training, tell)
+        trained = _train(use_case, request, rows, champion, training, tell, archived or {})
     except DataRefused as refused:
         answer.outcome, answer.because = OUTCOME_REFUSED, str(refused)
         return Fitting(answer, None)
@@ -90,6 +96,9 @@ def fit_request(
     )
     answer.model_digest, answer.device, answer.label_scale = trained.model_digest, trained.device, trained.label_scale
     answer.metrics.update(trained.metrics)
+    answer.candidate = trained.chosen
+    gains, answer.held_out_rows = trained.held_out.gains(use_case.predict.task, request.block_rows or BLOCK_ROWS)
+    answer.held_out_gains.extend(gains)
     tell(STAGE_EVALUATING, f"{trained.chosen} on {len(trained.held_out.labels)} held-out rows")
     results = judge(use_case, trained, rows, gates)
     answer.gates.extend(_worded(result) for result in results)
@@ -106,17 +115,30 @@ def _train(
     champion: ScoringModel | None,
     training: TrainingSettings,
     tell: Tell,
+    archived: Mapping[str, ScoringModel],
 ) -> Trained:
     def progress(detail: str) -> None:
         tell(STAGE_TRAINING, detail)
 
     try:
-        return train(use_case, rows, request.since_us, champion, request.seed, training, progress)
+        return train(
+            use_case, rows, request.since_us, champion, request.seed, training, progress, _asked(request), archived
+        )
     except Stopping:
         raise
     except Exception as error:  # whatever a fit raises on these rows it will raise again: answer instead of looping
         _log.exception("request %s: training failed", request.id)
         raise DataRefused(f"training failed: {type(error).__name__}: {error}") from error
+
+
+def _asked(request: RetrainRequest) -> Asked:
+    return Asked(
+        change=request.since_us > 0 and request.reason in (RETRAIN_REASON_DRIFT, RETRAIN_REASON_DECAY),
+        recent_rows=request.recent_rows,
+        evidence_rows=request.evidence_rows,
+        block_rows=request.block_rows,
+        rows_max=request.rows_max,
+    )
 
 
 def _worded(result: GateResult) -> Gate:

@@ -24,7 +24,6 @@ from driftloop.artifacts.bundles import PublishedBundle, build_bundle, fetch_bun
 from driftloop.artifacts.signing import SigningKey, ensure_keys
 from driftloop.contracts import Message
 from driftloop.contracts.event.v1.event_pb2 import Event
-from driftloop.contracts.monitor.v1.monitor_pb2 import RetrainRequest
 from driftloop.contracts.trainer.v1.trainer_pb2 import Model
 from driftloop.featurestore.log import KNOWN_AT, LogSnapshot, OfflineLogReader
 from driftloop.messaging import DeliveryFailed, Malformed, Producer, QueueFull, Reader, ReadFailed
@@ -66,8 +65,8 @@ class Data(Protocol):
 class Bundles(Protocol):
     """Where models are published."""
 
-    def champion(self, request: RetrainRequest) -> ScoringModel:
-        """The model in production; BundleRefused if it cannot be had."""
+    def model(self, model_id: str, url: str, digest: str) -> ScoringModel:
+        """A published model; BundleRefused if it cannot be had."""
         ...
 
     def publish(self, model_id: str, trained: Trained) -> PublishedBundle:
@@ -170,20 +169,20 @@ class SignedBundles:
         self._bytes_max = bytes_max
         self._key: SigningKey = ensure_keys(store)
 
-    def champion(self, request: RetrainRequest) -> ScoringModel:
-        """See `Bundles.champion`."""
+    def model(self, model_id: str, url: str, digest: str) -> ScoringModel:
+        """See `Bundles.model`."""
         with tempfile.TemporaryDirectory(dir=self._made("fetched")) as folder:
             bundle = fetch_bundle(
                 self._store,
-                request.champion_bundle_url,
-                request.champion_bundle_digest,
+                url,
+                digest,
                 self._key.verify_key,
                 Path(folder),
                 self._bytes_max,
             )
-            model = load_bundle(bundle, self._made("bentoml"), request.champion_id).scoring
+            model = load_bundle(bundle, self._made("bentoml"), model_id).scoring
         if model.inputs_digest != self._use_case.inputs_digest:
-            raise BundleRefused("inputs", f"model {request.champion_id} takes other inputs: {model.inputs_digest}")
+            raise BundleRefused("inputs", f"model {model_id} takes other inputs: {model.inputs_digest}")
         return model
 
     def publish(self, model_id: str, trained: Trained) -> PublishedBundle:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 SOURCE = "driftloop/trainer"
+ARCHIVE_MAX = 8  # former champions that a request may bring
 _STAGE_NAMES = {STAGE_TRAINING: "training", STAGE_EVALUATING: "evaluating"}
 
 
@@ -121,7 +122,15 @@ class RetrainHandler:
                 telling.stage(stage, detail)
 
             found = fitting.fit_request(
-                self._use_case, request, rows, champion, self._training, self._gates, tell, self._bounds.rows_min
+                self._use_case,
+                request,
+                rows,
+                champion,
+                self._training,
+                self._gates,
+                tell,
+                self._bounds.rows_min,
+                self._archived(request),
             )
         answer = found.answer
         answer.dataset_digest = dataset_digest
@@ -140,10 +149,22 @@ class RetrainHandler:
         if not request.champion_id:
             return None, ""
         try:
-            return self._bundles.champion(request), ""
+            return self._bundles.model(
+                request.champion_id, request.champion_bundle_url, request.champion_bundle_digest
+            ), ""
         except BundleRefused as refused:
             _log.warning("request %s goes on without champion %s: %s", request.id, request.champion_id, refused)
             return None, f"the champion's bundle was refused ({refused.reason})"
+
+    def _archived(self, request: RetrainRequest) -> dict[str, ScoringModel]:
+        """The former champions that can still be had: one that cannot is no reason to train nothing."""
+        found = {}
+        for former in request.archive[:ARCHIVE_MAX]:
+            try:
+                found[former.model_id] = self._bundles.model(former.model_id, former.bundle_url, former.bundle_digest)
+            except BundleRefused as refused:
+                _log.warning("request %s goes on without former %s: %s", request.id, former.model_id, refused)
+        return found
 
     def _rows(self, request: RetrainRequest, telling: _Telling) -> tuple[TrainingSet, str]:
         """The training set at the request's clock, kept under its digest."""

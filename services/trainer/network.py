@@ -25,7 +25,7 @@ _HUBER_DEVIATIONS = math.sqrt(MAX_LOSS)
 
 
 class Core(nn.Module):  # type: ignore[misc]
-    """Two layers with a residual over encoded numbers and embedded texts; shape (rows, outputs)."""
+    """Two layers with a residual over encoded numbers and embedded texts, and a linear way past them; shape (rows, outputs)."""
 
     def __init__(
         self, width: int, cardinalities: Sequence[int], hidden: int, embedding: int, dropout: float, outputs: int
@@ -38,13 +38,16 @@ class Core(nn.Module):  # type: ignore[misc]
         self.first = nn.Linear(width + embedding * len(cardinalities), hidden)
         self.second = nn.Linear(hidden, hidden)
         self.last = nn.Linear(hidden, outputs)
+        self.skip = nn.Linear(width + embedding * len(cardinalities), outputs, bias=False)
+        nn.init.zeros_(self.skip.weight)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, encoded: Tensor, codes: Tensor) -> Tensor:
         embedded = [table(codes[:, column]) for column, table in enumerate(self.embeddings)]
-        hidden = self.dropout(torch.relu(self.first(torch.cat([encoded, *embedded], dim=1))))
+        inputs = torch.cat([encoded, *embedded], dim=1)
+        hidden = self.dropout(torch.relu(self.first(inputs)))
         hidden = hidden + self.dropout(torch.relu(self.second(hidden)))
-        raw: Tensor = self.last(hidden)
+        raw: Tensor = self.last(hidden) + self.skip(inputs)
         return raw
 
 

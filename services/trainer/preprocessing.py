@@ -2,7 +2,8 @@
 
 Numbers are encoded piecewise linearly between quantiles (Gorishniy et al., "On Embeddings for Numerical Features in Tabular
 Deep Learning", 2022): for each bin the share of it that lies below the value. Nothing is extrapolated beyond the least and
-the largest value seen, and a missing value is its own flag with no share of any bin.
+the largest value seen, and a missing value is its own flag with no share of any bin. Beside the shares stands the standardised
+value itself, bounded: what depends on a number along its whole range is learned from fewer rows so.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from driftloop.usecase.losses import label_scale
 
+STANDARDISED_MAX = 5.0  # deviations from the mean: farther out a value says nothing more
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 Texts = npt.NDArray[Any]
@@ -23,9 +25,11 @@ Texts = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Fitted edges (ascending, per numeric input) and vocabularies (sorted, per text input; code 0 is "not listed")."""
+    """Fitted edges (ascending), means and deviations per numeric input; vocabularies (sorted) per text input, code 0 is "not listed"."""
 
     edges: tuple[tuple[float, ...], ...]
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]
     vocabularies: tuple[tuple[str, ...], ...]
 
     @property
@@ -45,8 +49,8 @@ class Preprocessing:
 
     @property
     def width(self) -> int:
-        """Columns of an encoded row: all bins, and a missing flag per numeric input."""
-        return sum(len(edges) - 1 for edges in self.edges) + len(self.edges)
+        """Columns of an encoded row: all bins, and a missing flag and a standardised value per numeric input."""
+        return sum(len(edges) - 1 for edges in self.edges) + 2 * len(self.edges)
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -59,8 +63,10 @@ class Preprocessing:
         columns = self.columns
         with np.errstate(invalid="ignore"):
             shares = np.clip((numbers[:, columns] - self.lows) / self.widths, 0.0, 1.0)
+            standardised = (numbers - np.array(self.means)) / np.array(self.deviations)
         shares[missing[:, columns]] = 0.0
-        return np.concatenate([shares, missing], axis=1).astype(np.float32)
+        standardised = np.clip(np.where(missing, 0.0, standardised), -STANDARDISED_MAX, STANDARDISED_MAX)
+        return np.concatenate([shares, missing, standardised], axis=1).astype(np.float32)
 
     def codes(self, texts: Texts) -> Codes:
         """Vocabulary codes, shape (rows, text inputs)."""
@@ -72,13 +78,20 @@ class Preprocessing:
 
     def to_spec(self) -> dict[str, Any]:
         """As plain values for the bundle's spec."""
-        return {"edges": [list(e) for e in self.edges], "vocabularies": [list(v) for v in self.vocabularies]}
+        return {
+            "edges": [list(edges) for edges in self.edges],
+            "means": list(self.means),
+            "deviations": list(self.deviations),
+            "vocabularies": [list(words) for words in self.vocabularies],
+        }
 
     @staticmethod
     def from_spec(spec: Mapping[str, Any]) -> Preprocessing:
         """Back from a bundle's spec."""
         return Preprocessing(
             tuple(tuple(float(edge) for edge in edges) for edges in spec["edges"]),
+            tuple(map(float, spec["means"])),
+            tuple(map(float, spec["deviations"])),
             tuple(tuple(words) for words in spec["vocabularies"]),
         )
 
@@ -106,10 +119,21 @@ def fit_target(labels: Floats) -> Target:
 
 def fit_preprocessing(numbers: Floats, texts: Texts, bins: int, category_rows_min: int) -> Preprocessing:
     """Quantile edges with at most `bins` bins per numeric input; texts seen in at least `category_rows_min` rows are listed."""
+    moments = [_moments(numbers[:, column]) for column in range(numbers.shape[1])]
     return Preprocessing(
         tuple(_edges(numbers[:, column], bins) for column in range(numbers.shape[1])),
+        tuple(mean for mean, _ in moments),
+        tuple(deviation for _, deviation in moments),
         tuple(_vocabulary(texts[:, column], category_rows_min) for column in range(texts.shape[1])),
     )
+
+
+def _moments(values: Floats) -> tuple[float, float]:
+    """Mean and deviation of the values that are there; 0 and 1 where they tell nothing apart."""
+    present = values[np.isfinite(values)]
+    if not len(present) or present.min() == present.max():
+        return (float(present[0]) if len(present) else 0.0), 1.0
+    return float(present.mean()), float(present.std())
 
 
 def _edges(values: Floats, bins: int) -> tuple[float, ...]:

@@ -1,4 +1,7 @@
-"""Which model comes of which rows: candidates, their choice on the newest rows, and the refit; no I/O, no clock."""
+"""Which model comes of which rows: candidates are fitted, compared on the newest rows, and the best is finished on these; no I/O.
+
+Former champions are candidates, too, that cost no fit: a concept may have come back.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,23 @@ import safetensors.torch
 import torch
 
 from driftloop.scoring.model import ScoringModel
-from driftloop.usecase import LOSS_METRICS, LOSS_NAMES, Task, UseCase, duration_us, label_scale
+from driftloop.usecase import LOSS_METRICS, LOSS_NAMES, Task, UseCase, label_scale
+from services.trainer.candidates import BLOCK_ROWS, Asked, Candidate, Places, Setting, candidates, held_out_rows
 from services.trainer.export import to_onnx
-from services.trainer.measures import compared_losses, mean_and_error, measures
+from services.trainer.measures import compared_losses, measures
 from services.trainer.network import Core, Fitted, Heads, Limits, Network, Pace, Rows, fit, repeatable
 from services.trainer.preprocessing import Preprocessing, Target, fit_preprocessing, fit_target
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 Device = Literal["cpu", "cuda"]
-SPEC_VERSION = 1
+SPEC_VERSION = 2
+FINISHING_RATE, FINISHING_EPOCHS = 5e-4, 3  # gentle: what was found must not be lost on the rows that it was found by
+ARCHIVE_DEVIATIONS, ARCHIVE_DEVIATIONS_IN_CHANGE = (
+    3.0,
+    1.5,
+)  # by which a former champion must beat the present one: of several one is lucky
+ARCHIVED = "archived"
 
 
 @dataclass(frozen=True)
@@ -57,12 +67,13 @@ class TrainingSettings:
 
     bins                 quantile bins per number: more find finer shapes and need more rows
     category_rows_min    rows below which a text counts as "not listed"
-    dropout, weight_decay  strong, because labels are few and noisy
+    dropout, weight_decay  what keeps a network from learning rows by heart
+    rate, tuning_rate    learning rates from scratch, and of a champion that is trained further
     heads_rate           learning rate of gains and offsets when a champion is adapted: few numbers, few rows, large steps
     large_rows           rows from which batches are twice as large, to save time; half of it where a champion is adapted
     patience             epochs without a better validation loss after which a fit ends
-    validation_share     newest share of the rows (since the change, if there was one) on which candidates are compared
-    since_rows_min       rows since a change below which it is not worth a candidate of its own
+    since_rows_min       rows since a change below which all history is taken for one regime
+    sampled_rows_max     rows that one fit takes at the most: of older ones a draw does as well
     threads              CPU threads; more than one makes sums, and so digests, depend on the machine
     """
 
@@ -70,18 +81,18 @@ class TrainingSettings:
     category_rows_min: int = 20
     hidden: int = 64
     embedding: int = 4
-    dropout: float = 0.4
+    dropout: float = 0.1
     weight_decay: float = 0.1
-    rate: float = 1e-3
-    tuning_rate: float = 5e-4
+    rate: float = 3e-3
+    tuning_rate: float = 1e-3
     heads_rate: float = 1e-2
     batch_rows: int = 256
     tuning_batch_rows: int = 128
     large_rows: int = 12_000
-    epochs: int = 40
-    patience: int = 6
-    validation_share: float = 0.2
-    since_rows_min: int = 300
+    epochs: int = 120
+    patience: int = 12
+    since_rows_min: int = 100
+    sampled_rows_max: int = 30_000
     threads: int = 1
     device: Device = "cpu"
 
@@ -101,6 +112,23 @@ class HeldOut:
     champion: Floats | None
     unseen_by_champion: npt.NDArray[np.bool_]
     scale: float = 1.0
+
+    def gains(self, task: Task, block_rows: int) -> tuple[list[float], int]:
+        """By how much the champion's loss exceeds the challenger's, in block means in time order, and the rows behind them.
+
+        Only rows that the champion has not learned from; blocks of `block_rows`, of a quarter of it where rows are few.
+        """
+        if self.champion is None:
+            return [], 0
+        unseen = self.unseen_by_champion
+        labels = self.labels[unseen]
+        ours, theirs = (
+            compared_losses(task, found[unseen], labels, self.scale) for found in (self.challenger, self.champion)
+        )
+        blocks = len(labels) // min(block_rows, max(block_rows // 4, len(labels) // 8))
+        if blocks == 0:
+            return [], 0
+        return [float(np.mean(part)) for part in np.array_split(theirs - ours, blocks)], len(labels)
 
     @property
     def base_answers(self) -> Floats:
@@ -130,17 +158,6 @@ class Trained:
     model_digest: str
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A way to a model: rows from `first` on, from scratch or from the champion; rows before `change` have other heads."""
-
-    name: str
-    first: int
-    pace: Pace
-    from_champion: bool
-    change: int = 0
-
-
 @dataclass
 class _Run:
     use_case: UseCase
@@ -156,6 +173,11 @@ class _Run:
     @property
     def task(self) -> Task:
         return self.use_case.predict.task
+
+    def count(self, encoded: Rows, fitted: Fitted) -> None:
+        """One more fit's cost."""
+        self.fitted_rows += len(encoded)
+        self.row_epochs += fitted.row_epochs
 
     def losses(self, answers: Floats, first: int) -> Floats:
         """Losses of answers to the rows from `first` on, as models are compared by."""
@@ -179,48 +201,58 @@ def train(
     seed: int,
     settings: TrainingSettings,
     progress: Callable[[str], None],
+    asked: Asked | None = None,
+    archived: Mapping[str, ScoringModel] | None = None,
 ) -> Trained:
     """Trains on `rows`; `since_us` > 0: rows from there on belong to a new regime, which the model must serve.
 
-    Candidates are fitted without the newest rows and compared on them by the task's loss; the steadiest of the best is fitted
-    again on all its rows. The same rows, arguments and seed give the same digest on the same device class. ValueError: no rows
-    to train on, or all of one label.
+    Candidates are fitted without the newest rows and compared on them by the task's loss; the best is finished on these rows,
+    mixed with as many that it knows, for a few gentle epochs. The same rows, arguments and seed give the same digest on the
+    same device class. `asked` None: a change, if `since_us` says so. ValueError: no rows to train on, or all of one label.
     """
     run = _Run(use_case, rows, champion, seed, settings, progress, _scale(use_case, rows, champion))
+    asked = asked or Asked(change=since_us > 0)
     since = int(np.searchsorted(rows.at_us, since_us)) if since_us > 0 else 0
     if since_us > 0 and len(rows) - since < settings.since_rows_min:
         progress(f"only {len(rows) - since} rows since the change: all history is used as one regime")
         since = 0
-    held = len(rows) - max(1, round((len(rows) - since) * settings.validation_share))
-    if held - since < 1:
+    if len(rows) - since < 2:
         raise ValueError(f"{len(rows)} rows are too few to train on")
-    candidates = _candidates(run, since)
-    if np.unique(rows.labels[since:held]).size < 2:
+    learned = _learned_rows(champion) if champion is not None and _is_compatible(run, champion) else 0
+    found = candidates(Setting(len(rows), since, learned, seed, settings), asked)
+    held = len(rows) - held_out_rows(found, asked)
+    found = [one for one in found if np.unique(rows.labels[one.rows[one.rows < held]]).size >= 2]
+    if not found:
         only = "one value of the label" if run.task == "regression" else "one class"
         raise ValueError(f"the rows to train on hold only {only}")
     with repeatable(seed, settings.threads, settings.device):
-        tried = [_attempt(run, candidate, held, None) for candidate in candidates]
-        answers = [_answers(run, fit, held) for fit in tried]
-        losses = [run.losses(answer, held) for answer in answers]
-        best = _steadiest(losses, rows.at_us[held:] // duration_us(use_case.policy.cohort))
-        chosen, epochs = candidates[best], tried[best].fitted.epochs
+        tried = [_attempt(run, one, held) for one in found]
+        answers = [_answers(run, fitted, held) for fitted in tried]
+        losses = [float(np.mean(run.losses(answer, held))) for answer in answers]
+        best = int(np.argmin(losses))
+        told = {one.name: loss for one, loss in zip(found, losses, strict=True)}
+        former = _returned(run, archived or {}, held, losses[best], asked)
+        if former is not None:
+            held_out = _held_out(run, former[1], since, held)
+            return _republished(run, former[0], held_out, told)
         held_out = _held_out(run, answers[best], since, held)
-        loss, name = float(np.mean(losses[best])), LOSS_NAMES[run.task]
-        progress(f"{chosen.name} chosen with {name} {loss:.4f}; fitting {len(rows) - chosen.first} rows")
-        published = _attempt(run, chosen, len(rows), epochs)
-    spec = _spec(run, published)
-    weights = safetensors.torch.save(_published_state(published.network))
-    onnx = to_onnx(published.network, published.preprocessing, published.target)
-    metrics = _metrics(run.task, held_out) | {
-        f"candidate_{candidate.name}_{LOSS_METRICS[run.task]}": float(np.mean(found))
-        for candidate, found in zip(candidates, losses, strict=True)
-    }
+        progress(
+            f"{found[best].name} chosen with {LOSS_NAMES[run.task]} {losses[best]:.4f}; finishing it on the newest rows"
+        )
+        _finish(run, found[best], tried[best], held)
+    chosen, fit_ = found[best], tried[best]
+    learned_rows = len(chosen.rows)
+    if chosen.from_champion:
+        learned_rows = max(learned_rows, min(len(rows) - since, learned + _newer_rows(run)))
+    spec = _spec(run, fit_, learned_rows)
+    weights = safetensors.torch.save(_published_state(fit_.network))
+    onnx = to_onnx(fit_.network, fit_.preprocessing, fit_.target)
     return Trained(
         model=ScoringModel(onnx, spec, weights),
-        trained_rows=len(rows) - chosen.first,
+        trained_rows=learned_rows,
         fitted_rows=run.fitted_rows,
         row_epochs=run.row_epochs,
-        metrics=metrics,
+        metrics=_metrics(run.task, held_out) | _tried_metrics(run.task, told),
         held_out=held_out,
         label_scale=run.scale if run.task == "regression" else 0.0,
         chosen=chosen.name,
@@ -229,6 +261,63 @@ def train(
         weights=weights,
         spec=spec,
         model_digest=digest_of(spec, weights),
+    )
+
+
+def _learned_rows(champion: ScoringModel) -> int:
+    return max(1, int(champion.spec.get("trained_rows", 1)))
+
+
+def _newer_rows(run: _Run) -> int:
+    """Rows that the champion has not learned from."""
+    assert run.champion is not None
+    return int((run.rows.at_us > int(run.champion.spec.get("newest_row_us", 0))).sum())
+
+
+def _tried_metrics(task: Task, losses: Mapping[str, float]) -> dict[str, float]:
+    return {f"candidate_{name}_{LOSS_METRICS[task]}": loss for name, loss in losses.items()}
+
+
+def _returned(
+    run: _Run, archived: Mapping[str, ScoringModel], held: int, least: float, asked: Asked
+) -> tuple[ScoringModel, Floats] | None:
+    """The former champion that answers the newest rows better than every candidate and surely better than production."""
+    if run.champion is None or not _answers_alike(run.use_case, run.champion):
+        return None
+    numbers, texts = run.rows.numbers[held:], run.rows.texts[held:]
+    production = run.losses(run.champion.predict(numbers, texts), held)
+    needed = ARCHIVE_DEVIATIONS_IN_CHANGE if asked.change else ARCHIVE_DEVIATIONS
+    block_rows = (asked.block_rows or BLOCK_ROWS) // (2 if asked.change else 1)
+    best: tuple[ScoringModel, Floats] | None = None
+    for model in archived.values():
+        if not _answers_alike(run.use_case, model):
+            continue
+        answer = model.predict(numbers, texts)
+        losses = run.losses(answer, held)
+        blocks = [part.mean() for part in np.array_split(production - losses, max(3, len(losses) // block_rows))]
+        error = float(np.std(blocks, ddof=1)) / len(blocks) ** 0.5 + 1e-9
+        if float(np.mean(blocks)) / error > needed and float(np.mean(losses)) < least:
+            best, least = (model, answer), float(np.mean(losses))
+    return best
+
+
+def _republished(run: _Run, model: ScoringModel, held_out: HeldOut, told: Mapping[str, float]) -> Trained:
+    run.progress("a former champion answers the newest rows best: the concept has come back")
+    spec = dict(model.spec)
+    return Trained(
+        model=model,
+        trained_rows=_learned_rows(model),
+        fitted_rows=run.fitted_rows,
+        row_epochs=run.row_epochs,
+        metrics=_metrics(run.task, held_out) | _tried_metrics(run.task, told),
+        held_out=held_out,
+        label_scale=run.scale if run.task == "regression" else 0.0,
+        chosen=ARCHIVED,
+        device=run.settings.device,
+        onnx=model.onnx,
+        weights=model.weights,
+        spec=spec,
+        model_digest=digest_of(spec, model.weights),
     )
 
 
@@ -245,29 +334,6 @@ def network_of(model: ScoringModel, settings: TrainingSettings) -> tuple[Network
     network = _network(task, len(classes) or 1, preprocessing, shape["hidden"], shape["embedding"], settings.dropout)
     network.load_state_dict(safetensors.torch.load(model.weights), strict=False)
     return network, preprocessing
-
-
-def _candidates(run: _Run, since: int) -> list[_Candidate]:
-    """What is tried, the steadiest first: those that rest on the most rows, or learn the fewest numbers."""
-    settings, total = run.settings, len(run.rows)
-
-    def fresh(name: str, first: int, change: int = 0) -> _Candidate:
-        batch_rows = settings.batch_rows * (2 if total - first >= settings.large_rows else 1)
-        heads_rate = settings.heads_rate if change else settings.rate
-        return _Candidate(name, first, Pace(settings.rate, heads_rate, batch_rows), False, change)
-
-    if since == 0:
-        return [fresh("all", 0)]
-    found = [fresh("history", 0, change=since), fresh("since", since)]
-    if run.champion is not None and _is_compatible(run, run.champion):
-        batch_rows = settings.tuning_batch_rows * (2 if total - since >= settings.large_rows // 2 else 1)
-        heads_only = Pace(0.0, settings.heads_rate * 2, batch_rows)
-        everything = Pace(settings.tuning_rate, settings.heads_rate, batch_rows)
-        found.insert(1, _Candidate("recalibrated", since, heads_only, True))
-        found.insert(2, _Candidate("tuned", since, everything, True))
-        # A change is sometimes dated far too early; the newer half of its rows then holds few of the old regime.
-        found.append(_Candidate("recalibrated_newer_half", (since + total) // 2, heads_only, True))
-    return found
 
 
 def _task_of(model: ScoringModel) -> Task:
@@ -296,44 +362,56 @@ def _scale(use_case: UseCase, rows: TrainingSet, champion: ScoringModel | None) 
     return inherited or label_scale(rows.labels.tolist())
 
 
-def _attempt(run: _Run, candidate: _Candidate, end: int, epochs: int | None) -> _Fit:
-    """Fits a candidate on its rows before `end`; `epochs` None: compared on the rows from `end` on, which end the fit."""
+def _attempt(run: _Run, candidate: Candidate, held: int) -> _Fit:
+    """Fits a candidate on its rows before `held`; the rows from there on end the fit."""
     settings, rows = run.settings, run.rows
     torch.manual_seed(run.seed)
-    first = min(candidate.first, end - 1)
+    places = candidate.rows[candidate.rows < held]
     if candidate.from_champion:
         assert run.champion is not None
         network, preprocessing = network_of(run.champion, settings)
         target = Target(**run.champion.spec.get("target", {}))
     else:
         preprocessing = fit_preprocessing(
-            rows.numbers[first:end], rows.texts[first:end], settings.bins, settings.category_rows_min
+            rows.numbers[places], rows.texts[places], settings.bins, settings.category_rows_min
         )
         outputs = len(run.use_case.predict.classes) or 1
         network = _network(run.task, outputs, preprocessing, settings.hidden, settings.embedding, settings.dropout)
-        target = fit_target(rows.labels[first:end]) if run.task == "regression" else Target()
+        target = fit_target(rows.labels[places]) if run.task == "regression" else Target()
     network.to(settings.device)
-    encoded = _encoded(run, preprocessing, target, first, end, candidate.change)
-    validation = None if epochs is not None else _encoded(run, preprocessing, target, end, len(rows), 0)
-    limits = Limits(settings.epochs if epochs is None else epochs, settings.patience)
+    encoded = _encoded(run, preprocessing, target, places, candidate.change)
+    validation = _encoded(run, preprocessing, target, np.arange(held, len(rows)), 0)
+    limits = Limits(settings.epochs, settings.patience)
     fitted = fit(network, encoded, validation, candidate.pace, limits, settings.weight_decay)
-    run.fitted_rows += len(encoded)
-    run.row_epochs += fitted.row_epochs
-    if epochs is None:
-        rows_told = f"after {fitted.epochs} epochs of {end - first} rows"
-        run.progress(f"{candidate.name}: validation loss {fitted.loss:.4f} {rows_told}")
+    run.count(encoded, fitted)
+    rows_told = f"after {fitted.epochs} epochs of {len(encoded)} rows"
+    run.progress(f"{candidate.name}: validation loss {fitted.loss:.4f} {rows_told}")
     network.eval()
     return _Fit(network, preprocessing, target, fitted)
 
 
-def _encoded(run: _Run, preprocessing: Preprocessing, target: Target, first: int, end: int, change: int) -> Rows:
+def _finish(run: _Run, candidate: Candidate, found: _Fit, held: int) -> None:
+    """Lets the chosen candidate learn the newest rows, too, beside as many of its own, so that these are not forgotten."""
+    torch.manual_seed(run.seed)
+    known, newest = candidate.rows[candidate.rows < held], np.arange(held, len(run.rows))
+    drawn = np.random.default_rng(run.seed).choice(known, min(len(newest), len(known)), replace=False)
+    places = np.concatenate([np.sort(drawn), newest])
+    encoded = _encoded(run, found.preprocessing, found.target, places, candidate.change)
+    core_rate = FINISHING_RATE if candidate.pace.core_rate else 0.0
+    pace = Pace(core_rate, FINISHING_RATE, candidate.pace.batch_rows)
+    fitted = fit(found.network, encoded, None, pace, Limits(FINISHING_EPOCHS, 0), run.settings.weight_decay)
+    run.count(encoded, fitted)
+    found.network.eval()
+
+
+def _encoded(run: _Run, preprocessing: Preprocessing, target: Target, places: Places, change: int) -> Rows:
     rows, device = run.rows, run.settings.device
-    labels = target.standardised(rows.labels[first:end])
+    labels = target.standardised(rows.labels[places])
     return Rows(
-        encoded=torch.from_numpy(preprocessing.encode(rows.numbers[first:end])).to(device),
-        codes=torch.from_numpy(preprocessing.codes(rows.texts[first:end])).to(device),
+        encoded=torch.from_numpy(preprocessing.encode(rows.numbers[places])).to(device),
+        codes=torch.from_numpy(preprocessing.codes(rows.texts[places])).to(device),
         labels=torch.from_numpy(labels.astype(np.int64 if run.task == "multiclass" else np.float32)).to(device),
-        earlier=torch.from_numpy(np.arange(first, end) < change).to(device),
+        earlier=torch.from_numpy(places < change).to(device),
     )
 
 
@@ -354,26 +432,13 @@ def _published_state(network: Network) -> dict[str, torch.Tensor]:
 def _answers(run: _Run, fit: _Fit, first: int) -> Floats:
     """Answers to the rows from `first` on."""
     with torch.no_grad():
-        found = fit.network(_encoded(run, fit.preprocessing, fit.target, first, len(run.rows), 0))
+        newest = np.arange(first, len(run.rows))
+        found = fit.network(_encoded(run, fit.preprocessing, fit.target, newest, 0))
     if run.task == "binary":
         return np.asarray(torch.sigmoid(found).cpu().numpy(), dtype=np.float64)
     if run.task == "multiclass":
         return np.asarray(torch.softmax(found, dim=1).cpu().numpy(), dtype=np.float64)
     return fit.target.restored(found.cpu().numpy().astype(np.float64))
-
-
-def _steadiest(losses: list[Floats], clusters: Times) -> int:
-    """The first candidate that is not worse than the best by more than the standard error of their difference.
-
-    The newest rows are few and of one or two days: the least loss among several candidates is partly luck, and luck
-    favours those that learn the most from the fewest rows (the one-standard-error rule of Breiman et al., CART, 1984).
-    """
-    best = min(losses, key=np.mean)
-    for place, loss in enumerate(losses):
-        excess, error = mean_and_error(loss - best, clusters)
-        if excess <= error or loss is best:
-            return place
-    raise AssertionError("the best is never worse than itself")
 
 
 def _held_out(run: _Run, challenger: Floats, since: int, held: int) -> HeldOut:
@@ -394,7 +459,7 @@ def _base(use_case: UseCase, labels: Floats) -> Floats:
     return (np.bincount(labels.astype(np.int64), minlength=classes) + 1.0) / (len(labels) + classes)
 
 
-def _spec(run: _Run, fit: _Fit) -> dict[str, Any]:
+def _spec(run: _Run, fit: _Fit, learned_rows: int) -> dict[str, Any]:
     settings = run.settings
     shape = {"hidden": settings.hidden, "embedding": settings.embedding}
     return {
@@ -405,6 +470,7 @@ def _spec(run: _Run, fit: _Fit) -> dict[str, Any]:
         "text_inputs": list(run.use_case.text_inputs),
         "network": shape,
         "newest_row_us": int(run.rows.at_us[-1]),
+        "trained_rows": learned_rows,
         **fit.preprocessing.to_spec(),
         **_spec_of_task(run, fit.target),
     }

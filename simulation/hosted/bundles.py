@@ -14,7 +14,7 @@ import msgpack
 from driftloop.artifacts import ArtifactStore, BundleRefused
 from driftloop.artifacts.bundles import BUNDLE_BYTES_MAX, PublishedBundle, fetch_bundle, publish_bundle
 from driftloop.artifacts.signing import ensure_keys, load_verify_key
-from driftloop.contracts.monitor.v1.monitor_pb2 import Arm, RetrainRequest
+from driftloop.contracts.monitor.v1.monitor_pb2 import Arm
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import UseCase
 from services.serving.gateways.bundles import try_out
@@ -42,10 +42,10 @@ class SimulatedBundles:
         self._use_case, self._store, self._corruption = use_case, store, corruption
         self._key = ensure_keys(store)
 
-    def champion(self, request: RetrainRequest) -> ScoringModel:
-        """See `Bundles.champion`."""
+    def model(self, model_id: str, url: str, digest: str) -> ScoringModel:
+        """See `Bundles.model`."""
+        del model_id
         with tempfile.TemporaryDirectory() as folder:
-            url, digest = request.champion_bundle_url, request.champion_bundle_digest
             file = fetch_bundle(self._store, url, digest, self._key.verify_key, Path(folder))
             return _unpacked(file)
 

@@ -1,0 +1,101 @@
+"""Which models are tried on which rows, what they may cost, and what their paired evidence says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from services.trainer.candidates import Asked, Setting, candidates, held_out_rows
+from services.trainer.training import ARCHIVED, HeldOut, TrainingSettings, train
+from tests.trainer_twin import QUICK, STEP_US, part, rows, trained_on, trips
+
+
+def setting(total: int, since: int = 0, learned: int = 0) -> Setting:
+    return Setting(total, since, learned, 1, TrainingSettings())
+
+
+def sizes(total: int, since: int = 0, learned: int = 0, **asked) -> dict[str, int]:
+    return {one.name: len(one.rows) for one in candidates(setting(total, since, learned), Asked(**asked))}
+
+
+def test_the_first_model_rests_on_all_rows():
+    assert sizes(7_000) == {"all": 7_000}
+
+
+def test_after_a_change_the_rows_since_are_what_counts():
+    assert sizes(9_000, 8_500, 7_000, change=True) == {
+        "since": 500,
+        "history": 9_000,
+        "recalibrated": 500,
+        "tuned": 500,
+    }
+    assert "history" not in sizes(9_000, 8_500, 7_000, change=True, rows_max=5_000)
+
+
+def test_later_a_fresh_model_is_tried_beside_the_champion_trained_further():
+    assert sizes(9_000, 0, 7_000, recent_rows=800) == {"recent": 800, "tuned": 800}
+    assert sizes(14_000, 0, 7_000, recent_rows=800) == {"all": 14_000, "tuned": 800}
+
+
+def test_where_all_rows_cost_too_much_the_newest_do():
+    assert sizes(14_000, 0, 7_000, recent_rows=800, rows_max=2_000) == {"recent": 800, "tuned": 800}
+    assert sizes(14_000, 0, 7_000, recent_rows=800, rows_max=1_000) == {"recent": 800}
+
+
+def test_of_very_many_rows_the_newest_are_whole_and_older_ones_drawn():
+    (fresh, _) = candidates(setting(100_000, 0, 7_000), Asked(recent_rows=5_000))
+    again = candidates(setting(100_000, 0, 7_000), Asked(recent_rows=5_000))[0]
+    assert len(fresh.rows) == TrainingSettings().sampled_rows_max
+    assert np.array_equal(fresh.rows[-5_000:], np.arange(95_000, 100_000))
+    assert np.all(np.diff(fresh.rows) > 0)
+    assert np.array_equal(fresh.rows, again.rows)
+
+
+@pytest.mark.parametrize(
+    ("total", "asked", "expected"),
+    [
+        (7_000, Asked(), 1_750),
+        (20_000, Asked(), 2_000),
+        (400, Asked(), 100),
+        (400, Asked(evidence_rows=300), 160),
+        (2_000, Asked(block_rows=320, evidence_rows=640), 640),
+    ],
+)
+def test_enough_rows_are_held_out_and_never_too_many(total, asked, expected):
+    assert held_out_rows(candidates(setting(total), asked), asked) == expected
+
+
+def test_gains_are_paired_and_only_of_rows_that_the_champion_has_not_seen():
+    labels = np.ones(200)
+    challenger, champion = np.full(200, 0.9), np.full(200, 0.5)
+    unseen = np.arange(200) >= 40
+    held_out = HeldOut(np.arange(200), labels, challenger, np.array(0.5), champion, unseen)
+    gains, count = held_out.gains("binary", 40)
+    assert count == 160
+    assert len(gains) >= 8
+    assert gains == pytest.approx([np.log(0.9 / 0.5)] * len(gains))
+    alone = HeldOut(np.arange(200), labels, challenger, np.array(0.5), None, unseen)
+    assert alone.gains("binary", 40) == ([], 0)
+
+
+def test_a_former_champion_is_published_again_when_its_concept_comes_back():
+    before, turned = rows(3_000), rows(4_000, turned=["blue", "red", "green"], turned_from=0)
+    former, champion = trained_on(before).model, trained_on(turned).model
+    back = rows(4_400)
+    asked = Asked(change=True, rows_max=2_000)
+    found = train(trips, back, 4_000 * STEP_US, champion, 1, QUICK, lambda line: None, asked, {"m1": former})
+    assert found.chosen == ARCHIVED
+    assert found.model is former
+    assert found.fitted_rows > 0
+    again = train(
+        trips, part(turned, 0, 4_000), 3_600 * STEP_US, champion, 1, QUICK, lambda line: None, asked, {"m1": former}
+    )
+    assert again.chosen != ARCHIVED
+
+
+def test_a_champion_trained_further_has_learned_from_its_rows_too():
+    whole = rows(4_000)
+    champion = trained_on(part(whole, 0, 3_000)).model
+    found = train(trips, whole, 0, champion, 1, QUICK, lambda line: None, Asked(recent_rows=800))
+    assert champion.spec["trained_rows"] == 3_000
+    assert found.spec["trained_rows"] == {"tuned": 4_000, "recent": 800}[found.chosen]
