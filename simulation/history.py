@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from driftloop.usecase import ReplayEvent, ReplayStep, ReplayStretch, UseCase, duration_us, replay_steps
+from driftloop.usecase import LabelRefused, ReplayEvent, ReplayStep, ReplayStretch, UseCase, duration_us, replay_steps
 from services.trainer.training import TrainingSet
 from simulation.vectors import vectors
 
@@ -130,7 +130,10 @@ class _Labels:
             yield step
 
     def _tell(self, event: ReplayEvent) -> None:
-        label = self.use_case.label_of(event.fields)
+        try:
+            label = self.use_case.label_of(event.fields)
+        except LabelRefused:  # matching and assembly pass over it, too: the row stays without a label
+            return
         before = self.told.setdefault(event.entity, [])
         if not before or before[-1][1] != label:
             before.append((event.known_at_us, label))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +17,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from driftloop.tables import InferenceOptions
+    from simulation.backtest.outcome import Outcome
     from simulation.backtest.report import Findings
-    from simulation.backtest.sources import Source
+    from simulation.backtest.run import Prepared
+    from simulation.backtest.sources import Opened, Source
 
 INTERRUPTED = 130  # what a shell calls a program that Ctrl-C ended
-SHOWN_METRICS = ("log_loss", "pr_auc", "roc_auc", "accuracy", "rmse", "mae", "r2")
-BAR_STEPS = 1_000
+SHOWN_METRICS = ("log_loss", "pr_auc", "accuracy", "rmse", "mae", "r2")
+WORDS = 40  # of what a policy is at: a bar is one line
+TABLE_COLUMNS = 120  # in a file or a pipe, where no terminal says how wide it is
 
 
 @click.command()
@@ -61,20 +61,22 @@ def backtest(
     """
     import_from_checkout("simulation", "A backtest is run")
     from simulation.backtest.policies import DEFAULT_POLICIES, UnknownPolicy, check_names
+    from simulation.backtest.session import backtest as run_backtest
 
     names = list(DEFAULT_POLICIES) if policies is None else [name.strip() for name in policies.split(",")]
     stretch = {"start": start, "days": days, "inject": inject}
     try:
         check_names(names)
         source = _source(data, options, {key: value for key, value in stretch.items() if value is not None})
-        finished = _run(source, names, seed, jobs, out)
+        with _bars() as bars:
+            done = run_backtest(source, names, seed, jobs, out, _Bars(bars))
     except (UseCaseError, UnknownPolicy) as error:
         raise click.UsageError(str(error)) from error
     if as_json:
         click.echo((out / "report.json").read_text(), nl=False)
-    elif finished.found is not None:
-        _show(finished.found, out)
-    if finished.interrupted:
+    elif done.found is not None:
+        _show(done.found, out)
+    if done.interrupted:
         click.echo(f"interrupted: what was finished is in {out}", err=True)
         sys.exit(INTERRUPTED)
 
@@ -99,70 +101,62 @@ def _source(data: str, options: InferenceOptions | None, stretch: dict[str, Any]
     return UseCaseSource(place.name, folders, stretch)
 
 
-@dataclass
-class _Finished:
-    found: Findings | None = None
-    interrupted: bool = False
+class _Bars:
+    """Progress bars on a terminal; elsewhere a line per policy, on the error stream like the bars."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._reading: TaskID | None = None
+        self._rows = 0
+        self._policies: dict[str, TaskID] = {}
+
+    def opened(self, opened: Opened) -> None:
+        """What was inferred, with how to correct it."""
+        for sentence in opened.inferred:
+            self._bars.console.print(f"  {sentence}", highlight=False, markup=False, soft_wrap=True)
+
+    def preparing(self, words: str, share: float) -> None:
+        """The bar of what goes on first."""
+        if self._reading is None:
+            self._reading = self._bars.add_task(words, total=1.0)
+        self._bars.update(self._reading, description=words, completed=share)
+
+    def prepared(self, prepared: Prepared) -> None:
+        """How many rows a policy's bar has."""
+        self._rows = len(prepared.history)
+
+    def progress(self, policy: str, row: int, words: str) -> None:
+        """A policy's bar."""
+        if policy not in self._policies:
+            self._policies[policy] = self._bars.add_task(policy, total=self._rows)
+        self._bars.update(self._policies[policy], completed=row, description=f"{policy} {words[:WORDS]}".strip())
+
+    def finished(self, outcome: Outcome) -> None:
+        """A full bar, or a line."""
+        self.progress(outcome.policy, self._rows, "")
+        if self._bars.disable:
+            seconds, fits = outcome.seconds, len(outcome.fits)
+            self._bars.console.print(f"{outcome.policy}: done in {seconds:.1f} s, {fits} fits", highlight=False)
 
 
-def _run(source: Source, names: list[str], seed: int, jobs: int, out: Path) -> _Finished:
-    """Runs all policies; report.json is written anew after each, so that what is finished is never lost."""
-    from services.trainer.training import TrainingSettings
-    from simulation.backtest.page import write_page
-    from simulation.backtest.report import findings, write_interrupted, write_json
-    from simulation.backtest.run import prepare
-    from simulation.backtest.workers import run_all
-
-    finished, outcomes, prepared = _Finished(), [], None
-    with _bars() as bars:
-        try:
-            opened = source.open()
-            for sentence in opened.inferred:
-                click.echo(f"  {sentence}", err=True)
-            reading = bars.add_task("reading the history", total=BAR_STEPS)
-            prepared = prepare(
-                opened,
-                seed,
-                TrainingSettings(),
-                lambda words, share: bars.update(reading, description=words, completed=share * BAR_STEPS),
-            )
-            rows = len(prepared.history)
-            tasks: dict[str, TaskID] = {name: bars.add_task(name, total=rows) for name in names}
-
-            def progress(policy: str, row: int, words: str) -> None:
-                bars.update(tasks[policy], completed=row, description=f"{policy} {words[:40]}".strip())
-
-            for outcome in run_all(source, opened, prepared, names, jobs, progress):
-                bars.update(tasks[outcome.policy], completed=rows, description=outcome.policy)
-                outcomes.append(outcome)
-                finished.found = findings(source.name, prepared, outcomes, names, opened.inferred)
-                write_json(finished.found, out / "report.json")
-        except KeyboardInterrupt:
-            finished.interrupted = True
-    if finished.found is None:
-        write_interrupted(source.name, names, out / "report.json")
-    else:
-        write_page(finished.found, out / "report.html")
-    return finished
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
+def _bars() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield progress
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def _show(found: Findings, out: Path) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     metrics = [name for name in SHOWN_METRICS if any(name in of for of in found.metrics.values())]
-    table = Table("policy", *metrics, "cost_x", "retrains", "promoted", "rejected", "rolled back", "seconds")
+    table = Table("policy", box=SIMPLE_HEAD, pad_edge=False)
+    for name in (*metrics, "cost_x", "retrains", "promoted", "rejected", "rollbacks", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
     for policy, outcome in found.outcomes.items():
         taken = found.recommendation is not None and policy == found.recommendation.policy
         table.add_row(
@@ -174,7 +168,7 @@ def _show(found: Findings, out: Path) -> None:
             f"{outcome.seconds:.1f}",
         )
     console = Console()
-    console.print(table)
+    console.print(table, crop=False, width=None if console.is_terminal else TABLE_COLUMNS)
     if found.recommendation is not None:
         console.print(found.recommendation.because, highlight=False)
     console.print(f"{out / 'report.html'} has the whole story, {out / 'report.json'} the figures.", highlight=False)

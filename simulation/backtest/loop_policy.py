@@ -37,7 +37,7 @@ from simulation.backtest.outcome import Deployed, Event, Fit, Kind, Outcome
 from simulation.backtest.policies import LOOP
 from simulation.backtest.production import Setting, Told
 from simulation.history import History
-from simulation.loop import Loop, Recorded
+from simulation.loop import SPREAD, Loop, Recorded
 
 ROWS_MAX = 200_000  # newest rows of a fit, as trainer's default
 KEPT_TOPICS = ("drift", "decisions", "incidents", "retrain", "models", "releases")
@@ -104,8 +104,9 @@ class HistoryTrainer:
             self._told(detail)
 
         champion = self._models.get(request.champion_id)
+        archived = {a.model_id: self._models[a.model_id] for a in request.archive if a.model_id in self._models}
         fitting = fit_request(
-            self._history.use_case, seeded, found, champion, self._training, GateSettings(), tell, ROWS_MIN
+            self._history.use_case, seeded, found, champion, self._training, GateSettings(), tell, ROWS_MIN, archived
         )
         answer, trained = fitting.answer, fitting.trained
         fit = Fit(
@@ -147,30 +148,40 @@ def run_loop(setting: Setting, first: Answered, steps: Iterable[ReplayStep], tol
     history = setting.history
     outcome = Outcome(LOOP, setting.quality.no_answers(len(history)))
     asked = 0
+
+    def answered(entity: str, answer: float | list[float]) -> None:
+        nonlocal asked
+        row = history.row_of[entity]
+        outcome.answers[row], asked = answer, row + 1
+        told(asked, "")
+
     trainer = HistoryTrainer(history, setting.seed, setting.training, lambda line: told(asked, line))
     trainer.know(first)
-    loop = Loop(history.use_case, trainer, _vectors_of(history), kept=KEPT_TOPICS)
-    predictions = loop.bus.reader(["predictions"])
-    told_at = 0
-
-    def after(step: ReplayStep) -> None:
-        nonlocal asked, told_at
-        for record in predictions.poll(0, len(step.requests) + 1_000):
-            if isinstance(record, Record) and not record.message.is_watermark:
-                told_answer = record.message.payload
-                outcome.answers[history.row_of[told_answer.entity]] = (
-                    list(told_answer.class_probabilities) or told_answer.score
-                )
-        asked += len(step.requests)
-        if asked - told_at >= 1_000:
-            told_at = asked
-            told(asked, "")
-
-    loop.run(_relevant(history.use_case, steps), after)
-    outcome.fits = [answered.fit for answered in trainer.answered.values()]
+    loop = replayed(history, trainer, steps, answered)
+    outcome.fits = [answer.fit for answer in trainer.answered.values()]
     outcome.events = _events(loop, history)
     outcome.deployed = _deployed(loop, history, setting, trainer)
     return outcome
+
+
+def replayed(
+    history: History,
+    trainer: HistoryTrainer,
+    steps: Iterable[ReplayStep],
+    answered: Callable[[str, float | list[float]], None],
+) -> Loop:
+    """A loop that has gone through a history; `answered` takes each entity and its answer. KEPT_TOPICS are on its bus."""
+    loop = Loop(history.use_case, trainer, _vectors_of(history), kept=KEPT_TOPICS)
+    predictions = loop.bus.reader(["predictions"])
+
+    def after(step: ReplayStep) -> None:
+        for record in predictions.poll(0.0, len(step.requests) + 2 * SPREAD):
+            if isinstance(record, Record) and not record.message.is_watermark:
+                prediction = record.message.payload
+                answered(prediction.entity, list(prediction.class_probabilities) or prediction.score)
+
+    loop.run(_relevant(history.use_case, steps), after)
+    return loop
 
 
 def _relevant(use_case: UseCase, steps: Iterable[ReplayStep]) -> Iterator[ReplayStep]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -32,7 +33,7 @@ class UnknownPolicy(ValueError):
     """There is no such policy: correct its name."""
 
 
-def check_names(names: list[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
     """UnknownPolicy for the first name that is none, or that is given twice."""
     for name in names:
         period_share(name)

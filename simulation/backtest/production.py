@@ -63,7 +63,8 @@ class Production:
             if not len(self._ahead):
                 rows = slice(self.served, self.served + AHEAD_ROWS)
                 self._ahead = self._model.predict(history.numbers[rows], history.texts[rows])
-                self.errors[rows] = self._measure(history.labels[rows], self._ahead)
+                known = np.isfinite(history.labels[rows])
+                self.errors[rows][known] = self._measure(history.labels[rows][known], self._ahead[known])
                 self._told(self.served, "")
             count = min(end - self.served, len(self._ahead))
             self.outcome.answers[self.served : self.served + count] = self._ahead[:count]
