@@ -45,12 +45,16 @@ class PublishedBundle:
 
 
 class LoadedModel:
-    """A model that came out of a bundle, ready to answer in this process; `classes` are those of a multiclass model."""
+    """A model that came out of a bundle, ready to answer in this process; `classes` are those of a multiclass model.
+
+    `prior` is what it would say without looking: the mean label of its training rows, or the frequency of each class.
+    """
 
     def __init__(self, model_id: str, scoring: ScoringModel) -> None:
         self.model_id = model_id
         self.scoring = scoring
         self.inputs_digest = scoring.inputs_digest
+        self.prior: tuple[float, ...] = tuple(scoring.spec.get("prior", ()))
         self.task: str = scoring.spec.get("task", "binary")
         self.classes: tuple[str, ...] = tuple(scoring.spec.get("classes", ()))
 

@@ -50,11 +50,15 @@ class ScoringModel:
         value, (rows,).
         """
         values = np.asarray(numbers, dtype=np.float64).reshape(len(texts), len(self.numeric_inputs))
+        return self.score(values, self.codes(texts))
+
+    def score(self, numbers: Floats, codes: npt.NDArray[np.int64]) -> Floats:
+        """As `predict`, for texts that are codes already, (rows, text inputs)."""
         feed: dict[str, npt.NDArray[Any]] = {}
         if self.numeric_inputs:
-            feed[ONNX_NUMBERS] = values
+            feed[ONNX_NUMBERS] = numbers
         if self.text_inputs:
-            feed[ONNX_CODES] = self.codes(texts)
+            feed[ONNX_CODES] = codes
         return np.asarray(self._session.run(self._outputs, feed)[0], dtype=np.float64)
 
     def codes(self, texts: Texts) -> npt.NDArray[np.int64]:

@@ -23,8 +23,9 @@ from services.serving.assembly import Assembled, freshness
 from services.serving.errors import NoUsableScore
 from services.serving.logged import Logged, known_at_us, logged_of, source_of
 from services.serving.routing import LoadedArm, Router
-from services.serving.scores import Said, usable
+from services.serving.scores import Said, prior, usable
 
+_FALLBACK_CHARACTERS_MAX = 256
 _logger = logging.getLogger(__name__)
 
 
@@ -77,7 +78,7 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
     """Answers by the arm that each entity is routed to; every other arm scores every row too, so that evidence is paired.
 
     What is no probability, no distribution over the classes, or no finite number is never passed on and never logged: the
-    stand-ins of the arm answer, in order.
+    stand-ins of the arm answer, in order, and at last the prior; the answer says why.
     Raises NoUsableScore if none of them can. `scores` of a log record: the champion first.
     """
     rows = len(asked)
@@ -94,10 +95,14 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
     heads = _heads(use_case.name, tuple(use_case.predict.classes), router, as_of_us)
     serialized, logged, arms = [], [], []
     for row, (entity, request_id, assembled, traceparent, with_vector) in enumerate(asked):
-        routed = router.arm_for(entity)
-        chosen, answered = routed, by_arm[routed][row]
+        chosen = router.arm_for(entity)
+        answered = by_arm[chosen][row]
+        fallback = ""
         if answered is None:
-            chosen, answered = _stand_in(router, routed, by_arm, row, unusable)
+            fallback = _why(chosen, unusable)
+            chosen, answered = _stand_in(use_case, router, chosen, by_arm, row, numbers, texts)
+            if answered is None:
+                raise NoUsableScore("; ".join(f"model {u.model_id} ({u.role}): {u.why}" for u in unusable))
         score, chances = answered
         logged_head, head = heads[chosen]
         found_id = prediction_id(use_case.name, entity, request_id)
@@ -114,14 +119,14 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
         parts = [head, own, *[freshness(packed, as_of_us) for packed in assembled.views]]
         if assembled.defaulted:
             parts.append(SerializedResponse(defaulted=assembled.defaulted).SerializeToString())
-        if chances:
-            payload += SerializedPrediction(class_probabilities=chances).SerializeToString()
-            parts.append(SerializedResponse(class_probabilities=chances).SerializeToString())
+        if chances or fallback:
+            payload += SerializedPrediction(class_probabilities=chances, fallback=fallback).SerializeToString()
+            parts.append(SerializedResponse(class_probabilities=chances, fallback=fallback).SerializeToString())
         if with_vector:
             parts.append(SerializedResponse(vector=vector).SerializeToString())
         logged.append(Logged(found_id, entity, assembled.causes, logged_head + payload, traceparent))
         serialized.append(b"".join(parts))
-        arms.append(chosen.role)
+        arms.append(chosen.name)
     return Answered(serialized, logged, arms, unusable)
 
 
@@ -131,15 +136,15 @@ def _heads(
 ) -> dict[LoadedArm, tuple[bytes, bytes]]:
     """What all log records, and all answers, of an arm at a clock have in common."""
     found = {}
-    for arm in router.arms:
+    for arm in (*router.arms, *router.standby, router.prior):
         logged = SerializedPrediction(
             use_case=use_case,
             as_of_us=as_of_us,
             model_id=arm.model_id,
-            arm=arm.role,
+            arm=arm.name,
             revision=router.revision,
         )
-        answer = SerializedResponse(model_id=arm.model_id, arm=arm.role, as_of_us=as_of_us, classes=classes)
+        answer = SerializedResponse(model_id=arm.model_id, arm=arm.name, as_of_us=as_of_us, classes=classes)
         found[arm] = logged.SerializeToString(), answer.SerializeToString()
     return found
 
@@ -168,16 +173,26 @@ def log_record(prediction: Prediction, replica: str, traceparent: str = "") -> M
 
 
 def _stand_in(
+    use_case: UseCase,
     router: Router,
     routed: LoadedArm,
     said: dict[LoadedArm, list[Said | None]],
     row: int,
-    unusable: Sequence[Unusable],
-) -> tuple[LoadedArm, Said]:
+    numbers: npt.NDArray[np.float64],
+    texts: Sequence[Sequence[str]],
+) -> tuple[LoadedArm, Said | None]:
+    """Who answers a row instead, and what; the prior, with None where it is not known either."""
     for other in router.stand_ins(routed):
+        if other not in said:  # a standby, which is not asked before it is needed
+            said[other] = _scores(use_case, other, numbers, texts)[0]
         if (answered := said[other][row]) is not None:
             return other, answered
-    raise NoUsableScore("; ".join(f"model {u.model_id} ({u.role}): {u.why}" for u in unusable))
+    return router.prior, prior(use_case.predict, routed.model)
+
+
+def _why(arm: LoadedArm, unusable: Sequence[Unusable]) -> str:
+    found = next((each.why for each in unusable if each.model_id == arm.model_id), "gave no usable answer")
+    return f"model {arm.model_id} {found}"[:_FALLBACK_CHARACTERS_MAX]
 
 
 def _scores(

@@ -13,16 +13,29 @@ import numpy.typing as npt
 from driftloop.contracts import Message, derive_id
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     COMMAND_KIND_BUNDLE_REFUSED,
+    ROLE_AB,
     ROLE_CANARY,
     ROLE_CHAMPION,
     ROLE_PREVIOUS,
     ROLE_SHADOW,
+    ROLE_STANDBY,
     Arm,
     Command,
+    CommandKind,
     Release,
 )
 
-_ROLES = {ROLE_CHAMPION: "champion", ROLE_CANARY: "canary", ROLE_PREVIOUS: "previous", ROLE_SHADOW: "shadow"}
+_ROLES = {
+    ROLE_CHAMPION: "champion",
+    ROLE_CANARY: "canary",
+    ROLE_AB: "ab",
+    ROLE_PREVIOUS: "previous",
+    ROLE_STANDBY: "standby",
+    ROLE_SHADOW: "shadow",
+}
+# In this order; a shadow never stands in: nothing has been shown yet that would let it answer anybody.
+_STAND_INS = ("champion", "previous", "standby", "canary", "ab")
+PRIOR = "prior"
 _POINTS = 1 << 64
 
 
@@ -36,12 +49,21 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedArm:
-    """A model in its role. `share`: the part of all entities that it answers."""
+    """A model in its role. `share`: the part of all entities that it answers; `name`: what its answers are logged under."""
 
     model_id: str
     role: str
     share: float
     model: Model
+    name: str
+
+
+class NoModel:
+    """What answers as the prior: it has no score of its own."""
+
+    def predict(self, numbers: npt.NDArray[np.float64], texts: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
+        """Never called."""
+        raise LookupError("the prior is no model")
 
 
 def arms_of(release: Release) -> list[Arm]:
@@ -52,32 +74,30 @@ def arms_of(release: Release) -> list[Arm]:
 class Router:
     """The arms of one release, immutable: a swap replaces the whole router.
 
-    Models that are not in `models` (they were refused) are left out. Where the champion is missing the previous champion
-    stands in for it; `arms` is empty where neither is there.
+    `arms` score every request, the champion first; `standby` are loaded and asked only where no other answers. Models that are
+    not in `models` (they were refused) are left out. Where the champion is missing, the previous one or a standby stands in
+    for it; `arms` is empty where none is there. `prior` answers where no model does: what is known without looking.
     """
 
-    __slots__ = ("_canaries", "_stand_ins", "arms", "lead", "release")
+    __slots__ = ("_sharing", "_stand_ins", "arms", "lead", "prior", "release", "standby")
 
     def __init__(self, release: Release, models: Mapping[str, Model]) -> None:
         loaded = [
-            LoadedArm(
-                arm.model_id,
-                _ROLES[ROLE_CHAMPION] if index == 0 else _ROLES.get(arm.role, "shadow"),
-                arm.share,
-                models[arm.model_id],
-            )
+            _loaded(arm, "champion" if index == 0 else _ROLES.get(arm.role, "shadow"), models[arm.model_id])
             for index, arm in enumerate(arms_of(release))
             if arm.model_id in models
         ]
-        lead = next((arm for role in ("champion", "previous") for arm in loaded if arm.role == role), None)
+        lead = next((arm for role in ("champion", "previous", "standby") for arm in loaded if arm.role == role), None)
+        others = [] if lead is None else [arm for arm in loaded if arm is not lead]
         self.release = release
         self.lead = lead
-        self.arms: tuple[LoadedArm, ...] = () if lead is None else (lead, *(arm for arm in loaded if arm is not lead))
-        self._canaries = tuple(arm for arm in self.arms if arm.role == "canary")
-        # A shadow never stands in: nothing has been shown yet that would let it answer anybody.
-        self._stand_ins = tuple(
-            arm for role in ("champion", "previous", "canary") for arm in self.arms if arm.role == role
+        self.arms: tuple[LoadedArm, ...] = (
+            () if lead is None else (lead, *(arm for arm in others if arm.role != "standby"))
         )
+        self.standby = tuple(arm for arm in others if arm.role == "standby")
+        self.prior = LoadedArm("", PRIOR, 0.0, NoModel(), PRIOR)
+        self._sharing = tuple(arm for arm in self.arms if arm.role in ("canary", "ab"))
+        self._stand_ins = tuple(arm for role in _STAND_INS for arm in (*self.arms, *self.standby) if arm.role == role)
 
     @property
     def revision(self) -> int:
@@ -85,14 +105,14 @@ class Router:
         return self.release.revision
 
     def arm_for(self, entity: str) -> LoadedArm:
-        """Who answers an entity: always the same arm while the arms are the same, each canary for its share of entities.
+        """Who answers an entity: always the same arm while the arms are the same, each for its share of entities.
 
         Growing a share keeps the entities that were in it: an entity's point depends on the entity and the model only.
         """
         if self.lead is None:
             raise LookupError(f"release {self.revision} has no arm that could answer")
         left = 1.0
-        for arm in self._canaries:
+        for arm in self._sharing:
             if left <= 0:
                 break
             if _point(arm.model_id, entity) < arm.share / left:
@@ -116,16 +136,17 @@ def next_router(release: Release, models: Mapping[str, Model], current: Router |
     return current
 
 
-def refusal(release: Message[Release], model_id: str, who: str, why: str) -> Message[Command]:
-    """The command that tells monitor that a bundle of a release is not used here, and why."""
-    command_id = derive_id("bundle_refused", release.id, model_id, who)
+def refusal(
+    release: Message[Release], model_id: str, who: str, why: str, kind: CommandKind = COMMAND_KIND_BUNDLE_REFUSED
+) -> Message[Command]:
+    """The command that tells monitor that a bundle of a release is not used here, or how its model fails, and why."""
+    finding = "bundle_refused" if kind == COMMAND_KIND_BUNDLE_REFUSED else "guardrail"
+    command_id = derive_id(finding, release.id, model_id, who)
     use_case = release.payload.use_case
     return Message(
         topic="commands",
         key=use_case,
-        payload=Command(
-            use_case=use_case, id=command_id, kind=COMMAND_KIND_BUNDLE_REFUSED, who=who, why=why, model_id=model_id
-        ),
+        payload=Command(use_case=use_case, id=command_id, kind=kind, who=who, why=why, model_id=model_id),
         id=command_id,
         source=f"driftloop/{who}",
         time_us=release.payload.clock_us,
@@ -133,6 +154,10 @@ def refusal(release: Message[Release], model_id: str, who: str, why: str) -> Mes
         causes=(release.id,),
         traceparent=release.traceparent,
     )
+
+
+def _loaded(arm: Arm, role: str, model: Model) -> LoadedArm:
+    return LoadedArm(arm.model_id, role, arm.share, model, arm.name or role)
 
 
 def _point(model_id: str, entity: str) -> float:

@@ -22,6 +22,16 @@ class Said(NamedTuple):
     class_probabilities: Sequence[float]
 
 
+def prior(predict: Prediction, model: object) -> Said | None:
+    """What is said where no model can be asked: the mean label or the classes' frequencies that `model` was trained on.
+
+    None where the model does not know them.
+    """
+    found = np.asarray(getattr(model, "prior", ()), dtype=np.float64)
+    said, why = usable(predict, found[None, :] if predict.task == "multiclass" else found, 1)
+    return None if why else said[0]
+
+
 def usable(predict: Prediction, found: Floats, rows: int) -> tuple[list[Said | None], str]:
     """A model's answers by row, None where one is unusable, and why; "" if all are usable.
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 from driftloop.scoring.model import ONNX_CODES, ONNX_NUMBERS, ONNX_PROBABILITIES, ONNX_VALUES
 from services.trainer.network import Network
-from services.trainer.preprocessing import STANDARDISED_MAX, Preprocessing, Target
+from services.trainer.preprocessing import Preprocessing, Target
 
 OPSET = 18
 IR_VERSION = 9
@@ -107,13 +107,10 @@ def _encoded(graph: _Graph, preprocessing: Preprocessing, weight: npt.NDArray[np
     means = graph.constant("input_means", np.array(preprocessing.means, dtype=np.float64))
     graph.node("Where", ["missing", means, ONNX_NUMBERS], "known")
     graph.node("Sub", ["known", means], "from_mean")
-    deviations = graph.constant("input_deviations", np.array(preprocessing.deviations, dtype=np.float64))
-    graph.node("Div", ["from_mean", deviations], "wide_standardised")
-    farthest = [
-        graph.constant(name, np.array(end)) for name, end in (("least", -STANDARDISED_MAX), ("most", STANDARDISED_MAX))
-    ]
-    graph.node("Clip", ["wide_standardised", *farthest], "double_standardised")
-    graph.node("Cast", ["double_standardised"], "standardised", to=TensorProto.FLOAT)
+    graph.node("Max", ["from_mean", graph.constant("farthest_below", -preprocessing.farthest)], "not_too_low")
+    graph.node("Min", ["not_too_low", graph.constant("farthest_above", preprocessing.farthest)], "bounded")
+    graph.node("Mul", ["bounded", graph.constant("slopes", preprocessing.slopes)], "wide_standardised")
+    graph.node("Cast", ["wide_standardised"], "standardised", to=TensorProto.FLOAT)
     parts = ["missing_flags", "standardised"]
     if len(preprocessing.columns):
         # A missing value is put at the lower edge, where its share of every bin is nothing.

@@ -167,9 +167,14 @@ def repeatable(seed: int, threads: int, device: str) -> Iterator[None]:
 def fit(
     network: Network, rows: Rows, validation: Rows | None, pace: Pace, limits: Limits, weight_decay: float
 ) -> Fitted:
-    """Trains in place with AdamW on the network's loss; with validation rows it keeps the best epoch's weights."""
+    """Trains in place with AdamW on the network's loss; with validation rows it keeps the best epoch's weights.
+
+    Epoch 0 counts: what begins as a good model stays one where its rows have nothing to teach it.
+    """
     optimiser = torch.optim.AdamW(_groups(network, pace, weight_decay), fused=True)
     best_loss, best_epoch, best_state, epoch = math.inf, 0, None, 0
+    if validation is not None:
+        best_loss, best_state = mean_loss(network, validation), copy.deepcopy(network.state_dict())
     while epoch < limits.epochs and (validation is None or epoch - best_epoch < limits.patience):
         epoch += 1
         _epoch(network, rows, optimiser, pace.batch_rows)

@@ -25,7 +25,10 @@ Texts = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Fitted edges (ascending), means and deviations per numeric input; vocabularies (sorted) per text input, code 0 is "not listed"."""
+    """Fitted edges (ascending), means and deviations per numeric input; vocabularies (sorted) per text input, code 0 is "not listed".
+
+    A deviation of 0: the input does not vary, and its standardised value is 0 whatever comes.
+    """
 
     edges: tuple[tuple[float, ...], ...]
     means: tuple[float, ...]
@@ -48,6 +51,16 @@ class Preprocessing:
         return np.array([width for edges in self.edges for width in np.diff(edges)], dtype=np.float64)
 
     @property
+    def farthest(self) -> Floats:
+        """How far from the mean a value still counts, shape (numeric inputs,)."""
+        return STANDARDISED_MAX * np.array(self.deviations, dtype=np.float64)
+
+    @property
+    def slopes(self) -> Floats:
+        """What a distance from the mean is multiplied by, shape (numeric inputs,): one over the deviation, or 0."""
+        return np.array([1.0 / deviation if deviation else 0.0 for deviation in self.deviations], dtype=np.float64)
+
+    @property
     def width(self) -> int:
         """Columns of an encoded row: all bins, and a missing flag and a standardised value per numeric input."""
         return sum(len(edges) - 1 for edges in self.edges) + 2 * len(self.edges)
@@ -63,9 +76,9 @@ class Preprocessing:
         columns = self.columns
         with np.errstate(invalid="ignore"):
             shares = np.clip((numbers[:, columns] - self.lows) / self.widths, 0.0, 1.0)
-            standardised = (numbers - np.array(self.means)) / np.array(self.deviations)
+            from_mean = np.where(missing, 0.0, numbers - np.array(self.means))
         shares[missing[:, columns]] = 0.0
-        standardised = np.clip(np.where(missing, 0.0, standardised), -STANDARDISED_MAX, STANDARDISED_MAX)
+        standardised = np.clip(from_mean, -self.farthest, self.farthest) * self.slopes
         return np.concatenate([shares, missing, standardised], axis=1).astype(np.float32)
 
     def codes(self, texts: Texts) -> Codes:
@@ -129,10 +142,14 @@ def fit_preprocessing(numbers: Floats, texts: Texts, bins: int, category_rows_mi
 
 
 def _moments(values: Floats) -> tuple[float, float]:
-    """Mean and deviation of the values that are there; 0 and 1 where they tell nothing apart."""
+    """Mean and deviation of the values that are there; a deviation of 0 where they tell nothing apart.
+
+    An input that stood still (a sensor that stuck) has taught nothing: were it standardised, its first new value would go
+    through weights that no row has trained.
+    """
     present = values[np.isfinite(values)]
     if not len(present) or present.min() == present.max():
-        return (float(present[0]) if len(present) else 0.0), 1.0
+        return (float(present[0]) if len(present) else 0.0), 0.0
     return float(present.mean()), float(present.std())
 
 

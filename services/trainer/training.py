@@ -20,9 +20,10 @@ from driftloop.scoring.model import ScoringModel
 from driftloop.usecase import LOSS_METRICS, LOSS_NAMES, Task, UseCase, label_scale
 from services.trainer.candidates import BLOCK_ROWS, Asked, Candidate, Places, Setting, candidates, held_out_rows
 from services.trainer.export import to_onnx
-from services.trainer.measures import compared_losses, measures
+from services.trainer.measures import compared_losses, measures, row_losses
 from services.trainer.network import Core, Fitted, Heads, Limits, Network, Pace, Rows, fit, repeatable
 from services.trainer.preprocessing import Preprocessing, Target, fit_preprocessing, fit_target
+from services.trainer.reference import reference
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
@@ -99,7 +100,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the chosen candidate and the champion said about the newest rows before the refit saw them.
+    """What the chosen candidate and the champion said about the newest rows before it was finished on them.
 
     base: what is answered without any input, from the labels before them: the rate of true ones or their mean, (); the
     classes' frequencies, (classes,). scale: the variance of the label that squared errors are counted in.
@@ -116,14 +117,15 @@ class HeldOut:
     def gains(self, task: Task, block_rows: int) -> tuple[list[float], int]:
         """By how much the champion's loss exceeds the challenger's, in block means in time order, and the rows behind them.
 
-        Only rows that the champion has not learned from; blocks of `block_rows`, of a quarter of it where rows are few.
+        Only rows that the champion has not learned from; blocks of `block_rows`, of a quarter of it where rows are few. Losses
+        are bounded as production's, whose evidence these gains are put before.
         """
         if self.champion is None:
             return [], 0
         unseen = self.unseen_by_champion
         labels = self.labels[unseen]
         ours, theirs = (
-            compared_losses(task, found[unseen], labels, self.scale) for found in (self.challenger, self.champion)
+            row_losses(task, found[unseen], labels, self.scale) for found in (self.challenger, self.champion)
         )
         blocks = len(labels) // min(block_rows, max(block_rows // 4, len(labels) // 8))
         if blocks == 0:
@@ -140,7 +142,8 @@ class HeldOut:
 class Trained:
     """A trained model and what is known of it. `label_scale`: see `HeldOut.scale`; 0 where losses need none.
 
-    Over all fits, candidates included: `fitted_rows` their rows, `row_epochs` rows × epochs. `trained_rows`: of the last fit.
+    Over all fits, candidates and finish: `fitted_rows` their rows, `row_epochs` rows × epochs. `trained_rows`: rows that the model
+    has learned from; of a champion that was trained further, its own among them.
     """
 
     model: ScoringModel
@@ -473,6 +476,12 @@ def _spec(run: _Run, fit: _Fit, learned_rows: int) -> dict[str, Any]:
         "trained_rows": learned_rows,
         **fit.preprocessing.to_spec(),
         **_spec_of_task(run, fit.target),
+        **reference(
+            run.use_case.predict,
+            run.rows.numbers[-learned_rows:],
+            run.rows.texts[-learned_rows:],
+            run.rows.labels[-learned_rows:],
+        ),
     }
 
 

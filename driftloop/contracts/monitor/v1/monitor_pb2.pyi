@@ -36,6 +36,17 @@ class DecisionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_KIND_MODEL_REFUSED: _ClassVar[DecisionKind]
     DECISION_KIND_BUNDLE_REFUSED: _ClassVar[DecisionKind]
     DECISION_KIND_KEEP: _ClassVar[DecisionKind]
+    DECISION_KIND_AB: _ClassVar[DecisionKind]
+    DECISION_KIND_AWAIT_APPROVAL: _ClassVar[DecisionKind]
+    DECISION_KIND_APPROVE: _ClassVar[DecisionKind]
+    DECISION_KIND_REJECT: _ClassVar[DecisionKind]
+    DECISION_KIND_PIN: _ClassVar[DecisionKind]
+    DECISION_KIND_UNPIN: _ClassVar[DecisionKind]
+    DECISION_KIND_PAUSE: _ClassVar[DecisionKind]
+    DECISION_KIND_RESUME: _ClassVar[DecisionKind]
+    DECISION_KIND_DRAIN: _ClassVar[DecisionKind]
+    DECISION_KIND_COMMAND_REFUSED: _ClassVar[DecisionKind]
+    DECISION_KIND_GUARDRAIL: _ClassVar[DecisionKind]
 
 class RetrainReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -58,6 +69,11 @@ class CommandKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COMMAND_KIND_REJECT: _ClassVar[CommandKind]
     COMMAND_KIND_PIN: _ClassVar[CommandKind]
     COMMAND_KIND_SILENCE: _ClassVar[CommandKind]
+    COMMAND_KIND_UNPIN: _ClassVar[CommandKind]
+    COMMAND_KIND_PAUSE: _ClassVar[CommandKind]
+    COMMAND_KIND_RESUME: _ClassVar[CommandKind]
+    COMMAND_KIND_DRAIN: _ClassVar[CommandKind]
+    COMMAND_KIND_GUARDRAIL: _ClassVar[CommandKind]
 
 class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -66,6 +82,8 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLE_SHADOW: _ClassVar[Role]
     ROLE_CANARY: _ClassVar[Role]
     ROLE_PREVIOUS: _ClassVar[Role]
+    ROLE_AB: _ClassVar[Role]
+    ROLE_STANDBY: _ClassVar[Role]
 LABEL_STATE_UNSPECIFIED: LabelState
 LABEL_STATE_MATCHED: LabelState
 LABEL_STATE_NEVER: LabelState
@@ -86,6 +104,17 @@ DECISION_KIND_ROLL_BACK: DecisionKind
 DECISION_KIND_MODEL_REFUSED: DecisionKind
 DECISION_KIND_BUNDLE_REFUSED: DecisionKind
 DECISION_KIND_KEEP: DecisionKind
+DECISION_KIND_AB: DecisionKind
+DECISION_KIND_AWAIT_APPROVAL: DecisionKind
+DECISION_KIND_APPROVE: DecisionKind
+DECISION_KIND_REJECT: DecisionKind
+DECISION_KIND_PIN: DecisionKind
+DECISION_KIND_UNPIN: DecisionKind
+DECISION_KIND_PAUSE: DecisionKind
+DECISION_KIND_RESUME: DecisionKind
+DECISION_KIND_DRAIN: DecisionKind
+DECISION_KIND_COMMAND_REFUSED: DecisionKind
+DECISION_KIND_GUARDRAIL: DecisionKind
 RETRAIN_REASON_UNSPECIFIED: RetrainReason
 RETRAIN_REASON_BOOTSTRAP: RetrainReason
 RETRAIN_REASON_DRIFT: RetrainReason
@@ -102,11 +131,18 @@ COMMAND_KIND_APPROVE: CommandKind
 COMMAND_KIND_REJECT: CommandKind
 COMMAND_KIND_PIN: CommandKind
 COMMAND_KIND_SILENCE: CommandKind
+COMMAND_KIND_UNPIN: CommandKind
+COMMAND_KIND_PAUSE: CommandKind
+COMMAND_KIND_RESUME: CommandKind
+COMMAND_KIND_DRAIN: CommandKind
+COMMAND_KIND_GUARDRAIL: CommandKind
 ROLE_UNSPECIFIED: Role
 ROLE_CHAMPION: Role
 ROLE_SHADOW: Role
 ROLE_CANARY: Role
 ROLE_PREVIOUS: Role
+ROLE_AB: Role
+ROLE_STANDBY: Role
 
 class Score(_message.Message):
     __slots__ = ("use_case", "entity", "prediction_id", "predicted_for_us", "matured_at_us", "state", "label", "label_known_at_us", "model_id", "arm", "as_of_us", "scores", "slices", "label_event_id")
@@ -271,37 +307,41 @@ class Archived(_message.Message):
     def __init__(self, model_id: _Optional[str] = ..., bundle_url: _Optional[str] = ..., bundle_digest: _Optional[str] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("use_case", "id", "kind", "who", "why", "model_id")
+    __slots__ = ("use_case", "id", "kind", "who", "why", "model_id", "at_us")
     USE_CASE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     WHO_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    AT_US_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     id: str
     kind: CommandKind
     who: str
     why: str
     model_id: str
-    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., kind: _Optional[_Union[CommandKind, str]] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., model_id: _Optional[str] = ...) -> None: ...
+    at_us: int
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., kind: _Optional[_Union[CommandKind, str]] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., model_id: _Optional[str] = ..., at_us: _Optional[int] = ...) -> None: ...
 
 class Arm(_message.Message):
-    __slots__ = ("model_id", "bundle_url", "bundle_digest", "role", "share")
+    __slots__ = ("model_id", "bundle_url", "bundle_digest", "role", "share", "name")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_URL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     bundle_url: str
     bundle_digest: str
     role: Role
     share: float
-    def __init__(self, model_id: _Optional[str] = ..., bundle_url: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., share: _Optional[float] = ...) -> None: ...
+    name: str
+    def __init__(self, model_id: _Optional[str] = ..., bundle_url: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., share: _Optional[float] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("use_case", "revision", "champion", "arms", "pending_retrain", "because", "clock_us", "decision_id")
+    __slots__ = ("use_case", "revision", "champion", "arms", "pending_retrain", "because", "clock_us", "decision_id", "pinned", "paused", "awaiting_approval")
     USE_CASE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_FIELD_NUMBER: _ClassVar[int]
@@ -310,6 +350,9 @@ class Release(_message.Message):
     BECAUSE_FIELD_NUMBER: _ClassVar[int]
     CLOCK_US_FIELD_NUMBER: _ClassVar[int]
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    AWAITING_APPROVAL_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     revision: int
     champion: Arm
@@ -318,4 +361,7 @@ class Release(_message.Message):
     because: str
     clock_us: int
     decision_id: str
-    def __init__(self, use_case: _Optional[str] = ..., revision: _Optional[int] = ..., champion: _Optional[_Union[Arm, _Mapping]] = ..., arms: _Optional[_Iterable[_Union[Arm, _Mapping]]] = ..., pending_retrain: _Optional[str] = ..., because: _Optional[str] = ..., clock_us: _Optional[int] = ..., decision_id: _Optional[str] = ...) -> None: ...
+    pinned: str
+    paused: bool
+    awaiting_approval: str
+    def __init__(self, use_case: _Optional[str] = ..., revision: _Optional[int] = ..., champion: _Optional[_Union[Arm, _Mapping]] = ..., arms: _Optional[_Iterable[_Union[Arm, _Mapping]]] = ..., pending_retrain: _Optional[str] = ..., because: _Optional[str] = ..., clock_us: _Optional[int] = ..., decision_id: _Optional[str] = ..., pinned: _Optional[str] = ..., paused: _Optional[bool] = ..., awaiting_approval: _Optional[str] = ...) -> None: ...

@@ -27,7 +27,7 @@ from driftloop.contracts.monitor.v1 import monitor_pb2 as driftloop_dot_monitor_
 from driftloop.contracts.serving.v1 import scored_pb2 as driftloop_dot_serving_dot_v1_dot_scored__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"driftloop/serving/v1/serving.proto\x12\x14\x64riftloop.serving.v1\x1a\x1e\x64riftloop/event/v1/event.proto\x1a\"driftloop/monitor/v1/monitor.proto\x1a!driftloop/serving/v1/scored.proto\"\xea\x01\n\x0ePredictRequest\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12@\n\x06\x66ields\x18\x04 \x03(\x0b\x32\x30.driftloop.serving.v1.PredictRequest.FieldsEntry\x12\x16\n\x0einclude_vector\x18\x05 \x01(\x08\x1aH\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.driftloop.event.v1.Value:\x02\x38\x01\"d\n\tFreshness\x12\x0c\n\x04view\x18\x01 \x01(\t\x12\r\n\x05\x66ound\x18\x02 \x01(\x08\x12\x13\n\x0bknown_at_us\x18\x03 \x01(\x03\x12\x15\n\revent_time_us\x18\x04 \x01(\x03\x12\x0e\n\x06\x61ge_us\x18\x05 \x01(\x03\"\x8b\x02\n\x0fPredictResponse\x12\x15\n\rprediction_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x0b\n\x03\x61rm\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x10\n\x08\x61s_of_us\x18\x05 \x01(\x03\x12\x32\n\tfreshness\x18\x06 \x03(\x0b\x32\x1f.driftloop.serving.v1.Freshness\x12\x11\n\tdefaulted\x18\x07 \x03(\t\x12,\n\x06vector\x18\x08 \x01(\x0b\x32\x1c.driftloop.serving.v1.Vector\x12\x1b\n\x13\x63lass_probabilities\x18\t \x03(\x01\x12\x0f\n\x07\x63lasses\x18\n \x03(\t\"M\n\x13PredictBatchRequest\x12\x36\n\x08requests\x18\x01 \x03(\x0b\x32$.driftloop.serving.v1.PredictRequest\"P\n\x14PredictBatchResponse\x12\x38\n\tresponses\x18\x01 \x03(\x0b\x32%.driftloop.serving.v1.PredictResponse\"%\n\x11GetReleaseRequest\x12\x10\n\x08use_case\x18\x01 \x01(\t\"D\n\x12GetReleaseResponse\x12.\n\x07release\x18\x01 \x01(\x0b\x32\x1d.driftloop.monitor.v1.Release\"9\n\x13WaitForClockRequest\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x10\n\x08\x63lock_us\x18\x02 \x01(\x03\"P\n\x14WaitForClockResponse\x12\x10\n\x08\x63lock_us\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x14\n\x0chas_champion\x18\x03 \x01(\x08\"\x84\x01\n\x07Reading\x12\x0c\n\x04view\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05\x66ound\x18\x03 \x01(\x08\x12\x13\n\x0bknown_at_us\x18\x04 \x01(\x03\x12\x15\n\revent_time_us\x18\x05 \x01(\x03\x12\x10\n\x08sequence\x18\x06 \x01(\x03\x12\x11\n\tupdate_id\x18\x07 \x01(\t\"p\n\x06Vector\x12\x15\n\rinputs_digest\x18\x01 \x01(\t\x12\x0f\n\x07numbers\x18\x02 \x03(\x01\x12\r\n\x05texts\x18\x03 \x03(\t\x12/\n\x08readings\x18\x04 \x03(\x0b\x32\x1d.driftloop.serving.v1.Reading\"\x99\x02\n\nPrediction\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08\x61s_of_us\x18\x05 \x01(\x03\x12\x10\n\x08model_id\x18\x06 \x01(\t\x12\x0b\n\x03\x61rm\x18\x07 \x01(\t\x12\r\n\x05score\x18\x08 \x01(\x01\x12,\n\x06scores\x18\t \x03(\x0b\x32\x1c.driftloop.serving.v1.Scored\x12,\n\x06vector\x18\n \x01(\x0b\x32\x1c.driftloop.serving.v1.Vector\x12\x10\n\x08revision\x18\x0b \x01(\x03\x12\x1b\n\x13\x63lass_probabilities\x18\x0c \x03(\x01\x32\x9a\x03\n\x11PredictionService\x12V\n\x07Predict\x12$.driftloop.serving.v1.PredictRequest\x1a%.driftloop.serving.v1.PredictResponse\x12\x65\n\x0cPredictBatch\x12).driftloop.serving.v1.PredictBatchRequest\x1a*.driftloop.serving.v1.PredictBatchResponse\x12_\n\nGetRelease\x12\'.driftloop.serving.v1.GetReleaseRequest\x1a(.driftloop.serving.v1.GetReleaseResponse\x12\x65\n\x0cWaitForClock\x12).driftloop.serving.v1.WaitForClockRequest\x1a*.driftloop.serving.v1.WaitForClockResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"driftloop/serving/v1/serving.proto\x12\x14\x64riftloop.serving.v1\x1a\x1e\x64riftloop/event/v1/event.proto\x1a\"driftloop/monitor/v1/monitor.proto\x1a!driftloop/serving/v1/scored.proto\"\xea\x01\n\x0ePredictRequest\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12@\n\x06\x66ields\x18\x04 \x03(\x0b\x32\x30.driftloop.serving.v1.PredictRequest.FieldsEntry\x12\x16\n\x0einclude_vector\x18\x05 \x01(\x08\x1aH\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.driftloop.event.v1.Value:\x02\x38\x01\"d\n\tFreshness\x12\x0c\n\x04view\x18\x01 \x01(\t\x12\r\n\x05\x66ound\x18\x02 \x01(\x08\x12\x13\n\x0bknown_at_us\x18\x03 \x01(\x03\x12\x15\n\revent_time_us\x18\x04 \x01(\x03\x12\x0e\n\x06\x61ge_us\x18\x05 \x01(\x03\"\x9d\x02\n\x0fPredictResponse\x12\x15\n\rprediction_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x0b\n\x03\x61rm\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x10\n\x08\x61s_of_us\x18\x05 \x01(\x03\x12\x32\n\tfreshness\x18\x06 \x03(\x0b\x32\x1f.driftloop.serving.v1.Freshness\x12\x11\n\tdefaulted\x18\x07 \x03(\t\x12,\n\x06vector\x18\x08 \x01(\x0b\x32\x1c.driftloop.serving.v1.Vector\x12\x1b\n\x13\x63lass_probabilities\x18\t \x03(\x01\x12\x0f\n\x07\x63lasses\x18\n \x03(\t\x12\x10\n\x08\x66\x61llback\x18\x0b \x01(\t\"M\n\x13PredictBatchRequest\x12\x36\n\x08requests\x18\x01 \x03(\x0b\x32$.driftloop.serving.v1.PredictRequest\"P\n\x14PredictBatchResponse\x12\x38\n\tresponses\x18\x01 \x03(\x0b\x32%.driftloop.serving.v1.PredictResponse\"\x81\x01\n\x15PredictStreamResponse\x12\x38\n\tresponses\x18\x01 \x03(\x0b\x32%.driftloop.serving.v1.PredictResponse\x12.\n\x07refusal\x18\x02 \x01(\x0b\x32\x1d.driftloop.serving.v1.Refusal\"y\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x38\n\nviolations\x18\x03 \x03(\x0b\x32$.driftloop.serving.v1.FieldViolation\x12\x15\n\rretry_after_s\x18\x04 \x01(\x01\"B\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"y\n\x0e\x45xplainRequest\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x15\n\rprediction_id\x18\x02 \x01(\t\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12,\n\x06vector\x18\x04 \x01(\x0b\x32\x1c.driftloop.serving.v1.Vector\"\xd2\x01\n\x0f\x45xplainResponse\x12\x15\n\rprediction_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0c\n\x04\x62\x61se\x18\x04 \x01(\x01\x12\x17\n\x0f\x65xplained_class\x18\x05 \x01(\t\x12\x37\n\x0c\x61ttributions\x18\x06 \x03(\x0b\x32!.driftloop.serving.v1.Attribution\x12\x0e\n\x06method\x18\x07 \x01(\t\x12\x17\n\x0f\x62\x61\x63kground_rows\x18\x08 \x01(\x03\"p\n\x0b\x41ttribution\x12\r\n\x05input\x18\x01 \x01(\t\x12\x10\n\x06number\x18\x02 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x14\n\x0c\x63ontribution\x18\x04 \x01(\x01\x12\x11\n\tdefaulted\x18\x05 \x01(\x08\x42\x07\n\x05value\"%\n\x11ListModelsRequest\x12\x10\n\x08use_case\x18\x01 \x01(\t\"Y\n\x12ListModelsResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32!.driftloop.serving.v1.ServedModel\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\x86\x01\n\x0bServedModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05share\x18\x03 \x01(\x01\x12\x15\n\rbundle_digest\x18\x04 \x01(\t\x12\x0b\n\x03\x61rm\x18\x05 \x01(\t\x12\x13\n\x0b\x65xplainable\x18\x06 \x01(\x08\x12\x0f\n\x07refused\x18\x07 \x01(\t\"%\n\x11GetReleaseRequest\x12\x10\n\x08use_case\x18\x01 \x01(\t\"D\n\x12GetReleaseResponse\x12.\n\x07release\x18\x01 \x01(\x0b\x32\x1d.driftloop.monitor.v1.Release\"9\n\x13WaitForClockRequest\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x10\n\x08\x63lock_us\x18\x02 \x01(\x03\"P\n\x14WaitForClockResponse\x12\x10\n\x08\x63lock_us\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x14\n\x0chas_champion\x18\x03 \x01(\x08\"\x84\x01\n\x07Reading\x12\x0c\n\x04view\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05\x66ound\x18\x03 \x01(\x08\x12\x13\n\x0bknown_at_us\x18\x04 \x01(\x03\x12\x15\n\revent_time_us\x18\x05 \x01(\x03\x12\x10\n\x08sequence\x18\x06 \x01(\x03\x12\x11\n\tupdate_id\x18\x07 \x01(\t\"p\n\x06Vector\x12\x15\n\rinputs_digest\x18\x01 \x01(\t\x12\x0f\n\x07numbers\x18\x02 \x03(\x01\x12\r\n\x05texts\x18\x03 \x03(\t\x12/\n\x08readings\x18\x04 \x03(\x0b\x32\x1d.driftloop.serving.v1.Reading\"\xab\x02\n\nPrediction\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08\x61s_of_us\x18\x05 \x01(\x03\x12\x10\n\x08model_id\x18\x06 \x01(\t\x12\x0b\n\x03\x61rm\x18\x07 \x01(\t\x12\r\n\x05score\x18\x08 \x01(\x01\x12,\n\x06scores\x18\t \x03(\x0b\x32\x1c.driftloop.serving.v1.Scored\x12,\n\x06vector\x18\n \x01(\x0b\x32\x1c.driftloop.serving.v1.Vector\x12\x10\n\x08revision\x18\x0b \x01(\x03\x12\x1b\n\x13\x63lass_probabilities\x18\x0c \x03(\x01\x12\x10\n\x08\x66\x61llback\x18\r \x01(\t2\xc0\x05\n\x11PredictionService\x12V\n\x07Predict\x12$.driftloop.serving.v1.PredictRequest\x1a%.driftloop.serving.v1.PredictResponse\x12\x65\n\x0cPredictBatch\x12).driftloop.serving.v1.PredictBatchRequest\x1a*.driftloop.serving.v1.PredictBatchResponse\x12k\n\rPredictStream\x12).driftloop.serving.v1.PredictBatchRequest\x1a+.driftloop.serving.v1.PredictStreamResponse(\x01\x30\x01\x12V\n\x07\x45xplain\x12$.driftloop.serving.v1.ExplainRequest\x1a%.driftloop.serving.v1.ExplainResponse\x12_\n\nListModels\x12\'.driftloop.serving.v1.ListModelsRequest\x1a(.driftloop.serving.v1.ListModelsResponse\x12_\n\nGetRelease\x12\'.driftloop.serving.v1.GetReleaseRequest\x1a(.driftloop.serving.v1.GetReleaseResponse\x12\x65\n\x0cWaitForClock\x12).driftloop.serving.v1.WaitForClockRequest\x1a*.driftloop.serving.v1.WaitForClockResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,25 +43,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FRESHNESS']._serialized_start=400
   _globals['_FRESHNESS']._serialized_end=500
   _globals['_PREDICTRESPONSE']._serialized_start=503
-  _globals['_PREDICTRESPONSE']._serialized_end=770
-  _globals['_PREDICTBATCHREQUEST']._serialized_start=772
-  _globals['_PREDICTBATCHREQUEST']._serialized_end=849
-  _globals['_PREDICTBATCHRESPONSE']._serialized_start=851
-  _globals['_PREDICTBATCHRESPONSE']._serialized_end=931
-  _globals['_GETRELEASEREQUEST']._serialized_start=933
-  _globals['_GETRELEASEREQUEST']._serialized_end=970
-  _globals['_GETRELEASERESPONSE']._serialized_start=972
-  _globals['_GETRELEASERESPONSE']._serialized_end=1040
-  _globals['_WAITFORCLOCKREQUEST']._serialized_start=1042
-  _globals['_WAITFORCLOCKREQUEST']._serialized_end=1099
-  _globals['_WAITFORCLOCKRESPONSE']._serialized_start=1101
-  _globals['_WAITFORCLOCKRESPONSE']._serialized_end=1181
-  _globals['_READING']._serialized_start=1184
-  _globals['_READING']._serialized_end=1316
-  _globals['_VECTOR']._serialized_start=1318
-  _globals['_VECTOR']._serialized_end=1430
-  _globals['_PREDICTION']._serialized_start=1433
-  _globals['_PREDICTION']._serialized_end=1714
-  _globals['_PREDICTIONSERVICE']._serialized_start=1717
-  _globals['_PREDICTIONSERVICE']._serialized_end=2127
+  _globals['_PREDICTRESPONSE']._serialized_end=788
+  _globals['_PREDICTBATCHREQUEST']._serialized_start=790
+  _globals['_PREDICTBATCHREQUEST']._serialized_end=867
+  _globals['_PREDICTBATCHRESPONSE']._serialized_start=869
+  _globals['_PREDICTBATCHRESPONSE']._serialized_end=949
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=952
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=1081
+  _globals['_REFUSAL']._serialized_start=1083
+  _globals['_REFUSAL']._serialized_end=1204
+  _globals['_FIELDVIOLATION']._serialized_start=1206
+  _globals['_FIELDVIOLATION']._serialized_end=1272
+  _globals['_EXPLAINREQUEST']._serialized_start=1274
+  _globals['_EXPLAINREQUEST']._serialized_end=1395
+  _globals['_EXPLAINRESPONSE']._serialized_start=1398
+  _globals['_EXPLAINRESPONSE']._serialized_end=1608
+  _globals['_ATTRIBUTION']._serialized_start=1610
+  _globals['_ATTRIBUTION']._serialized_end=1722
+  _globals['_LISTMODELSREQUEST']._serialized_start=1724
+  _globals['_LISTMODELSREQUEST']._serialized_end=1761
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1763
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1852
+  _globals['_SERVEDMODEL']._serialized_start=1855
+  _globals['_SERVEDMODEL']._serialized_end=1989
+  _globals['_GETRELEASEREQUEST']._serialized_start=1991
+  _globals['_GETRELEASEREQUEST']._serialized_end=2028
+  _globals['_GETRELEASERESPONSE']._serialized_start=2030
+  _globals['_GETRELEASERESPONSE']._serialized_end=2098
+  _globals['_WAITFORCLOCKREQUEST']._serialized_start=2100
+  _globals['_WAITFORCLOCKREQUEST']._serialized_end=2157
+  _globals['_WAITFORCLOCKRESPONSE']._serialized_start=2159
+  _globals['_WAITFORCLOCKRESPONSE']._serialized_end=2239
+  _globals['_READING']._serialized_start=2242
+  _globals['_READING']._serialized_end=2374
+  _globals['_VECTOR']._serialized_start=2376
+  _globals['_VECTOR']._serialized_end=2488
+  _globals['_PREDICTION']._serialized_start=2491
+  _globals['_PREDICTION']._serialized_end=2790
+  _globals['_PREDICTIONSERVICE']._serialized_start=2793
+  _globals['_PREDICTIONSERVICE']._serialized_end=3497
 # @@protoc_insertion_point(module_scope)

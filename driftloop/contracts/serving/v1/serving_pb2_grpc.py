@@ -44,6 +44,21 @@ class PredictionServiceStub:
                 request_serializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.PredictBatchRequest.SerializeToString,
                 response_deserializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.PredictBatchResponse.FromString,
                 _registered_method=True)
+        self.PredictStream = channel.stream_stream(
+                '/driftloop.serving.v1.PredictionService/PredictStream',
+                request_serializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.PredictBatchRequest.SerializeToString,
+                response_deserializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.PredictStreamResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/driftloop.serving.v1.PredictionService/Explain',
+                request_serializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.ExplainResponse.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/driftloop.serving.v1.PredictionService/ListModels',
+                request_serializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
         self.GetRelease = channel.unary_unary(
                 '/driftloop.serving.v1.PredictionService/GetRelease',
                 request_serializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.GetReleaseRequest.SerializeToString,
@@ -69,6 +84,30 @@ class PredictionServiceServicer:
 
     def PredictBatch(self, request, context):
         """As Predict for each request, in order; the first invalid one fails the call and is named by its position.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PredictStream(self, request_iterator, context):
+        """Many batches in flight: each message is answered by one, in order. What would fail a PredictBatch is said in the answer
+        to that message, and the stream goes on. The fastest way for many predictions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """What each input contributed to one prediction, from the model that answered and the very vector that it was given.
+        NOT_FOUND: the prediction is too old for this replica to remember; ask with its vector.
+        FAILED_PRECONDITION: the model is not loaded here, or its bundle holds no background to compare with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """The models that are loaded here, and what they may do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +140,21 @@ def add_PredictionServiceServicer_to_server(servicer, server):
                     servicer.PredictBatch,
                     request_deserializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.PredictBatchRequest.FromString,
                     response_serializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.PredictBatchResponse.SerializeToString,
+            ),
+            'PredictStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.PredictStream,
+                    request_deserializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.PredictBatchRequest.FromString,
+                    response_serializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.PredictStreamResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.ExplainRequest.FromString,
+                    response_serializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.ExplainResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.ListModelsRequest.FromString,
+                    response_serializer=driftloop_dot_serving_dot_v1_dot_serving__pb2.ListModelsResponse.SerializeToString,
             ),
             'GetRelease': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRelease,
@@ -167,6 +221,87 @@ class PredictionService:
             '/driftloop.serving.v1.PredictionService/PredictBatch',
             driftloop_dot_serving_dot_v1_dot_serving__pb2.PredictBatchRequest.SerializeToString,
             driftloop_dot_serving_dot_v1_dot_serving__pb2.PredictBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/driftloop.serving.v1.PredictionService/PredictStream',
+            driftloop_dot_serving_dot_v1_dot_serving__pb2.PredictBatchRequest.SerializeToString,
+            driftloop_dot_serving_dot_v1_dot_serving__pb2.PredictStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/driftloop.serving.v1.PredictionService/Explain',
+            driftloop_dot_serving_dot_v1_dot_serving__pb2.ExplainRequest.SerializeToString,
+            driftloop_dot_serving_dot_v1_dot_serving__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/driftloop.serving.v1.PredictionService/ListModels',
+            driftloop_dot_serving_dot_v1_dot_serving__pb2.ListModelsRequest.SerializeToString,
+            driftloop_dot_serving_dot_v1_dot_serving__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64riftloop/time/v1/time.proto\x12\x11\x64riftloop.time.v1\"0\n\tWatermark\x12\x0e\n\x06writer\x18\x01 \x01(\t\x12\x13\n\x0bknown_at_us\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64riftloop/time/v1/time.proto\x12\x11\x64riftloop.time.v1\"Z\n\tWatermark\x12\x0e\n\x06writer\x18\x01 \x01(\t\x12\x13\n\x0bknown_at_us\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x16\n\x0erefused_models\x18\x04 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'driftloop.time.v1.time_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WATERMARK']._serialized_start=51
-  _globals['_WATERMARK']._serialized_end=99
+  _globals['_WATERMARK']._serialized_end=141
 # @@protoc_insertion_point(module_scope)
