@@ -109,7 +109,9 @@ class RetrainPolicy:
             self._want(Wanted(RETRAIN_REASON_DRIFT, because, (alarm_id,), alarm.since_us))
 
     def decayed(self, decay: Decay, causes: tuple[str, ...]) -> None:
-        """The production model does no better than what knows only the labels before."""
+        """The production model does no better than what knows only the labels before; a change that was found says more."""
+        if self._wanted is not None and self._wanted.reason == RETRAIN_REASON_DRIFT:
+            return
         error = f"the recent error of {decay.error:.3f} {LOSS_UNITS[self._task]}"
         because = f"{error} is above {decay.floor:.3f}, which {_LABELS_ALONE[self._task]} would reach"
         self._want(Wanted(RETRAIN_REASON_DECAY, because, causes, self._regime_since_us))

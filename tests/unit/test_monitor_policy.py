@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     RETRAIN_REASON_BOOTSTRAP,
+    RETRAIN_REASON_DECAY,
     RETRAIN_REASON_DRIFT,
     RETRAIN_REASON_FOLLOW_UP,
     RETRAIN_REASON_MANUAL,
@@ -13,7 +14,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     SERIES_KIND_INPUT,
 )
 from driftloop.usecase import DAY_US, HOUR_US, Policy
-from services.monitor.drift import Alarm
+from services.monitor.drift import Alarm, Decay
 from services.monitor.policy import RetrainPolicy
 
 CHANGE_ROWS = Policy().change_rows
@@ -72,6 +73,16 @@ def test_drift_of_the_error_asks_for_a_model_of_the_new_regime():
     rows(policy, CHANGE_ROWS, 6)
     wanted = policy.decide(DAY_US, ()).wanted
     assert (wanted.reason, wanted.since_us, wanted.causes) == (RETRAIN_REASON_DRIFT, 5, ("d1",))
+
+
+def test_decay_asks_for_a_model_but_does_not_hide_the_change_that_explains_it():
+    alone, explained = with_model(), with_model()
+    explained.alarmed(alarm(5), "d1")
+    for policy in (alone, explained):
+        policy.decayed(Decay(0.8, 0.6), ("s1",))
+        rows(policy, 2 * CHANGE_ROWS, 6)
+    assert alone.decide(DAY_US, ()).wanted.reason == RETRAIN_REASON_DECAY
+    assert explained.decide(DAY_US, ()).wanted.causes == ("d1",)
 
 
 def test_drift_of_an_input_alone_asks_for_nothing():
