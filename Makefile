@@ -15,7 +15,7 @@ export BENTOML_DO_NOT_TRACK := true
 export FEAST_USAGE := False
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format simulate bench bench-loop contracts lock wheel clean
+.PHONY: help setup demo test test-fast lint format simulate bench bench-ingest bench-loop bench-backtest contracts lock wheel clean
 
 help: ## show what can be typed
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,11 +59,17 @@ format: .venv/.installed ## put the code in form
 simulate: .venv/.installed ## the whole loop on a virtual clock with faults: SEEDS=200
 	@$(BIN)/python -m simulation --seeds $(SEEDS)
 
-bench: bench-loop ## all benchmarks
+bench: bench-loop bench-ingest bench-backtest ## all benchmarks
+
+bench-ingest: setup ## ingest's doors beside a bare producer, into build/bench/ingest.json
+	@$(BIN)/python -m bench.ingest
 
 bench-loop: setup ## the loop's own speeds, from a demo run, into build/bench/loop.json
 	@test -f build/demo/measurements.json || $(BIN)/driftloop demo flights $(if $(DAYS),--days $(DAYS))
 	@$(BIN)/python -m bench.loop
+
+bench-backtest: .venv/.installed ## a year of flights through the default policy, into build/bench/backtest.json
+	@$(BIN)/python -m bench.backtest
 
 contracts: .venv/.installed ## generate driftloop/contracts from proto/
 	@$(BIN)/python scripts/generate_contracts.py
