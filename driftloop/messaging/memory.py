@@ -117,6 +117,10 @@ class MemoryBus:
         """Every partition of some topics; of all by default."""
         return [place for place in self._logs if names is None or place[0] in names]
 
+    def start(self, place: interfaces.TopicPartition) -> int:
+        """The offset of the oldest record that a partition still holds."""
+        return self._starts[place]
+
     def end(self, place: interfaces.TopicPartition) -> int:
         """The offset behind the newest record of a partition."""
         return self._starts[place] + len(self._logs[place])

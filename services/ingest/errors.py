@@ -4,10 +4,12 @@ IngestError
 ├── EventRejected        correct the event; it is in dead letters
 │   └── IdTaken          the id came before with other content: give the new event an id of its own
 ├── Overloaded           retry the same call after `retry_after_s`
+├── NoRoom               the heart's word for it: as many events are in flight as may be, nothing was taken in
 ├── BatchTooLarge        send fewer events in a call
 ├── UnknownUseCase       call the ingest that serves that use case
 ├── ClockGoesBack        the replay is out of step: the clock never goes back
 ├── ClockIsLive          the clock of a live use case moves by itself
+├── NotAcknowledged      retry the same call after `retry_after_s`: the broker is silent, the event is kept for it
 ├── NotDelivered         retry the same call: whether the broker has the event is not known
 └── CannotStart          an operator looks: topics are missing or the address is taken
 """
@@ -46,6 +48,18 @@ class Overloaded(IngestError):
         self.retry_after_s = retry_after_s
 
 
+class NoRoom(IngestError):
+    """As many events are in flight as may be; nothing has changed."""
+
+
+class NotAcknowledged(IngestError):
+    """The broker has not answered in time. The event stays in flight: the same call again waits on for it."""
+
+    def __init__(self, waited_s: float, retry_after_s: float) -> None:
+        super().__init__(f"the broker has not acknowledged within {waited_s} s: try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
 class BatchTooLarge(IngestError):
     """One call carries more events than ingest takes at once."""
 
@@ -63,7 +77,7 @@ class ClockIsLive(IngestError):
 
 
 class NotDelivered(IngestError):
-    """The broker has not acknowledged within the producer's time; the process stops and restores itself from the log."""
+    """The broker has refused a message for good; the process stops and restores itself from the log."""
 
 
 class CannotStart(IngestError):

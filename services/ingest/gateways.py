@@ -1,117 +1,253 @@
-"""Ingest's I/O with Kafka: messages out with their acknowledgements, and the log's tail in; decides nothing."""
+"""Ingest's I/O with Kafka: messages out, the log's tail and the inbox in; decides nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from driftloop.contracts import Message, Record
-from driftloop.messaging import KafkaSettings, Producer, Reader
+from driftloop.contracts import WATERMARK_KEY_PREFIX, Encoded, Message
+from driftloop.contracts.event.v1.event_pb2 import Event
+from driftloop.contracts.time.v1.time_pb2 import Watermark
+from driftloop.messaging import KafkaProducer, KafkaSettings, MemoryBus, OnAck
 from services.ingest.admission import TOPIC, WRITER, Admission
 from services.ingest.errors import CannotStart
 
-Ack = asyncio.Future[Exception | None]
-"""Done when the broker has answered: with None, or with why the message is lost. Wait for it with asyncio.wait: awaiting it
-directly would cancel it for everybody who waits together with a caller that gives up."""
+# How soon an answer is noticed: the broker takes about a millisecond, and asking costs microseconds.
+_ANSWER_PAUSE_S = 0.001
+# A broker that has gone for minutes is not asked for a thousand times a second.
+_SILENCE_PAUSE_S = 0.05
+_SILENCE_GROWTH = 1.05
 
-_POLL_S = 0.2
-_POLL_RECORDS_MAX = 2_000
+_READ_S = 0.2
+_READ_RECORDS_MAX = 10_000
+_SPREAD_EVENLY = 1.25  # how many more records than asked for a tail may have before it is narrowed further
+_WATERMARK_KEY = WATERMARK_KEY_PREFIX.encode()
 
 
 class Outbox:
-    """Sends on the event loop and resolves acknowledgements there, however fast the producer's thread reports them."""
+    """A `Producer` whose answers come on the event loop: while there are any to come, it looks for them by itself."""
 
-    def __init__(self, producer: Producer) -> None:
+    def __init__(self, producer: KafkaProducer) -> None:
         self._producer = producer
         self._loop = asyncio.get_running_loop()
-        self._reported: deque[tuple[Ack, Callable[[Exception | None], None] | None, Exception | None]] = deque()
-        self._woken = False
+        self._pause_s = _ANSWER_PAUSE_S
+        self._timer: asyncio.TimerHandle | None = None
 
-    def send(self, message: Message[Any], on_settled: Callable[[Exception | None], None] | None = None) -> Ack:
-        """Queues a message; `on_settled` runs on the loop before anybody who waits. Raises QueueFull or DeliveryFailed."""
-        ack: Ack = self._loop.create_future()
-        self._producer.send(message, partial(self._report, ack, on_settled))
-        return ack
+    @property
+    def queued(self) -> int:
+        """See `Producer.queued`."""
+        return self._producer.queued
 
-    def _report(self, ack: Ack, on_settled: Callable[[Exception | None], None] | None, error: Exception | None) -> None:
-        # Runs on the producer's thread. One wake-up of the loop serves all that is reported until it runs: waking it costs
-        # more than everything else here. The flag is cleared before the queue is emptied, so that nothing is left behind.
-        self._reported.append((ack, on_settled, error))
-        if not self._woken:
-            self._woken = True
-            self._loop.call_soon_threadsafe(self._resolve)
+    def send(self, message: Message[Any], on_ack: OnAck | None = None) -> None:
+        """See `Producer.send`."""
+        self._producer.send(message, on_ack)
+        self._look_soon()
 
-    def _resolve(self) -> None:
-        self._woken = False
-        while self._reported:
-            ack, on_settled, error = self._reported.popleft()
-            if on_settled is not None:
-                on_settled(error)
-            ack.set_result(error)
+    def send_encoded(self, topic: str, records: Sequence[Encoded], on_ack: OnAck) -> int:
+        """See `Producer.send_encoded`."""
+        queued = self._producer.send_encoded(topic, records, on_ack)
+        self._look_soon()
+        return queued
+
+    async def drained(self) -> None:
+        """See `Producer.drained`."""
+        await self._producer.drained()
+
+    def look(self) -> None:
+        """Tells of the answers and errors that are there."""
+        if self._producer.poll():
+            self._pause_s = _ANSWER_PAUSE_S
+        else:
+            self._pause_s = min(self._pause_s * _SILENCE_GROWTH, _SILENCE_PAUSE_S)
+
+    def close(self, timeout_s: float) -> None:
+        """See `Producer.close`."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._producer.close(timeout_s)
+
+    def _look_soon(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._pause_s, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        self.look()
+        if self._producer.queued:
+            self._look_soon()
+        else:
+            self._pause_s = _ANSWER_PAUSE_S
 
 
-def oldest_offsets(bootstrap_servers: str, use_case: str, partitions: int, settings: KafkaSettings) -> dict[int, int]:
-    """The offset of the oldest record that each partition of `events` still holds; CannotStart if the broker won't say."""
-    client = AdminClient(settings.client_config(bootstrap_servers, "driftloop-ingest-offsets"))
-    places = {
-        TopicPartition(f"{use_case}.{TOPIC}", partition): OffsetSpec.earliest() for partition in range(partitions)
-    }
-    try:
-        answers = client.list_offsets(places, request_timeout=settings.answer_timeout_s)
-        return {place.partition: answer.result().offset for place, answer in answers.items()}
-    except KafkaException as error:
-        raise CannotStart(f"the oldest offsets of {TOPIC} are not known: {error.args[0].str()}") from error
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A record of `events` as it lies in the log; `appended_at_ms` is the broker's time."""
+
+    partition: int
+    appended_at_ms: int
+    key: bytes
+    value: bytes
 
 
-def restore(admission: Admission, reader: Reader, oldest: Mapping[int, int], records_max: int, timeout_s: float) -> int:
-    """Brings an admission to where the log says it was; returns the number of events remembered.
+Stretches = Mapping[int, tuple[int, int]]
+"""First offset and the one behind the last, by partition."""
 
-    Reads the newest `records_max` records of each partition, and further back only where these hold no watermark of ours:
-    a clock taken from too early a watermark would let events in that every reader believes complete. Blocks.
+
+class Log(Protocol):
+    """`events` as far as a start reads it."""
+
+    def bounds(self) -> dict[int, tuple[int, int]]:
+        """The stretch that each partition holds."""
+
+    def newest(self, records: int) -> dict[int, int]:
+        """Where to begin so that at least so many of the records that were appended last, over all partitions, are read."""
+
+    def read(self, stretches: Stretches) -> Iterator[Logged]:
+        """The records of stretches, in order by partition. Raises CannotStart where they do not come in time."""
+
+
+class KafkaLog:
+    """`Log` on Kafka; every call waits for the broker within `timeout_s`."""
+
+    def __init__(self, bootstrap_servers: str, use_case: str, spread: int, settings: KafkaSettings, timeout_s: float):
+        self._name = f"{use_case}.{TOPIC}"
+        self._spread = spread
+        self._timeout_s = timeout_s
+        self._settings = settings
+        config = settings.client_config(bootstrap_servers, "driftloop-ingest-restore")
+        self._consumer = Consumer(
+            config
+            | {
+                "group.id": "driftloop-ingest-restore",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "fetch.wait.max.ms": settings.fetch_wait_ms_max,
+                "queued.max.messages.kbytes": settings.read_queue_kbytes_max,
+            }
+        )
+
+    def close(self) -> None:
+        """Ends."""
+        self._consumer.close()
+
+    def bounds(self) -> dict[int, tuple[int, int]]:
+        """See `Log.bounds`."""
+        try:
+            return {
+                partition: self._consumer.get_watermark_offsets(
+                    TopicPartition(self._name, partition), timeout=self._settings.answer_timeout_s
+                )
+                for partition in range(self._spread)
+            }
+        except KafkaException as error:
+            raise CannotStart(f"the bounds of {TOPIC} are not known: {error.args[0].str()}") from error
+
+    def newest(self, records: int) -> dict[int, int]:
+        """See `Log.newest`: found by the time of appending, which is the order in which partitions grew together."""
+        bounds = self.bounds()
+        now_ms = int(time.time() * 1000)
+        too_short_ms, long_enough_ms = 0, 1_000
+        starts = self._since(now_ms - long_enough_ms, bounds)
+        while _count(starts, bounds) < records and any(starts[p] > oldest for p, (oldest, _) in bounds.items()):
+            too_short_ms, long_enough_ms = long_enough_ms, long_enough_ms * 4
+            starts = self._since(now_ms - long_enough_ms, bounds)
+        while _count(starts, bounds) > records * _SPREAD_EVENLY and long_enough_ms - too_short_ms > 1:
+            middle_ms = (too_short_ms + long_enough_ms) // 2
+            shorter = self._since(now_ms - middle_ms, bounds)
+            if _count(shorter, bounds) < records:
+                too_short_ms = middle_ms
+            else:
+                starts, long_enough_ms = shorter, middle_ms
+        return {partition: max(start, bounds[partition][1] - records) for partition, start in starts.items()}
+
+    def _since(self, at_ms: int, bounds: Stretches) -> dict[int, int]:
+        asked = [TopicPartition(self._name, partition, max(at_ms, 0)) for partition in bounds]
+        try:
+            found = self._consumer.offsets_for_times(asked, timeout=self._settings.answer_timeout_s)
+        except KafkaException as error:
+            raise CannotStart(f"the newest records of {TOPIC} are not known: {error.args[0].str()}") from error
+        return {place.partition: place.offset if place.offset >= 0 else bounds[place.partition][1] for place in found}
+
+    def read(self, stretches: Stretches) -> Iterator[Logged]:
+        """See `Log.read`."""
+        deadline = time.monotonic() + self._timeout_s
+        left = {partition for partition, (start, end) in stretches.items() if start < end}
+        self._consumer.assign([TopicPartition(self._name, partition, stretches[partition][0]) for partition in left])
+        while left:
+            if time.monotonic() > deadline:
+                raise CannotStart(f"the tail of {TOPIC} was not read in time: partitions {sorted(left)} are left")
+            for record in self._consumer.consume(_READ_RECORDS_MAX, _READ_S):
+                if (error := record.error()) is not None:
+                    if error.fatal():
+                        raise CannotStart(f"the tail of {TOPIC} cannot be read: {error.str()}")
+                    continue
+                partition, offset = record.partition(), record.offset()
+                assert partition is not None
+                assert offset is not None
+                end = stretches[partition][1]
+                if offset < end:
+                    yield Logged(partition, record.timestamp()[1], record.key() or b"", record.value() or b"")
+                if offset >= end - 1:
+                    left.discard(partition)
+
+
+def _count(starts: Mapping[int, int], bounds: Stretches) -> int:
+    return sum(end - max(starts[partition], start) for partition, (start, end) in bounds.items())
+
+
+def restore(admission: Admission, log: Log, records_max: int) -> int:
+    """Brings an admission to where the log says it was; returns the number of events remembered. Blocks.
+
+    The ids are those of the newest `records_max` records over all partitions, in the order of their appending. It reads
+    further back only where a partition's share holds no watermark of ours: a clock taken from too early a watermark would
+    let events in that every reader believes complete.
     """
-    deadline = time.monotonic() + timeout_s
-    ends = {partition: offset for (_, partition), offset in reader.end_offsets().items()}
-    stretches = {p: (max(oldest[p], end - records_max), end) for p, end in ends.items() if end > oldest[p]}
-    events, newest = 0, True
+    bounds, starts = log.bounds(), log.newest(records_max)
+    stretches = {p: (max(starts[p], oldest), end) for p, (oldest, end) in bounds.items() if end > oldest}
+    events: list[tuple[int, Event]] = []
+    is_tail = True
     while stretches:
         clocked = set()
-        for record in _read(reader, stretches, ends, deadline):
-            if record.message.is_watermark:
-                if record.message.payload.writer == WRITER:
-                    admission.restore_clock(record.message.known_at_us)
+        for record in log.read(stretches):
+            if record.key.startswith(_WATERMARK_KEY):
+                mark = Watermark.FromString(record.value)
+                if mark.writer == WRITER:
+                    admission.restore_clock(mark.known_at_us)
                     clocked.add(record.partition)
-            elif newest:
-                admission.restore(record.message.payload)
-                events += 1
-        newest = False
+            elif is_tail:
+                events.append((record.appended_at_ms, Event.FromString(record.value)))
+        is_tail = False
         stretches = {
-            p: (max(oldest[p], start - records_max), start)
+            p: (max(bounds[p][0], start - records_max), start)
             for p, (start, _) in stretches.items()
-            if p not in clocked and start > oldest[p]
+            if p not in clocked and start > bounds[p][0]
         }
-    return events
+    for _, event in sorted(events, key=lambda logged: logged[0]):
+        admission.restore(event)
+    return len(events)
 
 
-def _read(
-    reader: Reader, stretches: Mapping[int, tuple[int, int]], ends: Mapping[int, int], deadline: float
-) -> Iterator[Record]:
-    reader.seek({(TOPIC, p): stretches[p][0] if p in stretches else end for p, end in ends.items()})
-    left = dict(stretches)
-    while left:
-        if time.monotonic() > deadline:
-            raise CannotStart(f"the tail of {TOPIC} was not read in time: partitions {sorted(left)} are left")
-        for record in reader.poll(_POLL_S, _POLL_RECORDS_MAX):
-            start, end = stretches.get(record.partition, (0, 0))
-            if not start <= record.offset < end:
-                continue
-            if isinstance(record, Record):
-                yield record
-            if record.offset == end - 1:
-                left.pop(record.partition, None)
+class MemoryLog:
+    """`Log` on a MemoryBus, whose partitions know no time: the newest of each are read."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self._bus = bus
+
+    def bounds(self) -> dict[int, tuple[int, int]]:
+        """See `Log.bounds`."""
+        return {place[1]: (self._bus.start(place), self._bus.end(place)) for place in self._bus.places([TOPIC])}
+
+    def newest(self, records: int) -> dict[int, int]:
+        """See `Log.newest`."""
+        return {partition: max(start, end - records) for partition, (start, end) in self.bounds().items()}
+
+    def read(self, stretches: Stretches) -> Iterator[Logged]:
+        """See `Log.read`."""
+        for partition, (start, end) in stretches.items():
+            for record in self._bus.records(TOPIC, partition, start)[: end - start]:
+                yield Logged(partition, 0, record.key, record.value)

@@ -19,4 +19,7 @@ class IngestInstruments:
         self.in_flight = declared.gauge("events_in_flight")
         self.window_ids = declared.gauge("window_ids")
         self.watermarks = declared.counter("watermarks")
+        self.unmet = declared.counter("expectations_unmet")
+        self.incidents = declared.counter("incidents")
+        self.inbox_lag = declared.gauge("lag_records")
         self.clock = declared.gauge("clock_seconds")

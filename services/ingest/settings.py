@@ -29,7 +29,7 @@ class IngestSettings(BaseSettings):
     address: str = Field(default="127.0.0.1:7001", description="host:port of the gRPC door")
     window_ids_max: int = Field(default=200_000, gt=0, description="ids remembered: 40 MB; retries come within seconds")
     restore_records_max: int = Field(
-        default=20_000, gt=0, description="newest records per partition read at a start: 0.5 s of it"
+        default=200_000, gt=0, description="newest records read at a start, over all partitions: at most 2 s of it"
     )
     in_flight_max: int = Field(
         default=10_000, gt=0, description="events sent and not acknowledged: a second of full load"
@@ -40,6 +40,12 @@ class IngestSettings(BaseSettings):
     stream_in_flight_max: int = Field(
         default=500, gt=0, description="unanswered events of one stream; then it is not read further"
     )
+    stream_batches_in_flight_max: int = Field(
+        default=8, gt=0, description="unanswered batches of one stream: enough that neither side ever waits"
+    )
+    incidents_max: int = Field(
+        default=1_000, gt=0, description="incidents that wait for room in the queue to the broker; the oldest give way"
+    )
     call_bytes_max: int = Field(
         default=8_388_608, gt=1_048_576, description="one call; above 1 MiB so that we, not gRPC, refuse an event"
     )
@@ -49,10 +55,20 @@ class IngestSettings(BaseSettings):
     retry_after_s: float = Field(
         default=0.1, gt=0, description="what a refused caller is told: the broker answers in milliseconds"
     )
+    acknowledge_timeout_s: float = Field(
+        default=20.0,
+        gt=0,
+        description="a caller waits so long for the broker, then is told to call again: under the client's 30 s",
+    )
     linger_ms: float = Field(
         default=1.0,
         ge=0,
         description="a batch leaves in a few requests, not one for each event: 2 ms a step cheaper than 0 or 2",
+    )
+    gc_allocations: int = Field(
+        default=200_000,
+        gt=0,
+        description="objects made between two searches for cycles: some ten calls of 1,000 events",
     )
     tick_s: float = Field(
         default=1.0, gt=0, description="how often a live clock writes watermarks: the delay of quiet times"

@@ -19,6 +19,7 @@ from services.ingest.errors import (
     EventRejected,
     IdTaken,
     IngestError,
+    NotAcknowledged,
     NotDelivered,
     Overloaded,
     UnknownUseCase,
@@ -32,6 +33,7 @@ _CODES: Mapping[type[IngestError], grpc.StatusCode] = {
     UnknownUseCase: grpc.StatusCode.NOT_FOUND,
     ClockGoesBack: grpc.StatusCode.OUT_OF_RANGE,
     ClockIsLive: grpc.StatusCode.FAILED_PRECONDITION,
+    NotAcknowledged: grpc.StatusCode.UNAVAILABLE,
     NotDelivered: grpc.StatusCode.UNAVAILABLE,
 }
 # gRPC carries 8 KiB of trailers, the message percent-encoded; the details say the same in full.
@@ -51,7 +53,7 @@ def _details(error: IngestError) -> Payload | None:
                 for v in error.violations
             ]
         )
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | NotAcknowledged):
         return RetryInfo(
             retry_delay=Duration(nanos=int(error.retry_after_s % 1 * 1e9), seconds=int(error.retry_after_s))
         )
@@ -68,7 +70,7 @@ async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: IngestError
         packed.Pack(details)
         status.details.append(packed)
     trailers.append(("grpc-status-details-bin", status.SerializeToString()))
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | NotAcknowledged):
         trailers.append(("grpc-retry-pushback-ms", str(int(error.retry_after_s * 1000))))
     await context.abort(code, message, tuple(trailers))
     raise AssertionError("abort always raises")

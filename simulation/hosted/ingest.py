@@ -10,18 +10,17 @@ import grpc
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.ingest.v1.ingest_pb2 import (
     AdvanceRequest,
-    IngestBatchRequest,
     IngestBatchResponse,
+    SerializedBatch,
 )
 from services.ingest.admission import Admission
-from services.ingest.gateways import Outbox, restore
+from services.ingest.gateways import MemoryLog, restore
 from services.ingest.handlers import IngestHandlers
 from services.ingest.instruments import IngestInstruments
+from services.ingest.intake import Intake
 from services.ingest.settings import IngestSettings
 from simulation.hosted.machine import SPREAD, Machine, Service
 from simulation.process import Down, Process
-
-_RESTORE_TIMEOUT_S = 5.0
 
 
 class CallRefused(Exception):
@@ -59,21 +58,23 @@ class Ingest(Service):
         """See `Service.live`."""
         use_case, settings, bus = self.machine.use_case, self.settings, self.machine.broker.bus
         admission = Admission(use_case, SPREAD, settings.window_ids_max, settings.in_flight_max)
-        oldest = dict.fromkeys(range(SPREAD), 0)
-        restore(admission, bus.reader(["events"]), oldest, settings.restore_records_max, _RESTORE_TIMEOUT_S)
+        restore(admission, MemoryLog(bus), settings.restore_records_max)
         assert self.producer is not None
-        outbox, instruments = Outbox(self.producer), IngestInstruments()
-        handlers = IngestHandlers(use_case.name, admission, outbox, settings, instruments, lambda: 0)
+        instruments = IngestInstruments()
+        intake = Intake(use_case.name, admission, self.producer, settings, instruments, lambda: 0)
+        handlers = IngestHandlers(intake, admission, settings, instruments)
 
         async def failed() -> None:
-            raise await handlers.failed
+            raise await intake.failed
 
         process.keep(failed())
         self.admission, self._handlers = admission, handlers
 
     async def send(self, events: Sequence[Event]) -> IngestBatchResponse:
         """Sends events; CallRefused or Down: send them again."""
-        return await self._answered("IngestBatch", IngestBatchRequest(events=events))
+        return await self._answered(
+            "IngestBatch", SerializedBatch(events=[event.SerializeToString() for event in events])
+        )
 
     async def advance(self, known_at_us: int) -> None:
         """Moves the clock; CallRefused or Down: ask again."""

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from driftloop.contracts import Message, decode, to_value
+from driftloop.contracts import Encoded, Message, decode, to_value
 from driftloop.contracts.event.v1.event_pb2 import Event as WireEvent
-from driftloop.contracts.ingest.v1.ingest_pb2_grpc import IngestServiceStub, add_IngestServiceServicer_to_server
+from driftloop.contracts.ingest.v1.ingest_pb2_grpc import IngestServiceStub
 from driftloop.messaging import DeliveryFailed, MemoryBus, OnAck, QueueFull
 from driftloop.usecase import DAY_US, Event, Field, Label, Prediction, UseCase, before
 from services.ingest.admission import Admission
-from services.ingest.gateways import Outbox
-from services.ingest.handlers import IngestHandlers
+from services.ingest.handlers import IngestHandlers, add_ingest_service
 from services.ingest.instruments import IngestInstruments
+from services.ingest.intake import Intake
 from services.ingest.settings import IngestSettings
 
 SPREAD = 2
@@ -74,25 +75,46 @@ def wire_event(event_id: str = "a1", known_at_us: int = NOON_US + 1, **fields: A
 
 
 class StubbornProducer:
-    """Writes to a bus; `hold` keeps acknowledgements back until `release`, `capacity` bounds what waits for them."""
+    """Writes to a bus; `hold` keeps acknowledgements back until `release`, `capacity` bounds the records that wait for them."""
 
     def __init__(self, bus: MemoryBus) -> None:
         self._bus = bus
-        self._waiting: list[OnAck] = []
+        self._waiting: list[tuple[int, OnAck]] = []
         self.hold = False
         self.lose: str | None = None
         self.capacity = 1_000_000
 
+    @property
+    def queued(self) -> int:
+        """Records that wait for their acknowledgement."""
+        return sum(count for count, _ in self._waiting)
+
     def send(self, message: Message[Any], on_ack: OnAck | None = None) -> None:
         assert on_ack is not None
-        if len(self._waiting) >= self.capacity:
+        if self.queued >= self.capacity:
             raise QueueFull(0.01)
         if self.lose == message.topic:
             on_ack(DeliveryFailed("the broker is gone"))
             return
         self._bus.append(message)
+        self._answer(1, on_ack)
+
+    def send_encoded(self, topic: str, records: Sequence[Encoded], on_ack: OnAck) -> int:
+        room = self.capacity - self.queued
+        if room <= 0:
+            raise QueueFull(0.01)
+        if self.lose == topic:
+            on_ack(DeliveryFailed("the broker is gone"))
+            return len(records)
+        for record in records[:room]:
+            self._bus.append_encoded(topic, record)
+        # As with a broker: no answer before the caller knows how many were queued.
+        asyncio.get_running_loop().call_soon(self._answer, min(room, len(records)), on_ack)
+        return min(room, len(records))
+
+    def _answer(self, count: int, on_ack: OnAck) -> None:
         if self.hold:
-            self._waiting.append(on_ack)
+            self._waiting.append((count, on_ack))
         else:
             on_ack(None)
 
@@ -100,7 +122,7 @@ class StubbornProducer:
         """Acknowledges what was held back, and everything from now on."""
         self.hold = False
         waiting, self._waiting = self._waiting, []
-        for on_ack in waiting:
+        for _, on_ack in waiting:
             on_ack(None)
 
     async def drained(self) -> None:
@@ -118,7 +140,7 @@ class Door:
     bus: MemoryBus
     producer: StubbornProducer
     admission: Admission
-    handlers: IngestHandlers
+    intake: Intake
 
     def written(self, topic: str) -> list[Message[Any]]:
         """The messages of a topic, partition by partition."""
@@ -138,13 +160,14 @@ async def door(use_case: UseCase | None = None, now_us: int = NOON_US, **setting
     bus = MemoryBus(use_case.name, SPREAD)
     producer = StubbornProducer(bus)
     admission = Admission(use_case, SPREAD, known.window_ids_max, known.in_flight_max)
-    handlers = IngestHandlers(use_case.name, admission, Outbox(producer), known, IngestInstruments(), lambda: now_us)
+    measured = IngestInstruments()
+    intake = Intake(use_case.name, admission, producer, known, measured, lambda: now_us)
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", known.call_bytes_max)])
-    add_IngestServiceServicer_to_server(handlers, server)
+    add_ingest_service(IngestHandlers(intake, admission, known, measured), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Door(IngestServiceStub(channel), bus, producer, admission, handlers)
+            yield Door(IngestServiceStub(channel), bus, producer, admission, intake)
     finally:
         await server.stop(None)

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftloop.contracts import UNSET_US, watermark
+from driftloop.contracts import UNSET_US, Message, decode, encode, watermark
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.messaging import MemoryBus
-from services.ingest.admission import Admission, Admitted, Duplicate, NoRoom, OnItsWay, Rejected
-from services.ingest.errors import CannotStart, ClockGoesBack, ClockIsLive, UnknownUseCase
-from services.ingest.gateways import restore
+from services.ingest.admission import Admission, Duplicate, NotAdmitted, OnItsWay, Rejected, Taken
+from services.ingest.errors import ClockGoesBack, ClockIsLive, NoRoom, UnknownUseCase
+from services.ingest.gateways import MemoryLog, restore
 from tests.unit.ingest_twin import NOON_US, SPREAD, STEP_US, orders, wire_event
 
 
@@ -19,11 +19,21 @@ def admission(mode: str = "replay", window_ids_max: int = 1_000, in_flight_max: 
     return Admission(orders(mode), SPREAD, window_ids_max, in_flight_max)
 
 
-def write(heart: Admission, event: Event, now_us: int = NOON_US) -> Admitted:
-    decision = heart.decide(event, now_us)
-    assert isinstance(decision, Admitted), decision
-    heart.settle(event.id, written=True)
-    return decision
+def take(heart: Admission, event: Event, now_us: int = NOON_US) -> Taken:
+    return heart.take([event.SerializeToString()], now_us)
+
+
+def refusal(heart: Admission, event: Event, now_us: int = NOON_US) -> NotAdmitted | None:
+    """What becomes of an event, None if it is admitted; it then stays in flight."""
+    return take(heart, event, now_us).others.get(0)
+
+
+def write(heart: Admission, event: Event, now_us: int = NOON_US) -> Message[Event]:
+    """Takes an event that must be admitted and settles it; the message that its record is read as."""
+    taken = take(heart, event, now_us)
+    assert not taken.others, taken.others
+    heart.settle(taken, written=True)
+    return decode("events", *taken.records[0])
 
 
 def rules(decision: object) -> list[str]:
@@ -31,28 +41,39 @@ def rules(decision: object) -> list[str]:
     return [violation.rule for violation in decision.violations]
 
 
-def test_a_new_event_becomes_a_message_keyed_by_its_entity() -> None:
+def test_a_new_event_becomes_the_record_that_the_contract_asks_for() -> None:
     event = wire_event()
     event.source = ""
-    decision = admission().decide(event, 0, "00-trace")
-    assert isinstance(decision, Admitted)
-    message = decision.message
+    taken = admission().take([event.SerializeToString()], 0, "00-trace")
+    message = decode("events", *taken.records[0])
     assert (message.topic, message.key, message.id, message.source) == ("events", "order-7", "a1", "producer")
     assert (message.time_us, message.known_at_us, message.traceparent) == (NOON_US, NOON_US + 1, "00-trace")
-    assert message.payload is event
+    assert message.payload == event
+    expected = encode(message)
+    assert (taken.records[0].key, sorted(taken.records[0].headers)) == (expected.key, sorted(expected.headers))
+
+
+def test_the_senders_bytes_are_kept_as_they_are() -> None:
+    fields = [wire_event(note="b").SerializeToString(), Event(source="test").SerializeToString()]
+    unusual = b"".join(fields) + b"\xf8\x01\x07"  # a field twice, and one that we do not know
+    (record,) = admission().take([unusual], 0).records
+    assert record.value == unusual
+    (record,) = admission("live").take([unusual], NOON_US + 9).records
+    assert record.value.startswith(unusual)
+    assert Event.FromString(record.value).known_at_us == NOON_US + 9
 
 
 def test_a_retry_of_what_is_in_the_log_is_a_duplicate_even_after_the_clock_has_passed_it() -> None:
     heart = admission()
     write(heart, wire_event())
     heart.advance("orders", NOON_US + 200 * 86_400_000_000)
-    assert isinstance(heart.decide(wire_event(), 0), Duplicate)
+    assert isinstance(refusal(heart, wire_event()), Duplicate)
 
 
 def test_the_same_id_with_other_content_is_taken() -> None:
     heart = admission()
     write(heart, wire_event())
-    decision = heart.decide(wire_event(price=13.0), 0)
+    decision = refusal(heart, wire_event(price=13.0))
     assert isinstance(decision, Rejected)
     assert decision.id_taken
     assert [violation.field for violation in decision.violations] == ["id"]
@@ -61,32 +82,79 @@ def test_the_same_id_with_other_content_is_taken() -> None:
 def test_an_invalid_event_under_a_taken_id_is_told_its_faults() -> None:
     heart = admission()
     write(heart, wire_event())
-    decision = heart.decide(wire_event(price=-1.0), 0)
+    decision = refusal(heart, wire_event(price=-1.0))
     assert rules(decision) == ["range"]
 
 
 def test_while_an_event_is_in_flight_its_retry_waits_and_then_is_a_duplicate() -> None:
     heart = admission()
-    assert isinstance(heart.decide(wire_event(), 0), Admitted)
-    assert isinstance(heart.decide(wire_event(), 0), OnItsWay)
-    heart.settle("a1", written=True)
-    assert isinstance(heart.decide(wire_event(), 0), Duplicate)
+    taken = take(heart, wire_event())
+    assert refusal(heart, wire_event()) == OnItsWay(taken.number)
+    heart.settle(taken, written=True)
+    assert isinstance(refusal(heart, wire_event()), Duplicate)
 
 
 def test_an_event_that_was_lost_is_as_if_it_had_never_come() -> None:
     heart = admission()
-    assert isinstance(heart.decide(wire_event(), 0), Admitted)
-    heart.settle("a1", written=False)
-    assert isinstance(heart.decide(wire_event(price=13.0), 0), Admitted)
+    heart.settle(take(heart, wire_event()), written=False)
+    assert refusal(heart, wire_event(price=13.0)) is None
+
+
+def test_of_events_of_one_id_in_one_call_the_first_goes_ahead() -> None:
+    heart = admission()
+    taken = heart.take([wire_event().SerializeToString(), wire_event(price=13.0).SerializeToString()], 0)
+    assert taken.ids == ["a1", "a1"]
+    assert taken.others == {1: OnItsWay(taken.number)}
 
 
 def test_no_more_events_are_in_flight_than_the_bound() -> None:
     heart = admission(in_flight_max=2)
-    heart.decide(wire_event("a"), 0)
-    heart.decide(wire_event("b"), 0)
-    assert isinstance(heart.decide(wire_event("c"), 0), NoRoom)
-    heart.settle("a", written=True)
-    assert isinstance(heart.decide(wire_event("c"), 0), Admitted)
+    first = take(heart, wire_event("a"))
+    take(heart, wire_event("b"))
+    with pytest.raises(NoRoom):
+        take(heart, wire_event("c"))
+    heart.settle(first, written=True)
+    assert refusal(heart, wire_event("c")) is None
+
+
+def test_what_found_no_room_in_the_queue_is_as_if_it_had_never_come() -> None:
+    heart = admission()
+    taken = heart.take([wire_event(name).SerializeToString() for name in "abc"], 0)
+    heart.give_back(taken, 1)
+    assert heart.in_flight == 1
+    heart.settle(taken, written=True)
+    assert isinstance(refusal(heart, wire_event("a")), Duplicate)
+    assert refusal(heart, wire_event("c")) is None
+
+
+def test_bytes_that_are_no_event_are_malformed_and_stop_nothing_else() -> None:
+    taken = admission().take([b"\xff\xff", wire_event().SerializeToString()], 0)
+    assert taken.ids == ["", "a1"]
+    assert rules(taken.others[0]) == ["malformed"]
+    assert list(taken.admitted) == ["a1"]
+
+
+def test_the_same_event_serialised_otherwise_is_the_same_event() -> None:
+    heart = admission()
+    write(heart, wire_event())
+    event, other = wire_event(), Event()
+    for name in reversed(list(event.fields)):
+        other.fields[name].CopyFrom(event.fields[name])
+    event.ClearField("fields")
+    taken = heart.take([other.SerializeToString() + event.SerializeToString()], 0)
+    assert isinstance(taken.others[0], Duplicate)
+
+
+def test_a_redriven_event_becomes_known_now_whatever_it_said() -> None:
+    heart = admission()
+    heart.advance("orders", NOON_US + 50)
+    event = wire_event(known_at_us=NOON_US + 10)
+    taken = heart.take([event.SerializeToString()], 0, redriven=True)
+    message = decode("events", *taken.records[0])
+    assert (message.known_at_us, message.payload.known_at_us) == (NOON_US + 51, NOON_US + 51)
+    assert message.time_us == event.event_time_us
+    heart.settle(taken, written=True)
+    assert isinstance(refusal(heart, event), Duplicate)
 
 
 def test_the_window_forgets_the_oldest_ids() -> None:
@@ -94,14 +162,14 @@ def test_the_window_forgets_the_oldest_ids() -> None:
     for number in range(4):
         write(heart, wire_event(f"a{number}"))
     assert heart.window_ids == 3
-    assert isinstance(heart.decide(wire_event("a1"), 0), Duplicate)
-    assert isinstance(heart.decide(wire_event("a0"), 0), Admitted)
+    assert isinstance(refusal(heart, wire_event("a1")), Duplicate)
+    assert refusal(heart, wire_event("a0")) is None
 
 
 def test_advance_writes_a_watermark_to_every_partition_and_the_same_time_writes_them_again() -> None:
     heart = admission()
     for _ in range(2):
-        marks = heart.advance("orders", NOON_US)
+        marks = heart.advance("orders", NOON_US).watermarks
         assert [(m.partition, m.payload.writer, m.payload.known_at_us) for m in marks] == [
             (0, "ingest", NOON_US),
             (1, "ingest", NOON_US),
@@ -129,17 +197,17 @@ def test_a_live_clock_is_moved_by_nobody_and_another_use_cases_clock_neither() -
 def test_an_event_known_at_or_before_the_clock_comes_too_late() -> None:
     heart = admission()
     heart.advance("orders", NOON_US)
-    assert rules(heart.decide(wire_event(known_at_us=NOON_US), 0)) == ["known_at"]
-    assert isinstance(heart.decide(wire_event(known_at_us=NOON_US + 1), 0), Admitted)
+    assert rules(refusal(heart, wire_event(known_at_us=NOON_US))) == ["known_at"]
+    assert refusal(heart, wire_event(known_at_us=NOON_US + 1)) is None
 
 
 def test_a_live_event_is_stamped_now_and_always_after_the_last_watermark() -> None:
     heart = admission("live")
     event = wire_event(known_at_us=NOON_US)
-    assert write(heart, event, now_us=NOON_US + 5).message.known_at_us == NOON_US + 5
+    assert write(heart, event, now_us=NOON_US + 5).known_at_us == NOON_US + 5
     heart.tick(NOON_US + 50)
     late = wire_event("a2", known_at_us=NOON_US)
-    assert write(heart, late, now_us=NOON_US + 7).message.payload.known_at_us == NOON_US + 51
+    assert write(heart, late, now_us=NOON_US + 7).payload.known_at_us == NOON_US + 51
 
 
 def test_the_stamp_is_no_part_of_a_live_events_content() -> None:
@@ -147,13 +215,13 @@ def test_the_stamp_is_no_part_of_a_live_events_content() -> None:
     write(heart, wire_event(known_at_us=NOON_US), now_us=NOON_US + 5)
     retry = wire_event(known_at_us=NOON_US)
     retry.known_at_us = 0
-    assert isinstance(heart.decide(retry, NOON_US + 9), Duplicate)
+    assert isinstance(refusal(heart, retry, NOON_US + 9), Duplicate)
 
 
 def test_a_live_clock_stands_still_when_the_machines_clock_goes_back() -> None:
     heart = admission("live")
     heart.tick(NOON_US)
-    assert [mark.known_at_us for mark in heart.tick(NOON_US - 1)] == [NOON_US] * SPREAD
+    assert [mark.known_at_us for mark in heart.tick(NOON_US - 1).watermarks] == [NOON_US] * SPREAD
 
 
 @settings(max_examples=50)
@@ -179,14 +247,18 @@ def test_whatever_is_sent_the_log_keeps_its_promises(steps: list[tuple[str, int,
                 marked_us = NOON_US + after_us
             continue
         event = wire_event(f"a{number}", NOON_US + after_us)
-        decision = heart.decide(event, 0)
-        if isinstance(decision, Admitted):
+        taken = take(heart, event)
+        decision = taken.others.get(0)
+        content = Event()
+        content.CopyFrom(event)
+        content.known_at_us = 0
+        if decision is None:
             assert event.known_at_us > marked_us
             assert event.id not in written
-            heart.settle(event.id, written=True)
-            written[event.id] = event.SerializeToString(deterministic=True)
+            heart.settle(taken, written=True)
+            written[event.id] = content
         elif isinstance(decision, Duplicate):
-            assert written[event.id] == event.SerializeToString(deterministic=True)
+            assert written[event.id] == content
         else:
             assert isinstance(decision, Rejected)
             assert decision.id_taken == (event.id in written and not _too_far(event, marked_us))
@@ -201,17 +273,16 @@ def _log(events: int, clock_every: int = 0, start_us: int = NOON_US) -> MemoryBu
     for number in range(events):
         event = wire_event(f"a{number}", start_us + number + 1)
         event.entity = f"order-{number}"
-        bus.append(write(heart, event).message)
+        bus.append(write(heart, event))
         if clock_every and (number + 1) % clock_every == 0:
-            for mark in heart.advance("orders", event.known_at_us):
+            for mark in heart.advance("orders", event.known_at_us).watermarks:
                 bus.append(mark)
     return bus
 
 
-def _restored(bus: MemoryBus, records_max: int, oldest: dict[int, int] | None = None) -> tuple[Admission, int]:
+def _restored(bus: MemoryBus, records_max: int) -> tuple[Admission, int]:
     heart = admission(window_ids_max=100_000)
-    found = restore(heart, bus.reader(["events"]), oldest or dict.fromkeys(range(SPREAD), 0), records_max, 10.0)
-    return heart, found
+    return heart, restore(heart, MemoryLog(bus), records_max)
 
 
 def test_after_a_restart_the_clock_and_the_newest_ids_are_known_again() -> None:
@@ -220,9 +291,9 @@ def test_after_a_restart_the_clock_and_the_newest_ids_are_known_again() -> None:
     assert 20 <= found < 100
     retry = wire_event("a99", NOON_US + 100)
     retry.entity = "order-99"
-    assert isinstance(heart.decide(retry, 0), Duplicate)
+    assert isinstance(refusal(heart, retry), Duplicate)
     other = wire_event("a99", NOON_US + 100, price=1.0)
-    assert isinstance(heart.decide(other, 0), Rejected)
+    assert isinstance(refusal(heart, other), Rejected)
 
 
 def test_a_watermark_far_behind_the_tail_is_found() -> None:
@@ -234,7 +305,7 @@ def test_a_watermark_far_behind_the_tail_is_found() -> None:
     for number in range(200):
         event = wire_event(f"b{number}", NOON_US + number + 1)
         event.entity = f"order-{number}"
-        bus.append(write(admission(), event).message)
+        bus.append(write(admission(), event))
     heart, found = _restored(bus, records_max=10)
     assert heart.clock_us == NOON_US
     assert found == 2 * 10
@@ -249,19 +320,5 @@ def test_a_crash_between_two_partitions_watermarks_counts_as_advanced() -> None:
 def test_an_empty_or_expired_log_leaves_the_clock_unset() -> None:
     assert _restored(_log(0), 10)[0].clock_us == UNSET_US
     bus = _log(50, clock_every=10)
-    ends = {partition: len(bus.records("events", partition)) for partition in range(SPREAD)}
-    assert _restored(bus, 10, oldest=ends)[0].clock_us == UNSET_US
-
-
-def test_a_log_that_does_not_come_in_time_stops_the_start() -> None:
-    class Silent:
-        def end_offsets(self) -> dict[tuple[str, int], int]:
-            return {("events", 0): 5}
-
-        def seek(self, offsets: object) -> None: ...
-
-        def poll(self, timeout_s: float, max_records: int) -> list[object]:
-            return []
-
-    with pytest.raises(CannotStart, match="partitions \\[0\\]"):
-        restore(admission(), Silent(), {0: 0}, 10, timeout_s=0.01)  # type: ignore[arg-type]
+    bus.delete_before({("events", partition): bus.end(("events", partition)) for partition in range(SPREAD)})
+    assert _restored(bus, 10)[0].clock_us == UNSET_US

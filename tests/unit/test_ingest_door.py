@@ -182,7 +182,7 @@ async def test_a_lost_message_is_unavailable_and_asks_for_a_restart() -> None:
         open_door.producer.lose = "events"
         error, _ = await failed(ingest(open_door, wire_event()))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
-        assert "the broker is gone" in str(open_door.handlers.failed.result())
+        assert "the broker is gone" in str(open_door.intake.failed.result())
         assert (await failed(ingest(open_door, wire_event("a2"))))[0].code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -191,7 +191,7 @@ async def test_a_lost_dead_letter_is_no_rejection() -> None:
         open_door.producer.lose = "dead-letters"
         error, _ = await failed(ingest(open_door, wire_event(price=-1.0)))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
-        assert open_door.handlers.failed.done()
+        assert open_door.intake.failed.done()
 
 
 async def test_a_stream_answers_in_order_and_ends_with_its_requests() -> None:
@@ -292,7 +292,7 @@ async def test_a_live_clock_ticks_by_itself() -> None:
         event = wire_event()
         event.known_at_us = 0
         await ingest(open_door, event)
-        await open_door.handlers.tick()
+        await open_door.intake.tick()
         (message,) = open_door.events()
         assert message.known_at_us == message.payload.known_at_us == NOON_US
         marks = [m for m in open_door.written("events") if m.is_watermark]

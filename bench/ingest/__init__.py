@@ -1,0 +1,1 @@
+"""Ingest beside a bare producer: the same events on the same core, through every door."""

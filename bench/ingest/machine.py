@@ -1,0 +1,28 @@
+"""Which core belongs to whom, and what a process has cost."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+
+SERVER_CORES = (0,)
+"""The server under test, or the bare producer, has one core to itself."""
+
+
+def client_cores() -> tuple[int, ...]:
+    """Everything else: the client, the broker and what the machine does besides."""
+    others = tuple(core for core in sorted(os.sched_getaffinity(0)) if core not in SERVER_CORES)
+    return others or SERVER_CORES
+
+
+class Meter:
+    """CPU seconds of a process, threads included."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+
+    def cpu_s(self) -> float:
+        """So far."""
+        times = self._process.cpu_times()
+        return float(times.user + times.system)

@@ -1,0 +1,278 @@
+"""Takes events in for every door alike: asks the heart, writes, waits for the broker, and says what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from driftloop.contracts import Message
+from driftloop.contracts.monitor.v1.monitor_pb2 import Incident
+from driftloop.messaging import DeliveryFailed, Producer, QueueFull, Refused, dead_letter
+from services.ingest.admission import TOPIC, Admission, Duplicate, Moved, NotAdmitted, OnItsWay, Rejected, Taken
+from services.ingest.errors import BatchTooLarge, NoRoom, NotAcknowledged, NotDelivered, Overloaded
+from services.ingest.instruments import IngestInstruments
+from services.ingest.settings import IngestSettings
+from services.ingest.validation import ID_CHARACTERS_MAX, TIME_US_MAX, described, name_violations
+
+_SERVICE = "ingest"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What became of a call's events, in their order: their ids, and by position what was not accepted."""
+
+    ids: list[str]
+    others: dict[int, Duplicate | Rejected]
+
+
+class Flight:
+    """The messages of one call that the broker has not answered. `ack` is done with None, or with why one of them is lost.
+
+    Wait for `ack` with asyncio.wait: awaiting it directly would cancel it for everybody who waits together with a caller
+    that gives up.
+    """
+
+    __slots__ = ("_left", "_lost", "ack")
+
+    def __init__(self) -> None:
+        self.ack: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self._left = 1  # itself, until everything is sent: answers may come before
+        self._lost: Exception | None = None
+
+    def add(self) -> None:
+        """One more answer is waited for."""
+        self._left += 1
+
+    def answered(self, lost: Exception | None) -> None:
+        """One answer less."""
+        self._left -= 1
+        self._lost = self._lost or lost
+        if not self._left:
+            self.ack.set_result(self._lost)
+
+
+@dataclass(slots=True)
+class Begun:
+    """Events taken in, not yet answered for."""
+
+    sent: Sequence[bytes]
+    taken: Taken
+    flight: Flight
+    traceparent: str
+    redrive_of: str
+
+
+class Intake:
+    """`now_us` is wall time in microseconds; it matters to a live clock only. The producer answers on the event loop.
+
+    `failed` is done with the reason when a message is lost: whether the log has it is then unknown, and only a restart,
+    which reads the log, makes the window true again.
+    """
+
+    def __init__(
+        self,
+        use_case: str,
+        admission: Admission,
+        producer: Producer,
+        settings: IngestSettings,
+        instruments: IngestInstruments,
+        now_us: Callable[[], int],
+    ) -> None:
+        self._use_case = use_case
+        self._admission = admission
+        self._producer = producer
+        self._settings = settings
+        self._instruments = instruments
+        self._now_us = now_us
+        self._flights: dict[int, Flight] = {}
+        self._untold: deque[Message[Incident]] = deque(maxlen=settings.incidents_max)
+        self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    async def submit(self, sent: Sequence[bytes], traceparent: str = "", redrive_of: str = "") -> Outcomes:
+        """Takes serialised events in and returns once the broker has acknowledged what the outcomes speak of.
+
+        Raises BatchTooLarge, Overloaded (nothing, or only a part, was taken in), NotAcknowledged, NotDelivered.
+        """
+        return await self.finish(self.begin(sent, traceparent, redrive_of))
+
+    def begin(self, sent: Sequence[bytes], traceparent: str = "", redrive_of: str = "") -> Begun:
+        """Decides and sends, without waiting: events get into the log in the order in which they are taken."""
+        if self.failed.done():
+            raise NotDelivered("the broker lost a message: this process is about to restart")
+        if len(sent) > self._settings.batch_events_max:
+            raise BatchTooLarge(f"{len(sent)} events in one call, more than {self._settings.batch_events_max}")
+        try:
+            taken = self._admission.take(sent, self._now_us(), traceparent, redriven=bool(redrive_of))
+        except NoRoom as error:
+            raise Overloaded("in_flight", self._settings.retry_after_s) from error
+        self._untold += taken.incidents
+        flight = Flight()
+        if taken.records:
+            self._write(taken, flight)
+        if taken.findings:
+            for (rule, consequence), count in Counter((f.rule, f.consequence) for f in taken.findings).items():
+                self._instruments.unmet.add(count, {"rule": rule, "consequence": consequence})
+        self._tell(flight)
+        for position, other in taken.others.items():
+            if isinstance(other, Duplicate):
+                self._instruments.duplicate.add(1, {"event_type": other.event_type})
+            elif isinstance(other, Rejected):
+                self._reject(taken.ids[position], sent[position], other, flight, is_kept=not redrive_of)
+        flight.answered(None)
+        return Begun(sent, taken, flight, traceparent, redrive_of)
+
+    async def begin_when_room(self, sent: Sequence[bytes], traceparent: str = "") -> Begun:
+        """As `begin`, once there is room."""
+        while True:
+            try:
+                return self.begin(sent, traceparent)
+            except Overloaded as error:
+                await asyncio.sleep(error.retry_after_s)
+
+    async def finish(self, begun: Begun) -> Outcomes:
+        """Waits for what was begun; see `submit`. What stood behind an event of its id is then decided anew."""
+        await self._acknowledged(begun.flight)
+        others: dict[int, Duplicate | Rejected] = {}
+        for position, other in begun.taken.others.items():
+            decided = other if not isinstance(other, OnItsWay) else await self._behind(other, begun, position)
+            if decided is not None:
+                others[position] = decided
+        return Outcomes(begun.taken.ids, others)
+
+    async def _behind(self, other: OnItsWay, begun: Begun, position: int) -> Duplicate | Rejected | None:
+        found: NotAdmitted | None = other
+        while isinstance(found, OnItsWay):
+            ahead = self._flights.get(found.number)
+            if ahead is not None:
+                await self._acknowledged(ahead)
+            again = await self.begin_when_room([begun.sent[position]], begun.traceparent)
+            await self._acknowledged(again.flight)
+            found = again.taken.others.get(0)
+        return found
+
+    async def advance(self, use_case: str, known_at_us: int) -> None:
+        """Moves a replay's clock; returns once every partition holds the watermark, behind all events taken in before.
+
+        Raises ClockIsLive, ClockGoesBack, UnknownUseCase, Overloaded, NotAcknowledged or NotDelivered.
+        """
+        await self._moved(self._admission.advance(use_case, known_at_us))
+
+    async def tick(self) -> None:
+        """Moves a live clock to now. What keeps it from doing so skips a tick: the next one says more."""
+        try:
+            await self._moved(self._admission.tick(self._now_us()))
+        except (Overloaded, NotAcknowledged) as error:
+            _log.warning("tick skipped: %s", error)
+
+    def observe(self) -> None:
+        """Records what is measured by its state rather than by events."""
+        self._instruments.in_flight.set(self._admission.in_flight)
+        self._instruments.window_ids.set(self._admission.window_ids)
+        if self._admission.clock_us > 0:
+            self._instruments.clock.set(self._admission.clock_us / 1e6, {"stage": "ingest"})
+
+    async def _moved(self, moved: Moved) -> None:
+        self._untold += moved.incidents
+        flight = Flight()
+        try:
+            for message in moved.watermarks:
+                self._send(message, flight)
+        finally:
+            flight.answered(None)
+        await self._acknowledged(flight)
+        self._instruments.watermarks.add(len(moved.watermarks))
+        told = Flight()
+        self._tell(told)
+        told.answered(None)
+        await self._acknowledged(told)
+
+    def _tell(self, flight: Flight) -> None:
+        """Sends the incidents not sent yet; those for which the queue has no room go with the next call or tick."""
+        while self._untold:
+            try:
+                self._send(self._untold[0], flight)
+            except Overloaded:
+                return
+            self._instruments.incidents.add(1, {"rule": self._untold.popleft().payload.rule})
+
+    def _write(self, taken: Taken, flight: Flight) -> None:
+        self._flights[taken.number] = flight
+        flight.add()
+        try:
+            queued = self._producer.send_encoded(TOPIC, taken.records, partial(self._settle, taken, flight))
+        except (QueueFull, DeliveryFailed) as error:
+            del self._flights[taken.number]
+            self._admission.settle(taken, written=False)
+            raise self._refused(error) from error
+        if queued < len(taken.records):
+            # Those that found room go their way; the call's retry finds them in the log.
+            self._admission.give_back(taken, queued)
+            flight.answered(None)
+            raise Overloaded("producer_queue", self._settings.retry_after_s)
+
+    def _settle(self, taken: Taken, flight: Flight, lost: Exception | None) -> None:
+        self._flights.pop(taken.number, None)
+        self._admission.settle(taken, written=lost is None)
+        if lost is None:
+            for event_type, count in Counter(taken.admitted.values()).items():
+                self._instruments.accepted.add(count, {"event_type": event_type})
+        self._note(lost)
+        flight.answered(lost)
+
+    def _reject(self, event_id: str, value: bytes, rejected: Rejected, flight: Flight, *, is_kept: bool) -> None:
+        rules = list(dict.fromkeys(violation.rule for violation in rejected.violations))
+        self._instruments.rejected.add(1, {"rule": rules[0]})
+        if not is_kept:
+            return
+        named = not name_violations("id", event_id, ID_CHARACTERS_MAX, reserved=",")
+        refused = Refused(
+            event_id if named else "",
+            value,
+            ",".join(rules),
+            described(rejected.violations),
+            _writable(rejected.event_time_us),
+            _writable(rejected.known_at_us),
+        )
+        self._send(dead_letter(refused, _SERVICE, self._use_case), flight)
+        self._instruments.dead_letters.add(1, {"rule": rules[0]})
+
+    def _send(self, message: Message[Any], flight: Flight) -> None:
+        flight.add()
+        try:
+            self._producer.send(message, partial(self._answered, flight))
+        except (QueueFull, DeliveryFailed) as error:
+            flight.answered(None)
+            raise self._refused(error) from error
+
+    def _answered(self, flight: Flight, lost: Exception | None) -> None:
+        self._note(lost)
+        flight.answered(lost)
+
+    def _refused(self, error: QueueFull | DeliveryFailed) -> Overloaded | NotDelivered:
+        if isinstance(error, QueueFull):
+            return Overloaded("producer_queue", error.retry_after_s)
+        self._note(error)
+        return NotDelivered(str(error))
+
+    def _note(self, lost: Exception | None) -> None:
+        if lost is not None and not self.failed.done():
+            self.failed.set_result(lost)
+
+    async def _acknowledged(self, flight: Flight) -> None:
+        if not flight.ack.done():
+            await asyncio.wait([flight.ack], timeout=self._settings.acknowledge_timeout_s)
+            if not flight.ack.done():
+                raise NotAcknowledged(self._settings.acknowledge_timeout_s, self._settings.retry_after_s)
+        lost = flight.ack.result()
+        if lost is not None:
+            raise NotDelivered(str(lost))
+
+
+def _writable(at_us: int) -> int:
+    return at_us if 0 <= at_us <= TIME_US_MAX else 0
