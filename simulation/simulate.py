@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import Message as Payload
+
 from driftloop.artifacts import ArtifactStore
 from driftloop.contracts import Record
+from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.messaging import MemoryBus
 from driftloop.messaging.hosting import HostSettings
 from driftloop.usecase import replay_steps
@@ -235,6 +238,7 @@ def _spawn(work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
 _spawned: set[asyncio.Task[Any]] = set()  # the loop alone does not keep a task
 
 ALIKE = ("events", "scores", "dead-letters")
+VALUED = ("predictions", "scores", "models", "releases")
 DECIDED = ("predictions", "drift", "decisions", "retrain", "models", "releases", "incidents", "commands")
 
 
@@ -249,6 +253,8 @@ def compared(disturbed: Outcome, calm: Outcome, decides_alike: bool) -> list[Bre
     ours, theirs = disturbed.observed.ids(), calm.observed.ids()
     for topic in (*ALIKE, *(DECIDED if decides_alike else ())):
         found += _different(topic, ours, theirs)
+    for topic in VALUED if decides_alike else ():
+        found += _told_otherwise(topic, disturbed.observed, calm.observed)
     if not found:
         return []
     return [Breach("what_happens_does_not_depend_on_faults", disturbed.observed.clock_us, tuple(found[:10]))]
@@ -263,3 +269,21 @@ def _different(topic: str, ours: Mapping[str, set[str]], theirs: Mapping[str, se
         yield f"{topic}: {len(missing)} messages are missing, such as {sorted(missing)[:3]}"
     if extra:
         yield f"{topic}: {len(extra)} messages that the undisturbed run has not, such as {sorted(extra)[:3]}"
+
+
+def _told_otherwise(topic: str, ours: Observed, theirs: Observed) -> Iterator[str]:
+    """Messages of one id that say something else; where they were read from may differ, since offsets do."""
+    calm = {message.id: _without_places(message.payload) for message in theirs.of(topic)}
+    different = [m.id for m in ours.of(topic) if m.id in calm and _without_places(m.payload) != calm[m.id]]
+    if different:
+        yield f"{topic}: {len(different)} messages say something else than in the undisturbed run, such as {different[:3]}"
+
+
+def _without_places(payload: Payload) -> Payload:
+    if isinstance(payload, Prediction):
+        copy = Prediction()
+        copy.CopyFrom(payload)
+        for reading in copy.vector.readings:
+            reading.sequence, reading.update_id = 0, ""
+        return copy
+    return payload
