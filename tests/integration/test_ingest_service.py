@@ -20,8 +20,8 @@ from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from deploy.local import create_topics, free_base_port
-from driftloop.client import ClientSettings, EventsClient, NewEvent
+from deploy.local import LocalKafka, Ports, create_topics, free_base_port
+from driftloop.client import ClientError, ClientSettings, EventsClient, NewEvent
 from driftloop.contracts import Record
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.ingest.v1 import ingest_pb2 as pb
@@ -186,6 +186,39 @@ def test_a_call_made_while_ingest_is_away_succeeds_once_it_is_back_and_the_clock
         (taken,) = client.send_batch([event(1, price=6)])
         assert [violation.rule for violation in taken.violations] == ["id_taken"]
         assert client.advance(NOON_US + STEP_US) == NOON_US + STEP_US
+
+
+def test_while_the_broker_is_away_events_wait_for_it_up_to_the_bound_and_none_is_lost(tmp_path: Path) -> None:
+    ports = Ports(free_base_port())
+    bound = {"INGEST_IN_FLIGHT_MAX": "300", "INGEST_ACKNOWLEDGE_TIMEOUT_S": "0.5"}
+    with LocalKafka(tmp_path / "kafka", ports.kafka, ports.controller) as kafka, pytest.MonkeyPatch.context() as patch:
+        for name, value in bound.items():
+            patch.setenv(name, value)
+        ingest = Ingest(kafka.bootstrap_servers, tmp_path)
+        try:
+            with ingest.client(deadline_s=60) as client, grpc.insecure_channel(ingest.address) as channel:
+                client.advance(NOON_US)
+                kafka.kill()
+                batch = IngestServiceStub(channel).IngestBatch
+                codes = []
+                for first in (0, 200):
+                    sent = pb.IngestBatchRequest(events=[client.wire(event(first + n)) for n in range(200)])
+                    with pytest.raises(grpc.RpcError) as refused:
+                        batch(sent, timeout=20)
+                    codes.append(refused.value.code())
+                assert codes == [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
+                kafka.wait_ready()
+                for _ in range(60):
+                    with contextlib.suppress(ClientError):
+                        outcomes = client.send_batch([event(n) for n in range(200)]) + client.send_batch(
+                            [event(n) for n in range(200, 400)]
+                        )
+                        break
+                assert {outcome.outcome for outcome in outcomes} == {"accepted", "duplicate"}
+            ids = [record.message.id for record in ingest.events()]
+            assert sorted(ids) == sorted({f"a{n}" for n in range(400)})
+        finally:
+            ingest.end(signal.SIGKILL)
 
 
 BAD: dict[str, tuple[str, str, Callable[[Event], object]]] = {
