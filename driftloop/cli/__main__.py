@@ -15,6 +15,7 @@ COMMANDS = {
     "new": "driftloop.cli.new:new",
     "backtest": "driftloop.cli.backtest:backtest",
     "trace": "driftloop.cli.trace:trace",
+    "dead-letters": "driftloop.cli.dead_letters:dead_letters",
 }
 SUMMARIES = {
     "up": "Start Kafka and the five services here, until Ctrl-C.",
@@ -25,6 +26,7 @@ SUMMARIES = {
     "new": "Write a use case from a table, to read and correct.",
     "backtest": "Show what each retraining policy would have cost and won on recorded data.",
     "trace": "Print the causes and consequences of anything that has an id.",
+    "dead-letters": "Look at what was refused, and send events again once the reason is gone.",
 }
 
 

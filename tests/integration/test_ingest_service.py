@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import signal
@@ -16,11 +17,13 @@ from typing import Any
 
 import grpc
 import pytest
+from click.testing import CliRunner
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local import LocalKafka, Ports, create_topics, free_base_port
+from driftloop.cli.dead_letters import dead_letters
 from driftloop.client import ClientError, ClientSettings, EventsClient, NewEvent
 from driftloop.contracts import Record
 from driftloop.contracts.event.v1.event_pb2 import Event
@@ -339,3 +342,24 @@ def test_sigterm_ends_it_while_it_still_waits_for_the_broker() -> None:
         assert "waiting for the topics of flights" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+def test_dead_letters_are_listed_shown_and_sent_again_with_their_ids_and_times(start: Callable[..., Ingest]) -> None:
+    ingest = start()
+    with ingest.client() as client:
+        client.advance(NOON_US + STEP_US)
+        late, costly = client.send_batch([event(1), event(2, after_us=STEP_US, price=501)])
+        assert [each.violations[0].rule for each in (late, costly)] == ["known_at", "range"]
+    options = ["--use-case", ingest.name, "--bootstrap-servers", ingest.bootstrap_servers]
+    runner = CliRunner()
+    listed = runner.invoke(dead_letters, ["list", *options, "--json", "--rule", "known_at"])
+    (row,) = [json.loads(line) for line in listed.output.splitlines()]
+    assert row["event_id"] == "a1"
+    assert "price" in runner.invoke(dead_letters, ["show", *options, row["id"]]).output
+    for expected in ("1 accepted, 1 refused again", "1 duplicate, 1 refused again"):
+        sent = runner.invoke(dead_letters, ["redrive", *options, "--ingest", ingest.address, "--all"])
+        assert sent.output.splitlines()[-1] == expected
+    (record,) = ingest.events()
+    assert (record.message.id, record.message.time_us) == ("a1", NOON_US + 2)
+    assert record.message.known_at_us > NOON_US + STEP_US
+    assert len(ingest.written("dead-letters")) == 2
