@@ -1,0 +1,148 @@
+"""A heart or a gateway with one fault of its own turns the invariant red that is there for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from driftloop.contracts import Message, Record
+from driftloop.contracts.monitor.v1.monitor_pb2 import ROLE_CHAMPION
+from services.features.aggregation import Aggregation
+from services.features.rekeying import Rekeying
+from services.monitor.judging import Judging
+from services.monitor.matching import Matching
+from services.monitor.release import Releases
+from services.serving.assembly import Assembly
+from simulation.faults import Faults, parsed
+from simulation.simulate import simulate
+
+CALM = parsed("never=0.03,corrected=0.03")
+SEEDS = (1, 5, 2)
+CRASHING = parsed("crash=0.08,stop=0.03,never=0.03,corrected=0.03")
+
+
+def broken(faults: Faults, seed: int) -> set[str]:
+    """Names of the invariants that break in a seed."""
+    return {breach.invariant for breach in simulate(seed, faults).breaches}
+
+
+class LosesWindows(Aggregation):
+    """Forgets the events of its windows when it is restored."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore({**state, "entities": []})
+
+
+class DropsEvents(Rekeying):
+    """Takes every fiftieth event for a duplicate."""
+
+    def fold(self, records: list[Record]) -> list[Message[Any]]:
+        return super().fold([r for r in records if r.message.is_watermark or r.offset % 50 != 7])
+
+
+class LosesEntities(Matching):
+    """Forgets entities that are not scored yet when it is restored."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore({**state, "entities": []})
+
+
+class SaysThingsEarly(Aggregation):
+    """Tells values as known an hour before."""
+
+    def fold(self, records: list[Record]) -> list[Message[Any]]:
+        out = super().fold(records)
+        for message in out:
+            if not message.is_watermark:
+                message.payload.known_at_us -= 3_600_000_000
+                message.known_at_us -= 3_600_000_000
+        return out
+
+
+class NamesNoCauses(Matching):
+    """Scores say nothing of what they rest on."""
+
+    def fold(self, records: list[Record]) -> list[Message[Any]]:
+        out = super().fold(records)
+        for message in out:
+            message.causes = ()
+        return out
+
+
+class KeepsEverything(Matching):
+    """Never forgets an entity."""
+
+    def snapshot(self) -> dict[str, Any]:
+        state = super().snapshot()
+        self._hoard = getattr(self, "_hoard", []) + [["kept"]] * 300
+        return {**state, "entities": [*state["entities"], *self._hoard]}
+
+
+class TwoChampions(Releases):
+    """Every arm of a release answers as its champion."""
+
+    def arms(self) -> Any:
+        champion, others = super().arms()
+        for arm in others:
+            arm.role = ROLE_CHAMPION
+        return champion, others
+
+
+class PromotesTheWorse(Releases):
+    """Believes the reverse of what labels say."""
+
+    def labelled(self, losses: dict[str, float]) -> None:
+        super().labelled(
+            {name: 2.0 - loss if name != _id(self.champion) else loss + 2.0 for name, loss in losses.items()}
+        )
+
+
+def _id(candidate: Any) -> str:
+    return candidate.model_id if candidate is not None else ""
+
+
+class AsksForNoReason(Judging):
+    """Asks for models without saying why."""
+
+    def fold(self, records: list[Record]) -> list[Message[Any]]:
+        out = super().fold(records)
+        for message in out:
+            if message.topic == "retrain":
+                message.causes, message.payload.because = message.causes[:1], ""
+        return out
+
+
+class MakesValuesUp(Assembly):
+    """Vectors hold other values than the updates that they name."""
+
+    def assemble(self, fields: Any, lookup: Any) -> Any:
+        found = super().assemble(fields, lookup)
+        return found._replace(numbers=found.numbers[:-8] + b"\x00\x00\x00\x00\x00\x00E@")
+
+
+MUTANTS = [
+    ("services.features.gateways.Aggregation", LosesWindows, CRASHING, "what_happens_does_not_depend_on_faults"),
+    ("services.features.gateways.Rekeying", DropsEvents, CALM, "every_accepted_event_has_its_effect_once"),
+    ("services.monitor.gateways.Matching", LosesEntities, CRASHING, "watermarks_keep_their_promise"),
+    ("services.features.gateways.Aggregation", SaysThingsEarly, CALM, "no_value_used_before_it_was_known"),
+    ("services.monitor.gateways.Matching", NamesNoCauses, CALM, "the_chain_of_causes_never_breaks"),
+    ("services.monitor.gateways.Matching", KeepsEverything, CALM, "state_is_bounded"),
+    ("services.monitor.judging.Releases", TwoChampions, CALM, "one_champion_at_most"),
+    ("services.monitor.judging.Releases", PromotesTheWorse, CALM, "no_release_to_a_worse_model"),
+    ("services.monitor.gateways.Judging", AsksForNoReason, CALM, "every_retrain_has_evidence"),
+    ("services.serving.handlers.Assembly", MakesValuesUp, CALM, "no_prediction_without_the_vector_it_used"),
+]
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize(("place", "mutant", "faults", "invariant"), MUTANTS, ids=[row[1].__name__ for row in MUTANTS])
+def test_a_mutant_breaks_its_invariant(place, mutant, faults, invariant, monkeypatch):
+    monkeypatch.setattr(place, mutant)
+    assert any(invariant in broken(faults, seed) for seed in SEEDS)
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("faults", [CALM, CRASHING])
+def test_without_a_mutant_the_same_seeds_hold(faults):
+    assert [broken(faults, seed) for seed in SEEDS] == [set()] * len(SEEDS)
