@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from driftloop.usecase import MAX_LOSS
 from services.trainer.candidates import Asked, Setting, candidates, held_out_rows
 from services.trainer.training import ARCHIVED, HeldOut, TrainingSettings, train
 from tests.trainer_twin import QUICK, STEP_US, part, rows, trained_on, trips
@@ -76,6 +77,15 @@ def test_gains_are_paired_and_only_of_rows_that_the_champion_has_not_seen():
     assert gains == pytest.approx([np.log(0.9 / 0.5)] * len(gains))
     alone = HeldOut(np.arange(200), labels, challenger, np.array(0.5), None, unseen)
     assert alone.gains("binary", 40) == ([], 0)
+
+
+def test_one_row_that_a_champion_was_sure_about_is_bounded_as_in_production():
+    labels, champion = np.ones(400), np.full(400, 0.5)
+    champion[7] = 1e-12
+    held_out = HeldOut(np.arange(400), labels, np.full(400, 0.5), np.array(0.5), champion, np.ones(400, dtype=bool))
+    gains, count = held_out.gains("binary", 40)
+    assert count == 400
+    assert sum(gains) * 40 == pytest.approx(MAX_LOSS - np.log(2))
 
 
 def test_a_former_champion_is_published_again_when_its_concept_comes_back():

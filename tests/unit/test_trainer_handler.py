@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from driftloop.contracts import Message, Record, derive_id
+from driftloop.contracts.monitor.v1.monitor_pb2 import Archived
 from driftloop.contracts.trainer.v1.trainer_pb2 import (
     OUTCOME_PUBLISHED,
     OUTCOME_REFUSED,
@@ -21,7 +22,7 @@ from services.trainer.errors import Stopping
 from services.trainer.gates import GateSettings
 from services.trainer.handlers import Bounds, RetrainHandler
 from services.trainer.instruments import TrainerInstruments
-from tests.trainer_twin import QUICK, STEP_US, TwinBundles, TwinData, TwinOutgoing, request, rows, trips
+from tests.trainer_twin import QUICK, STEP_US, TwinBundles, TwinData, TwinOutgoing, request, rows, trained_on, trips
 
 
 class Bench:
@@ -117,6 +118,33 @@ def test_a_champion_that_cannot_be_had_does_not_keep_the_loop_from_healing_itsel
     model = Bench().ask(request(champion_id="lost", champion_bundle_url="x"))
     assert model.outcome == OUTCOME_PUBLISHED
     assert "champion's bundle was refused (missing)" in model.because
+
+
+def test_a_former_champion_answers_again_when_its_concept_comes_back() -> None:
+    bench = Bench(count=4_400)
+    bench.bundles.models = {
+        "former": trained_on(rows(3_000)).model,
+        "present": trained_on(rows(4_000, turned=["blue", "red", "green"])).model,
+    }
+    archive = [Archived(model_id="lost"), Archived(model_id="former", bundle_url="f")]
+    asked = request(
+        since_us=4_000 * STEP_US, champion_id="present", champion_bundle_url="p", archive=archive, rows_max=2_000
+    )
+    model = bench.ask(asked)
+    assert (model.outcome, model.candidate) == (OUTCOME_PUBLISHED, "archived")
+    assert bench.bundles.models[model.id] is bench.bundles.models["former"]
+    assert model.id not in ("former", "present")
+
+
+def test_evidence_against_the_champion_comes_with_the_model() -> None:
+    bench = Bench(count=3_500, turned=["blue"], turned_from=2_000)
+    first = bench.ask(request(1, clock_us=2_000 * STEP_US))
+    assert (first.candidate, list(first.held_out_gains), first.held_out_rows) == ("all", [], 0)
+    second = bench.ask(
+        request(2, since_us=2_000 * STEP_US, champion_id=first.id, champion_bundle_url="x", block_rows=40)
+    )
+    assert second.held_out_rows == len(second.held_out_gains) * 40 + second.held_out_rows % 40
+    assert sum(second.held_out_gains) > 0
 
 
 def test_data_that_do_not_come_are_a_refusal_that_names_who_is_behind() -> None:

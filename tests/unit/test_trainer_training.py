@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import Event, Field, Label, Prediction, Request, UseCase, Window, before
+from services.trainer.candidates import Asked
 from services.trainer.measures import log_losses
 from services.trainer.network import Rows
 from services.trainer.training import TrainingSet, network_of, train
@@ -189,8 +191,31 @@ def test_without_texts_a_turned_concept_is_recovered_too() -> None:
     assert loss(trained.model, later) < trained.metrics["base_log_loss"] - 0.05
 
 
-def test_a_constant_input_and_one_without_values_do_no_harm() -> None:
+def test_an_input_that_stood_still_changes_no_answer_when_it_moves() -> None:
     found = rows(600)
     found.numbers[:, 1], found.numbers[:, 2] = 4.0, np.nan
-    trained = trained_on(found)
-    assert np.isfinite(trained.model.predict(found.numbers, found.texts)).all()
+    model = trained_on(found).model
+    still = model.predict(found.numbers, found.texts)
+    assert np.isfinite(still).all()
+    for value in (4.5, -1e9, np.inf):
+        moved = found.numbers.copy()
+        moved[:, 1] = value
+        assert model.predict(moved, found.texts).tolist() == still.tolist()
+
+
+def test_a_champion_that_its_new_rows_cannot_better_is_not_made_worse() -> None:
+    whole = rows(3_000)
+    champion = trained_on(part(whole, 0, 2_000)).model
+    noise = part(rows(3_000), 2_000, 3_000)
+    noise.labels[:700] = np.random.default_rng(3).permutation(noise.labels[:700])
+    spoiled = TrainingSet(
+        whole.entities,
+        whole.at_us,
+        whole.numbers,
+        whole.texts,
+        np.concatenate([whole.labels[:2_000], noise.labels]),
+        whole.known_at_us,
+    )
+    asked = Asked(recent_rows=1_000)
+    trained = train(trips, spoiled, 0, champion, 1, replace(QUICK, tuning_rate=0.1), lambda line: None, asked)
+    assert trained.metrics["candidate_tuned_log_loss"] <= trained.metrics["champion_log_loss"] + 1e-6
