@@ -306,7 +306,8 @@ def _returned(
 
 def _republished(run: _Run, model: ScoringModel, held_out: HeldOut, told: Mapping[str, float]) -> Trained:
     run.progress("a former champion answers the newest rows best: the concept has come back")
-    spec = dict(model.spec)
+    # A bundle's spec names its model: the same model under another name computes the same, and so has the same digest.
+    spec = {name: value for name, value in model.spec.items() if name != "model_id"}
     return Trained(
         model=model,
         trained_rows=_learned_rows(model),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from driftloop.scoring import ScoringModel
 from driftloop.usecase import MAX_LOSS
 from services.trainer.candidates import Asked, Setting, candidates, held_out_rows
 from services.trainer.training import ARCHIVED, HeldOut, TrainingSettings, train
@@ -89,13 +90,15 @@ def test_one_row_that_a_champion_was_sure_about_is_bounded_as_in_production():
 
 
 def test_a_former_champion_is_published_again_when_its_concept_comes_back():
-    before, turned = rows(3_000), rows(4_000, turned=["blue", "red", "green"], turned_from=0)
-    former, champion = trained_on(before).model, trained_on(turned).model
+    before, turned = trained_on(rows(3_000)), rows(4_000, turned=["blue", "red", "green"], turned_from=0)
+    former = ScoringModel(before.onnx, {**before.spec, "model_id": "m1"}, before.weights)  # as its bundle holds it
+    champion = trained_on(turned).model
     back = rows(4_400)
     asked = Asked(change=True, rows_max=2_000)
     found = train(trips, back, 4_000 * STEP_US, champion, 1, QUICK, lambda line: None, asked, {"m1": former})
     assert found.chosen == ARCHIVED
     assert found.model is former
+    assert found.model_digest == before.model_digest
     assert found.fitted_rows > 0
     again = train(
         trips, part(turned, 0, 4_000), 3_600 * STEP_US, champion, 1, QUICK, lambda line: None, asked, {"m1": former}
