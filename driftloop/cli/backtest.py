@@ -154,7 +154,8 @@ def _show(found: Findings, out: Path) -> None:
     from rich.table import Table
 
     metrics = [name for name in SHOWN_METRICS if any(name in of for of in found.metrics.values())]
-    table = Table("policy", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("policy", no_wrap=True)
     for name in (*metrics, "cost_x", "retrains", "promoted", "rejected", "rollbacks", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for policy, outcome in found.outcomes.items():
@@ -168,7 +169,9 @@ def _show(found: Findings, out: Path) -> None:
             f"{outcome.seconds:.1f}",
         )
     console = Console()
-    console.print(table, crop=False, width=None if console.is_terminal else TABLE_COLUMNS)
+    if not console.is_terminal:
+        console = Console(width=TABLE_COLUMNS)
+    console.print(table)
     if found.recommendation is not None:
         console.print(found.recommendation.because, highlight=False)
     console.print(f"{out / 'report.html'} has the whole story, {out / 'report.json'} the figures.", highlight=False)

@@ -9,7 +9,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from driftloop.contracts import rfc3339
-from simulation.backtest.figures import MARKS, cost_against_quality, quality_over_time, rolling_rows
+from simulation.backtest.figures import cost_against_quality, quality_over_time, rolling_rows
 from simulation.backtest.outcome import Outcome
 from simulation.backtest.policies import LOOP
 from simulation.backtest.report import Findings, Slice, protocol, write_atomically
@@ -52,11 +52,11 @@ nav a{margin-right:1rem;color:var(--soft)}
 <div class="take">{{ recommendation.because }}</div>
 <h2 id="policies">Policies</h2>
 <div class="wide"><table><thead><tr><th>policy{% for name in metrics %}<th class=n>{{ name }}{% endfor %}<th class=n>cost_x<th class=n>row epochs<th class=n>retrains<th class=n>promotions<th class=n>rejected<th class=n>rollbacks<th class=n>seconds</tr></thead>
-{% for p in policies %}<tr{% if p.name == recommendation.policy %} class=taken{% endif %}><td>{{ p.name }}{% for name in metrics %}<td class=n>{{ "%.4f"|format(p.metrics[name]) }}{% endfor %}<td class=n>{{ "%.2f"|format(p.cost) }}<td class=n>{{ "{:,}".format(p.row_epochs) }}<td class=n>{{ p.retrains }}<td class=n>{{ p.promotions }}<td class=n>{{ p.rejected }}<td class=n>{{ p.rollbacks }}<td class=n>{{ "%.1f"|format(p.seconds) }}</tr>
+{% for p in policies %}<tr{% if p.name == recommendation.policy %} class=taken{% endif %}><td style="white-space:nowrap">{{ p.name }}{% for name in metrics %}<td class=n>{{ "%.4f"|format(p.metrics[name]) }}{% endfor %}<td class=n>{{ "%.2f"|format(p.cost) }}<td class=n>{{ "{:,}".format(p.row_epochs) }}<td class=n>{{ p.retrains }}<td class=n>{{ p.promotions }}<td class=n>{{ p.rejected }}<td class=n>{{ p.rollbacks }}<td class=n>{{ "%.1f"|format(p.seconds) }}</tr>
 {% endfor %}</table></div>
 {% for p in policies if p.unanswered %}<p class=soft>{{ p.name }} had no model for {{ "{:,}".format(p.unanswered) }} of the scored rows: the rate of the labels known by then was its answer.</p>{% endfor %}
 <h2 id="time">Quality over time</h2>{{ over_time }}
-<p class=soft>Mean {{ loss_name }} of the last {{ "{:,}".format(rolling) }} scored rows, by prediction time. Below, what each policy did: {% for _, colour, words in marks %}<span style="color:{{ colour }}">■</span> {{ words }}{{ ", " if not loop.last }}{% endfor %}.</p>
+<p class=soft>Mean {{ loss_name }} of the last {{ "{:,}".format(rolling) }} scored rows, by prediction time. Below it, what each policy did and when.</p>
 <h2 id="cost">Cost against quality</h2><div class="half">{{ cost }}</div>
 <p class=soft>Lower and further left is better. Bars: one standard error of the difference to the best policy on the same rows, by blocks of rows.</p>
 <h2 id="slices">Slices</h2>
@@ -101,7 +101,6 @@ def write_page(found: Findings, path: Path) -> None:
         policies=[_policy(found, found.outcomes[name]) for name in names],
         over_time=Markup(quality_over_time(found)),
         rolling=rolling_rows(found),
-        marks=list(MARKS.values()),
         cost=Markup(cost_against_quality(found)),
         loss_name=found.prepared.quality.loss_name,
         slices=_by_name(found.slices),
