@@ -132,7 +132,7 @@ class _Labels:
     def _tell(self, event: ReplayEvent) -> None:
         try:
             label = self.use_case.label_of(event.fields)
-        except LabelRefused:  # matching and assembly pass over it, too: the row stays without a label
+        except (LabelRefused, KeyError):  # matching and assembly pass over it, too: the row stays without a label
             return
         before = self.told.setdefault(event.entity, [])
         if not before or before[-1][1] != label:

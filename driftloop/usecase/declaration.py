@@ -204,7 +204,8 @@ class UseCase:
     def label_of(self, fields: Mapping[str, Any]) -> float:
         """The label of a labelling event's fields as a number: 0 or 1; the place in `classes`; the number itself.
 
-        Raises LabelRefused where the declared function gives nothing that the task knows.
+        Raises LabelRefused where the declared function gives nothing that the task knows, and what that function raises: a
+        KeyError where it asks for an optional field that the event leaves out. Either way there is no label.
         """
         found = self.label.value(fields)
         task = self.predict.task

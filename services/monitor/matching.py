@@ -127,7 +127,7 @@ class Matching:
             entity = self._entity(event.entity, event.known_at_us, event.known_at_us)
             try:
                 label = use_case.label_of(from_wire(event.fields))
-            except LabelRefused:  # accepted under a declaration that has changed since: no label of this task
+            except (LabelRefused, KeyError):  # of a declaration that has changed, or without the label's field
                 entity.never = True
                 entity.label_event_id = entity.label_event_id or event.id
                 return

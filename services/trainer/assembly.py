@@ -87,7 +87,7 @@ def examples(use_case: UseCase, events: Iterable[Event], clock_us: int) -> Examp
         elif event.type == use_case.label.on.name:
             try:
                 labels[event.entity] = (use_case.label_of(from_wire(event.fields)), event.known_at_us)
-            except LabelRefused:  # accepted under a declaration that has changed since: no label of this task
+            except (LabelRefused, KeyError):  # of a declaration that has changed, or without the label's field
                 closed.add(event.entity)
         elif event.type in closing:
             closed.add(event.entity)

@@ -198,10 +198,11 @@ def test_a_label_of_any_task_is_scored_as_a_number_with_all_that_was_answered(ta
     assert (score.state, score.label, list(score.scores)) == (LABEL_STATE_MATCHED, label, [scored])
 
 
-def test_a_label_of_a_class_that_is_not_declared_is_none_and_keeps_nobody_waiting():
+@pytest.mark.parametrize("fields", [{"how": "never heard of"}, {}])
+def test_an_event_that_tells_no_label_of_the_task_closes_its_entity_and_keeps_nobody_waiting(fields):
     heart = Matching(TASKS["multiclass"], 0, 2, 1)
     heart.fold([of_trips(booked, "t", BEGIN - 1, line="blue", load=1.0, leaves_at=BEGIN + HOUR_US), *clock(BEGIN)])
-    came = of_trips(TASKS["multiclass"].label.on, "t", BEGIN + HOUR_US, how="never heard of")
+    came = of_trips(TASKS["multiclass"].label.on, "t", BEGIN + HOUR_US, **fields)
     assert [s.state for s in scores(heart.fold([came, *clock(BEGIN + 2 * HOUR_US)]))] == [LABEL_STATE_NEVER]
 
 

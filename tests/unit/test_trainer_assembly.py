@@ -54,9 +54,10 @@ def test_nothing_that_became_known_after_the_clock_is_used() -> None:
     assert (found.entities, found.labels, found.known_at_us) == (["a"], [1.0], [clock_us - 5])
 
 
-def test_a_label_of_a_class_that_is_not_declared_is_none_and_does_not_hold_its_cohort_up() -> None:
+@pytest.mark.parametrize("fields", [{"how": "vanished"}, {}])
+def test_an_event_that_tells_no_label_of_the_task_does_not_hold_its_cohort_up(fields: dict[str, str]) -> None:
     declared = TASKS["multiclass"]
-    told = [event(declared.label.on, "a", 70 * MINUTE_US, how="late"), event(said, "b", 70 * MINUTE_US, how="vanished")]
+    told = [event(declared.label.on, "a", 70 * MINUTE_US, how="late"), event(said, "b", 70 * MINUTE_US, **fields)]
     found = examples(declared, [trip("a", 0), trip("b", 0), *told], 2 * HOUR_US)
     assert (found.entities, found.labels, found.never) == (["a"], [2.0], 1)
 
