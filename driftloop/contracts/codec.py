@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as Payload
 
 from driftloop.contracts.errors import MalformedRecord
 from driftloop.contracts.message import MAX_CAUSES, WATERMARK_KEY_PREFIX, Message, OffsetRange
 from driftloop.contracts.registry import MAX_RECORD_BYTES, topics
 from driftloop.contracts.time.v1.time_pb2 import Watermark
 
-_WATERMARK_TYPE = Watermark.DESCRIPTOR.full_name
+_WATERMARK: tuple[str, type[Payload]] = (Watermark.DESCRIPTOR.full_name, Watermark)
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -82,6 +83,13 @@ def encode(message: Message) -> Encoded:
     return encoded
 
 
+@cache
+def _carried(topic: str) -> tuple[str, type[Payload]]:
+    """The full name and the class of a topic's messages."""
+    declared = topics()[topic]
+    return declared.message, declared.payload_class
+
+
 def _ranges(text: str) -> tuple[OffsetRange, ...]:
     found = []
     for part in filter(None, text.split(",")):
@@ -99,24 +107,25 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Headers 
         raise MalformedRecord("size", f"the value has {len(value)} bytes, more than {MAX_RECORD_BYTES}")
     found = dict(headers or ())
     try:
-        ce_id, source, full_name = (found[name].decode() for name in ("ce_id", "ce_source", "ce_type"))  # type: ignore[union-attr]
+        ce_id = found["ce_id"].decode()  # type: ignore[union-attr]
+        source = found["ce_source"].decode()  # type: ignore[union-attr]
+        full_name = found["ce_type"].decode()  # type: ignore[union-attr]
         time_us, known_at_us = int(found["ce_eventtime"] or b""), int(found["ce_knownat"] or b"")
         text = key.decode()
-        causes = tuple(filter(None, (found.get("ce_causes") or b"").decode().split(",")))
-        ranges = _ranges((found.get("ce_causeranges") or b"").decode())
-        traceparent = (found.get("traceparent") or b"").decode()
+        named, spans, trace = found.get("ce_causes"), found.get("ce_causeranges"), found.get("traceparent")
+        causes = tuple(filter(None, named.decode().split(","))) if named else ()
+        ranges = _ranges(spans.decode()) if spans else ()
+        traceparent = trace.decode() if trace else ""
     except KeyError as error:
         raise MalformedRecord("header", f"header {error.args[0]} is missing") from error
     except (ValueError, AttributeError) as error:
         raise MalformedRecord("header", f"a header cannot be read: {error}") from error
     if len(causes) > MAX_CAUSES:
         raise MalformedRecord("header", f"{len(causes)} causes, more than {MAX_CAUSES}")
-    declared = topics()[topic]
-    is_control = text.startswith(WATERMARK_KEY_PREFIX)
-    expected = _WATERMARK_TYPE if is_control else declared.message
+    expected, payload_class = _WATERMARK if text.startswith(WATERMARK_KEY_PREFIX) else _carried(topic)
     if full_name != expected:
         raise MalformedRecord("type", f"ce_type is {full_name}, topic {topic} carries {expected}")
-    payload = Watermark() if is_control else declared.payload_class()
+    payload = payload_class()
     try:
         payload.ParseFromString(value)
     except DecodeError as error:

@@ -11,14 +11,14 @@ from driftloop.usecase import Field, FieldValue
 
 def to_value(value: FieldValue | None, *, is_time: bool = False) -> Value:
     """A wire value; None and NaN become the unset value (absent)."""
+    if isinstance(value, float):  # first: most values are
+        return Value() if math.isnan(value) else Value(number=value)
     if value is None:
         return Value()
     if isinstance(value, bool):
         return Value(flag=value)
     if isinstance(value, int):
         return Value(time_us=value) if is_time else Value(integer=value)
-    if isinstance(value, float):
-        return Value() if math.isnan(value) else Value(number=value)
     return Value(text=value)
 
 

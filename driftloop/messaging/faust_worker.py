@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -22,6 +23,8 @@ from driftloop.messaging.heart_host import HeartHost
 from driftloop.messaging.interfaces import TopicPartition
 from driftloop.messaging.settings import KafkaSettings
 
+# Objects of some batches of records, then collections of the young between two of the older: cycles are rare here.
+_COLLECT_EVERY_OBJECTS, _COLLECT_OLDER_EVERY, _COLLECT_OLDEST_EVERY = 50_000, 20, 50
 log = logging.getLogger(__name__)
 
 
@@ -209,6 +212,17 @@ def _raise_failure(task: asyncio.Task[Any]) -> None:
     found = task.result()
     if isinstance(found, BaseException):
         raise found
+
+
+def spare_the_collector() -> None:
+    """Keeps Python's garbage collector from what lives as long as the process: call it when that much has been made.
+
+    A batch is thousands of objects that die together; at the default of 700 between two collections, each of which may look at
+    everything that was ever imported, collecting cost as much as folding.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY_OBJECTS, _COLLECT_OLDER_EVERY, _COLLECT_OLDEST_EVERY)
 
 
 def end_process(code: int) -> NoReturn:

@@ -9,7 +9,7 @@ import signal
 from driftloop.artifacts import ArtifactError, ArtifactStore
 from driftloop.featurestore.errors import FeatureStoreError
 from driftloop.messaging import KafkaSettings, MessagingError
-from driftloop.messaging.faust_worker import end_process, run_stages
+from driftloop.messaging.faust_worker import end_process, run_stages, spare_the_collector
 from driftloop.telemetry import HealthServer, instruments, setup_logging, setup_telemetry
 from driftloop.telemetry.health import AddressInUse
 from driftloop.usecase import UseCaseError, load_use_case
@@ -39,6 +39,7 @@ async def serve(settings: FeaturesSettings, kafka: KafkaSettings) -> None:
     async def ready() -> None:
         await health.set_serving(True)
         _log.info("%s: ready on %s, %d partitions", use_case.name, settings.address, spread)
+        spare_the_collector()
         online.start()  # only now: importing Feast takes ten seconds of a core
 
     try:

@@ -18,7 +18,6 @@ from driftloop.contracts import (
     OffsetRange,
     Record,
     Watermarks,
-    deriver,
     to_value,
     watermark,
 )
@@ -35,7 +34,7 @@ from services.features.entities import Entity, WindowEntity, entity_maker
 from services.features.packing import unpacked
 
 SNAPSHOT_VERSION = 2
-_PLACES = 1 << 20  # places in one record of `keyed`: a sequence is its offset, then the place in it
+_PLACES = 1 << 24  # changes that one record of `keyed` may bring about: a sequence is its offset, then a count
 
 
 class Update(NamedTuple):
@@ -79,7 +78,7 @@ class Aggregation:
         self._use_case = use_case.name
         self._partition = partition
         self._writer = f"aggregation/{partition}"
-        self._update_id = deriver("feature", use_case.name, partition)
+        self._id_prefix = f"{use_case.name}/features/{partition}/"
         lateness_us = duration_us(use_case.policy.lateness)
         self._views = {
             view.name: _View(entity_maker(view), isinstance(view, Window), min(view.ages_us[-1], lateness_us))
@@ -164,14 +163,15 @@ class Aggregation:
                 held.traceparent = traceparents[place]
 
     def _advance(self, offset: int, out: list[Message[Any]]) -> None:
-        clock_us, changes = self.clock_us, self._changes
+        clock_us, changes, sequence = self.clock_us, self._changes, offset * _PLACES
         while changes and changes[0][0] <= clock_us:
             at_us, key = heapq.heappop(changes)
             entity = self._entities.get(key)
             if entity is None or entity.next_change_us != at_us:
                 continue
             left = entity.left_by(clock_us)
-            message = self._message(entity, self._update(key, entity, clock_us, offset * _PLACES), TRIGGER_CLOCK)
+            message = self._message(entity, self._update(key, entity, clock_us, sequence), TRIGGER_CLOCK)
+            sequence += 1
             message.causes = () if left is None else (left,)
             out.append(message)
             if entity.next_change_us is None:
@@ -190,8 +190,8 @@ class Aggregation:
 
     def _update_of(self, key: str, entity: Entity, known_at_us: int) -> Update:
         values = entity.values_at(known_at_us)
-        update_id = self._update_id(key, entity.sequence)
-        return Update(key, entity.event_time_us, known_at_us, entity.sequence, update_id, values)
+        sequence = entity.sequence
+        return Update(key, entity.event_time_us, known_at_us, sequence, f"{self._id_prefix}{sequence}", values)
 
     def _message(self, entity: Entity, update: Update, trigger: Trigger) -> Message[FeatureUpdate]:
         payload = FeatureUpdate(

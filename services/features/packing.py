@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from driftloop.contracts import MAX_CAUSES, Message, OffsetRange, derive_id
-from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.features.v1.features_pb2 import KeyedEvents, ValueColumn, ViewEvents
 from driftloop.usecase import FieldValue, View
 
@@ -18,30 +17,20 @@ PACK_CHARACTERS_MAX = (
 _NAN = math.nan
 
 
-class Part(NamedTuple):
-    """What one view needs of one event. `values`: of the view's `of` fields; None: absent. Times in microseconds."""
-
-    key: str
-    source_offset: int
-    event_id: str
-    event_time_us: int
-    known_at_us: int
-    values: tuple[FieldValue | None, ...]
+Part = tuple[str, int, str, int, int, tuple[FieldValue | None, ...]]
+"""What one view needs of one event: key, source offset, event id, event time and known time (µs), values; None: absent."""
 
 
-class _ViewColumns:
-    """`ViewEvents` while it grows."""
+class _ViewParts:
+    """`ViewEvents` while it grows: rows of place in `keys`, offset, id, event time, known time and values."""
 
-    __slots__ = ("event_ids", "event_times_us", "keys", "known_at_us", "offsets", "places", "traceparents", "values")
+    __slots__ = ("has_text", "keys", "numeric", "rows", "traceparents")
 
-    def __init__(self) -> None:
+    def __init__(self, numeric: list[bool]) -> None:
+        self.numeric = numeric
+        self.has_text = not all(numeric)
         self.keys: dict[str, int] = {}
-        self.places: list[int] = []
-        self.offsets: list[int] = []
-        self.event_ids: list[str] = []
-        self.event_times_us: list[int] = []
-        self.known_at_us: list[int] = []
-        self.values: list[tuple[FieldValue | None, ...]] = []
+        self.rows: list[tuple[int, int, str, int, int, tuple[FieldValue | None, ...]]] = []
         self.traceparents: dict[int, str] = {}
 
 
@@ -52,7 +41,7 @@ class Pack:
         self._use_case = use_case
         self._source, self._target = source, target
         self._numeric = {view.name: [view.event.fields[name].is_numeric for name in view.of] for view in views}
-        self._columns: dict[str, _ViewColumns] = {}
+        self._views: dict[str, _ViewParts] = {}
         self._parts = self._characters = 0
 
     @property
@@ -61,68 +50,74 @@ class Pack:
         return self._parts >= PACK_PARTS_MAX or self._characters >= PACK_CHARACTERS_MAX
 
     def add(
-        self, view: str, key: str, offset: int, event: Event, values: tuple[FieldValue | None, ...], traceparent: str
+        self,
+        view: str,
+        key: str,
+        offset: int,
+        event_id: str,
+        event_time_us: int,
+        known_at_us: int,
+        values: tuple[FieldValue | None, ...],
+        traceparent: str = "",
     ) -> None:
         """Adds a view's part of the event at an offset; offsets rise, and all parts of an event go into one pack."""
-        columns = self._columns.get(view)
-        if columns is None:
-            columns = self._columns[view] = _ViewColumns()
+        parts = self._views.get(view)
+        if parts is None:
+            parts = self._views[view] = _ViewParts(self._numeric[view])
         if traceparent:
-            columns.traceparents[len(columns.places)] = traceparent
-        event_id, keys = event.id, columns.keys
-        columns.places.append(keys.setdefault(key, len(keys)))
-        columns.offsets.append(offset)
-        columns.event_ids.append(event_id)
-        columns.event_times_us.append(event.event_time_us)
-        columns.known_at_us.append(event.known_at_us)
-        columns.values.append(values)
+            parts.traceparents[len(parts.rows)] = traceparent
+        keys = parts.keys
+        parts.rows.append((keys.setdefault(key, len(keys)), offset, event_id, event_time_us, known_at_us, values))
         self._parts += 1
-        self._characters += len(event_id) + len(key) + sum([len(v) for v in values if isinstance(v, str)])
+        self._characters += len(event_id) + len(key)
+        if parts.has_text:
+            self._characters += sum([len(value) for value in values if isinstance(value, str)])
 
     def take(self) -> Message[KeyedEvents] | None:
         """The record of what was added since the last call, if anything was."""
         if not self._parts:
             return None
-        views, self._columns = self._columns, {}
+        views, self._views = self._views, {}
         self._parts = self._characters = 0
+        packed = [_packed(name, parts) for name, parts in views.items()]
+        first = min(columns.source_offset[0] for columns in packed)
+        last = max(columns.source_offset[-1] for columns in packed)
         events = {
             offset: event_id
-            for columns in views.values()
-            for offset, event_id in zip(columns.offsets, columns.event_ids, strict=True)
+            for columns in packed
+            for offset, event_id in zip(columns.source_offset[: MAX_CAUSES + 1], columns.event_id, strict=False)
         }
-        first, last = min(events), max(events)
         few = len(events) <= MAX_CAUSES
-        traceparents = [trace for columns in views.values() for trace in columns.traceparents.values()]
-        payload = KeyedEvents(
-            source_partition=self._source, views=[self._packed(name, columns) for name, columns in views.items()]
-        )
+        traceparents = [trace for parts in views.values() for trace in parts.traceparents.values()]
         return Message(
             topic="keyed",
             key=f"events/{self._source}",
-            payload=payload,
+            payload=KeyedEvents(source_partition=self._source, views=packed),
             id=derive_id("keyed", self._use_case, self._source, self._target, first, last),
             source="driftloop/features",
-            time_us=max(max(columns.event_times_us) for columns in views.values()),
-            known_at_us=max(max(columns.known_at_us) for columns in views.values()),
+            time_us=max(max(columns.event_time_us) for columns in packed),
+            known_at_us=max(max(columns.known_at_us) for columns in packed),
             causes=tuple(events[offset] for offset in sorted(events)) if few else (),
             ranges=() if few else (OffsetRange("events", self._source, first, last),),
             partition=self._target,
             traceparent=traceparents[0] if traceparents else "",
         )
 
-    def _packed(self, view: str, columns: _ViewColumns) -> ViewEvents:
-        by_field = zip(*columns.values, strict=True)
-        return ViewEvents(
-            view=view,
-            keys=columns.keys,
-            key=columns.places,
-            source_offset=columns.offsets,
-            event_id=columns.event_ids,
-            event_time_us=columns.event_times_us,
-            known_at_us=columns.known_at_us,
-            values=[_column(values, numeric) for values, numeric in zip(by_field, self._numeric[view], strict=True)],
-            traceparents=columns.traceparents,
-        )
+
+def _packed(view: str, parts: _ViewParts) -> ViewEvents:
+    places, offsets, event_ids, event_times_us, known_at_us, values = zip(*parts.rows, strict=True)
+    by_field = zip(*values, strict=True)
+    return ViewEvents(
+        view=view,
+        keys=parts.keys,
+        key=places,
+        source_offset=offsets,
+        event_id=event_ids,
+        event_time_us=event_times_us,
+        known_at_us=known_at_us,
+        values=[_column(column, numeric) for column, numeric in zip(by_field, parts.numeric, strict=True)],
+        traceparents=parts.traceparents,
+    )
 
 
 def _column(values: Sequence[Any], numeric: bool) -> ValueColumn:
@@ -137,19 +132,14 @@ def _column(values: Sequence[Any], numeric: bool) -> ValueColumn:
 def unpacked(events: ViewEvents) -> Iterator[Part]:
     """The parts in a record's columns of one view, in the order of `events`."""
     keys = list(events.keys)
-    columns = [_values(column) for column in events.values]
-    rows = zip(*columns, strict=True)
-    return map(
-        Part._make,
-        zip(
-            [keys[place] for place in events.key],
-            events.source_offset,
-            events.event_id,
-            events.event_time_us,
-            events.known_at_us,
-            rows,
-            strict=True,
-        ),
+    return zip(
+        [keys[place] for place in events.key],
+        events.source_offset,
+        events.event_id,
+        events.event_time_us,
+        events.known_at_us,
+        zip(*map(_values, events.values), strict=True),
+        strict=True,
     )
 
 

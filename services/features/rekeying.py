@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
 from driftloop.contracts import UNSET_US, Message, Record, from_value, watermark
-from driftloop.contracts.event.v1.event_pb2 import Event, Value
+from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.usecase import FieldValue, UseCase, View, Window, duration_us, entity_key
 from services.features.packing import Pack
 
@@ -51,14 +51,13 @@ class SeenIds:
             known_at_us.popleft()
             self._held.remove(self._order.popleft())
 
-    def snapshot(self) -> list[tuple[str, int]]:
-        """Ids and when each was known, oldest first."""
-        return list(zip(self._order, self._known_at_us, strict=True))
+    def snapshot(self) -> tuple[list[str], list[int]]:
+        """Ids, oldest first, and when each was known."""
+        return list(self._order), list(self._known_at_us)
 
-    def restore(self, state: Sequence[tuple[str, int]]) -> None:
+    def restore(self, state: tuple[Sequence[str], Sequence[int]]) -> None:
         """Takes a snapshot back."""
-        self._order = deque(event_id for event_id, _ in state)
-        self._known_at_us = deque(known_at_us for _, known_at_us in state)
+        self._order, self._known_at_us = deque(state[0]), deque(state[1])
         self._held = set(self._order)
 
 
@@ -67,8 +66,10 @@ class _Reader:
 
     def __init__(self, view: View) -> None:
         self.name, self.by, self.of = view.name, view.by, view.of
+        self.by_places: list[int] = []
+        self.of_places: list[int] = []
         self.needs_number = isinstance(view, Window)
-        self.places: dict[tuple[FieldValue | None, ...], Place | None] = {}
+        self.places: dict[tuple[FieldValue | None, ...], Place] = {}
 
 
 class Rekeying:
@@ -84,10 +85,13 @@ class Rekeying:
         self._readers: dict[str, list[_Reader]] = {}
         for view in use_case.views:
             self._readers.setdefault(view.event.name, []).append(_Reader(view))
-        self._needed = {
-            name: tuple({field for reader in readers for field in (*reader.by, *reader.of)})
-            for name, readers in self._readers.items()
-        }
+        self._needed: dict[str, list[str]] = {}
+        for name, readers in self._readers.items():
+            needed = list(dict.fromkeys(field for reader in readers for field in (*reader.by, *reader.of)))
+            self._needed[name] = needed
+            for reader in readers:
+                reader.by_places = [needed.index(field) for field in reader.by]
+                reader.of_places = [needed.index(field) for field in reader.of]
         self._packs = [Pack(use_case.name, use_case.views, partition, target) for target in range(spread)]
         self._seen = SeenIds(duration_us(use_case.policy.dedupe_horizon))
         self._accepted: list[Record] = []
@@ -124,8 +128,10 @@ class Rekeying:
         out.extend(message for pack in packs if (message := pack.take()) is not None)
 
     def _apply(self, record: Record, out: list[Message[Any]]) -> None:
-        event: Event = record.message.payload
-        if not self._seen.is_new(event.id, event.known_at_us):
+        message = record.message
+        event: Event = message.payload
+        event_id, known_at_us = event.id, event.known_at_us
+        if not self._seen.is_new(event_id, known_at_us):
             self.duplicates += 1
             return
         self.applied += 1
@@ -133,17 +139,20 @@ class Rekeying:
         readers = self._readers.get(event.type)
         if readers is None:
             return
-        fields = _fields(event.fields, self._needed[event.type])
+        found, event_time_us = event.fields, event.event_time_us
+        fields = [from_value(found[name]) if name in found else None for name in self._needed[event.type]]
         full = []
         for reader in readers:
-            values = tuple([fields[name] for name in reader.of])
+            values = tuple([fields[place] for place in reader.of_places])
             if reader.needs_number and not _is_number(values[0]):
                 continue
-            place = self._place(reader, tuple([fields[name] for name in reader.by]))
-            if place is not None:
-                key, partition = place
+            entity = self._place(reader, tuple([fields[place] for place in reader.by_places]))
+            if entity is not None:
+                key, partition = entity
                 pack = self._packs[partition]
-                pack.add(reader.name, key, record.offset, event, values, record.message.traceparent)
+                pack.add(
+                    reader.name, key, record.offset, event_id, event_time_us, known_at_us, values, message.traceparent
+                )
                 if pack.is_full:
                     full.append(pack)
         if full:
@@ -151,15 +160,13 @@ class Rekeying:
 
     def _place(self, reader: _Reader, values: tuple[FieldValue | None, ...]) -> Place | None:
         """The feature entity of some key values, or None where one is absent."""
-        if values not in reader.places:
+        found = reader.places.get(values)
+        if found is None and None not in values:
             if len(reader.places) >= _KNOWN_KEYS_MAX:
                 reader.places.clear()
-            if None in values:
-                reader.places[values] = None
-            else:
-                key = entity_key(reader.name, [str(value) for value in values])
-                reader.places[values] = (key, partition_of_entity(key, self._spread))
-        return reader.places[values]
+            key = entity_key(reader.name, [str(value) for value in values])
+            found = reader.places[values] = (key, partition_of_entity(key, self._spread))
+        return found
 
     def snapshot(self) -> dict[str, Any]:
         """State as plain values; taken when `take_accepted` has been emptied."""
@@ -176,11 +183,6 @@ class Rekeying:
         self.clock_us = state["clock_us"]
         self._seen.restore(state["seen"])
         self.duplicates, self.applied = state["duplicates"], state["applied"]
-
-
-def _fields(found: Mapping[str, Value], names: Sequence[str]) -> dict[str, FieldValue | None]:
-    """Those fields of an event; None: absent."""
-    return {name: from_value(found[name]) if name in found else None for name in names}
 
 
 def _is_number(value: FieldValue | None) -> bool:

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftloop.contracts import OffsetRange, Record, from_value, watermark
-from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.features.v1.features_pb2 import TRIGGER_CLOCK
 from driftloop.usecase import HOUR_US, MINUTE_US, load_use_case
 from services.features.aggregation import Aggregation
@@ -34,8 +33,7 @@ def packed(offset: int, events, view: str = ORIGIN, source: int = 0) -> Record:
     """Parts of events in one record: (source offset, event time, value, known time or None for the same)."""
     pack = Pack("flights", FLIGHTS.views, source, 0)
     for place, at_us, value, known_us in events:
-        event = Event(id=f"e{place}", event_time_us=at_us, known_at_us=at_us if known_us is None else known_us)
-        pack.add(view, f"{view}|EWR", place, event, (value,), "")
+        pack.add(view, f"{view}|EWR", place, f"e{place}", at_us, at_us if known_us is None else known_us, (value,))
     message = pack.take()
     assert message is not None
     return Record("keyed", 0, offset, message)
@@ -250,10 +248,10 @@ def test_a_busy_entity_has_the_values_of_a_quiet_one(rows, size):
     for first in range(0, len(rows), size):
         pack = Pack("parcels", PARCELS.views, 0, 0)
         for place, (known, at, value) in enumerate(rows[first : first + size], first):
-            event = Event(id=f"e{place}", event_time_us=(at + 400) * MINUTE_US, known_at_us=(known + 400) * MINUTE_US)
-            pack.add(view.name, f"{view.name}|a", place, event, (value,), "")
-            held.append((event.event_time_us, value))
-        said = heart.fold([Record("keyed", 0, offset, pack.take()), *marks(offset + 1, event.known_at_us)[:1]])
+            at_us, known_at_us = (at + 400) * MINUTE_US, (known + 400) * MINUTE_US
+            pack.add(view.name, f"{view.name}|a", place, f"e{place}", at_us, known_at_us, (value,))
+            held.append((at_us, value))
+        said = heart.fold([Record("keyed", 0, offset, pack.take()), *marks(offset + 1, known_at_us)[:1]])
         offset += 2
         newest = updates(said)[-1].payload
         expected = []

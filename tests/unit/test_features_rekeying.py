@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from driftloop.contracts import MAX_RECORD_BYTES, Message, OffsetRange, Record, to_wire, watermark
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.usecase import DAY_US, load_use_case
-from services.features.packing import Part, unpacked
+from services.features.packing import unpacked
 from services.features.rekeying import Rekeying
 from tests.parcels import PARCELS
 
@@ -40,10 +42,19 @@ def mark(offset: int, clock_us: int) -> Record:
     return Record("events", 0, offset, watermark("events", 0, "ingest", clock_us))
 
 
+class Part(NamedTuple):
+    key: str
+    source_offset: int
+    event_id: str
+    event_time_us: int
+    known_at_us: int
+    values: tuple
+
+
 def parts(messages: list[Message]) -> list[tuple[str, Part]]:
     """View and part of all that was keyed, in order of source and view."""
     found = [
-        (columns.view, part)
+        (columns.view, Part(*part))
         for message in messages
         if not message.is_watermark
         for columns in message.payload.views
@@ -126,7 +137,7 @@ def test_the_watermark_goes_to_every_partition_of_keyed_once():
 def test_ids_are_forgotten_after_the_dedupe_horizon():
     heart = Rekeying(FLIGHTS, 0, 2)
     heart.fold([event(0, "a", known_at_us=10), mark(1, 10 + 8 * DAY_US)])
-    assert heart.snapshot()["seen"] == []
+    assert heart.snapshot()["seen"] == ([], [])
 
 
 @given(st.lists(st.integers(0, 8), max_size=30), st.integers(1, 7))
