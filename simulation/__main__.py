@@ -12,24 +12,8 @@ from multiprocessing import get_context
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from simulation.faults import Faults, FaultsUnreadable, drawn, parsed
-
-DRAWN = "drawn"
-
-
-def _faults(seed: int, text: str) -> Faults:
-    return drawn(seed) if text == DRAWN else parsed(text)
-
-
-def ran(seed: int, text: str) -> tuple[int, str]:
-    """Runs a seed; what is to be said about it if an invariant broke, else nothing."""
-    from simulation.simulate import command, simulate
-
-    faults = _faults(seed, text)
-    outcome = simulate(seed, faults)
-    if outcome.holds:
-        return seed, ""
-    return seed, "\n".join([f"seed {seed}: {command(seed, faults)}", *map(str, outcome.breaches)])
+from simulation.faults import FaultsUnreadable
+from simulation.seeds import DRAWN, faults_of, ran
 
 
 def _all(seeds: Sequence[int], text: str, jobs: int) -> Iterator[tuple[int, str]]:
@@ -60,7 +44,7 @@ def _all(seeds: Sequence[int], text: str, jobs: int) -> Iterator[tuple[int, str]
 def main(seed: int | None, seeds: int, first: int | None, faults: str, jobs: int) -> None:
     """Simulate the whole loop on a virtual clock with faults; exit code 1 if an invariant breaks."""
     try:
-        _faults(0, faults)
+        faults_of(0, faults)
     except FaultsUnreadable as error:
         raise click.UsageError(str(error)) from error
     if seed is not None:
@@ -85,7 +69,7 @@ def main(seed: int | None, seeds: int, first: int | None, faults: str, jobs: int
 def _one(seed: int, text: str) -> None:
     from simulation.simulate import command, simulate
 
-    faults = _faults(seed, text)
+    faults = faults_of(seed, text)
     outcome = simulate(seed, faults)
     click.echo(command(seed, faults))
     died = ", ".join(f"{name} {count}" for name, count in outcome.deaths.items() if count) or "nobody"
