@@ -72,3 +72,10 @@ def test_the_command_says_what_it_ran_and_ends_with_0():
     result = CliRunner().invoke(main, ["--seed", "1", "--faults", "none"])
     assert result.exit_code == 0, result.output
     assert "python -m simulation --seed 1 --faults none" in result.output
+
+
+@pytest.mark.timeout(180)
+def test_seeds_run_in_several_processes():
+    result = CliRunner().invoke(main, ["--first", "1", "--seeds", "2", "--faults", "none", "--jobs", "2"])
+    assert result.exit_code == 0, result.output
+    assert "2 of 2 seeds hold" in result.output
