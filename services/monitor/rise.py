@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-LENGTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # blocks; fewer than 4 are one bad moment
+LENGTHS = (6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # blocks; fewer are one bad moment
 REFERENCE_BLOCKS_MIN = 15
 WARNING_REFERENCE_BLOCKS_MIN = 10
 BLOCKS_MAX = 500  # older ones say little about what is usual now
