@@ -87,7 +87,9 @@ class Expectation:
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
-            raise DeclarationError(f"expectation name {self.name!r} is not an identifier (letters, digits, underscores)")
+            raise DeclarationError(
+                f"expectation name {self.name!r} is not an identifier (letters, digits, underscores)"
+            )
         _require_consequence(self.otherwise, get_args(Consequence))
         duration_us(self.window)
 
