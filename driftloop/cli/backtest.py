@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ def backtest(
 
     DATA is a table (CSV or Parquet; say --label), or a use case: NAME or usecases/NAME.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in its background without it
     import_from_checkout("simulation", "A backtest is run")
     from simulation.backtest.policies import DEFAULT_POLICIES, UnknownPolicy, check_names
     from simulation.backtest.session import backtest as run_backtest
