@@ -133,7 +133,7 @@ class _ViewColumns:
 
     def __init__(self, view: View, lateness_us: int) -> None:
         self.view = view
-        self._reach_us = min(view.ages_us[-1], lateness_us)
+        self._lateness_us = lateness_us
         self._numbers = _Numbers()
         self._entities: list[Ints] = []
         self._folds: list[Ints] = []
@@ -149,11 +149,18 @@ class _ViewColumns:
         known_at_us = np.array([event.known_at_us for event in events], dtype=np.int64)
         declared = self.view.event.fields
         values = [_column(declared[name].is_numeric, [found.get(name) for found in fields]) for name in self.view.of]
-        counts = (entities >= 0) & (at_us > np.maximum(known_at_us, clocks_us[folds]) - self._reach_us)
+        now_us = np.maximum(known_at_us, clocks_us[folds])
+        counts = (entities >= 0) & (at_us > now_us - self._lateness_us)
         if isinstance(self.view, Window):
-            counts &= np.isfinite(values[0])
-            values[0] += 0.0  # there is one zero
+            edges_us = [self.view.edge_us(now_us, age_us) for age_us in self.view.ages_us]
+            counts &= at_us > np.minimum.reduce(edges_us)
+            if values[0].dtype == np.float64:
+                counts &= np.isfinite(values[0])
+                values[0] += 0.0  # there is one zero
+            else:
+                counts &= np.array([found.get(self.view.of[0]) is not None for found in fields], dtype=bool)
         else:
+            counts &= at_us > now_us - self.view.ages_us[0]
             self._ids += [events[row].id for row in np.flatnonzero(counts).tolist()]
         self._entities.append(entities[counts])
         self._folds.append(folds[counts])

@@ -5,14 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from driftloop.usecase.durations import HOUR_US, duration_us
 from driftloop.usecase.errors import DeclarationError
 from driftloop.usecase.schema import Event, Fields, FieldValue
 
-Stat = Literal["mean", "count", "sum", "min", "max", "p50", "p90", "p99"]
-STATS: tuple[Stat, ...] = ("mean", "count", "sum", "min", "max", "p50", "p90", "p99")
+Stat = Literal["mean", "count", "sum", "min", "max", "variance", "std", "p50", "p90", "p99", "distinct"]
+STATS: tuple[Stat, ...] = (
+    "mean",
+    "count",
+    "sum",
+    "min",
+    "max",
+    "variance",
+    "std",
+    "p50",
+    "p90",
+    "p99",
+    "distinct",
+)
+WindowKind = Literal["sliding", "tumbling", "decayed"]
+DECAYED_STATS: tuple[Stat, ...] = ("mean", "count", "sum")
+HALF_LIVES = 10  # after which an event no longer counts in a decayed statistic: it would weigh a thousandth
+_OF_NOTHING_ZERO = ("count", "sum", "distinct")
 KEY_SEPARATOR = "|"
 
 
@@ -103,6 +119,10 @@ class View:
         """Ages, ascending, in microseconds, at which an event stops counting in some of the values."""
         raise DeclarationError("a View is declared as Window or Latest")
 
+    def oldest_us(self, clock_us: int) -> int:
+        """The newest event time that is too old at a clock to change any value."""
+        return clock_us - self.ages_us[-1]
+
     def key_values(self, fields: Fields) -> tuple[str, ...] | None:
         """The key's values in these fields, or None where one is absent."""
         values = tuple(fields.get(name) for name in self.by)
@@ -121,41 +141,73 @@ class View:
 
 @dataclass(frozen=True, init=False)
 class Window(View):
-    """Statistics of one field over sliding windows of event time: (clock − window, clock].
+    """Statistics of one field over windows of event time that end at the clock.
 
-    `over`: durations; `stats`: of mean, count, sum, min, max, p50, p90, p99 (nearest-rank quantiles).
+    `stats`: of mean, count, sum, min, max, variance (of a sample), std, p50, p90, p99 (nearest-rank quantiles), distinct (how
+    many different values); of a text only count and distinct. `over`: durations, by `kind`:
+
+    sliding   the last so long: (clock − duration, clock]
+    tumbling  since the clock last passed a multiple of the duration, counted from 1970 UTC
+    decayed   half-lives: an event weighs 2 ** (−age / half-life), age counted from the entity's newest event, so that values
+              change with events only; mean, count and sum
     """
 
     over: tuple[str, ...]
     stats: tuple[Stat, ...]
+    kind: WindowKind
 
     def __init__(
-        self, event: Event, by: str | Sequence[str], of: str, over: Sequence[str], stats: Sequence[Stat]
+        self,
+        event: Event,
+        by: str | Sequence[str],
+        of: str,
+        over: Sequence[str],
+        stats: Sequence[Stat],
+        kind: WindowKind = "sliding",
     ) -> None:
         super().__init__(event, by, of)
         object.__setattr__(self, "over", tuple(sorted(over, key=duration_us)))
         object.__setattr__(self, "stats", tuple(stats))
-        if not event.fields[of].is_numeric:
-            raise DeclarationError(f"window over {event.name}.{of}: the field must be a number")
-        unknown = [s for s in stats if s not in STATS]
+        object.__setattr__(self, "kind", kind)
+        allowed = (
+            DECAYED_STATS if kind == "decayed" else STATS if event.fields[of].is_numeric else ("count", "distinct")
+        )
+        unknown = [stat for stat in stats if stat not in allowed]
         if unknown or not over or not stats:
             raise DeclarationError(
-                f"window over {event.name}.{of}: give windows and stats of {', '.join(STATS)}; got {unknown}"
+                f"{kind} window over {event.name}.{of}: give durations and stats of {', '.join(allowed)}; got {unknown}"
             )
+        if not event.fields[of].is_numeric and kind == "decayed":
+            raise DeclarationError(f"decayed window over {event.name}.{of}: the field must be a number")
 
     @cached_property
     def name(self) -> str:
-        return f"{self.event.name}_{self.of[0]}_by_{'_'.join(self.by)}"
+        kind = "" if self.kind == "sliding" else f"_{self.kind}"
+        return f"{self.event.name}_{self.of[0]}{kind}_by_{'_'.join(self.by)}"
 
     @cached_property
     def ages_us(self) -> tuple[int, ...]:
-        """Window lengths, ascending, in microseconds."""
-        return tuple(duration_us(w) for w in self.over)
+        """Ages, ascending, in microseconds, that an event in a window cannot exceed."""
+        return tuple(duration_us(w) * (HALF_LIVES if self.kind == "decayed" else 1) for w in self.over)
+
+    def edge_us(self, clock_us: Any, age_us: int) -> Any:
+        """The newest event time that is before the window of an age at a clock; clocks may be a column."""
+        return clock_us // age_us * age_us - 1 if self.kind == "tumbling" else clock_us - age_us
+
+    def oldest_us(self, clock_us: int) -> int:
+        """See `View.oldest_us`."""
+        if self.kind != "tumbling":
+            return clock_us - self.ages_us[-1]
+        return int(min(self.edge_us(clock_us, age_us) for age_us in self.ages_us))
+
+    def leaves_us(self, event_time_us: int, age_us: int) -> int:
+        """The clock at which an event leaves the window of an age."""
+        return (event_time_us // age_us + 1) * age_us if self.kind == "tumbling" else event_time_us + age_us
 
     @cached_property
     def features(self) -> tuple[Feature, ...]:
         return tuple(
-            Feature(f"{self.name}__{stat}_{window}", True, 0.0 if stat in ("count", "sum") else float("nan"))
+            Feature(f"{self.name}__{stat}_{window}", True, 0.0 if stat in _OF_NOTHING_ZERO else float("nan"))
             for window in self.over
             for stat in self.stats
         )

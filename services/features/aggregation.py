@@ -29,7 +29,7 @@ from driftloop.contracts.features.v1.features_pb2 import (
     Trigger,
     ViewEvents,
 )
-from driftloop.usecase import FieldValue, UseCase, Window, duration_us
+from driftloop.usecase import FieldValue, UseCase, duration_us
 from services.features.entities import Entity, WindowEntity, entity_maker
 from services.features.packing import unpacked
 
@@ -53,8 +53,9 @@ class _View:
     """One view, as far as aggregation needs it."""
 
     make: Callable[[], Entity]
-    is_window: bool
-    reach_us: int
+    oldest_us: Callable[[int], int]
+    lateness_us: int
+    has_numbers: bool
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class Aggregation:
         self._id_prefix = f"{use_case.name}/features/{partition}/"
         lateness_us = duration_us(use_case.policy.lateness)
         self._views = {
-            view.name: _View(entity_maker(view), isinstance(view, Window), min(view.ages_us[-1], lateness_us))
+            view.name: _View(entity_maker(view), view.oldest_us, lateness_us, view.event.fields[view.of[0]].is_numeric)
             for view in use_case.views
         }
         self._watermarks = Watermarks({("keyed", partition): [f"rekeying/{source}" for source in range(spread)]})
@@ -142,14 +143,15 @@ class Aggregation:
                 self.repeated += 1
                 continue
             now_us = max(known_at_us, clock_us)
-            if at_us <= now_us - view.reach_us:
+            if at_us <= now_us - view.lateness_us or at_us <= view.oldest_us(now_us):
                 self.late += 1
                 continue
             entity = entities.get(key)
             if entity is None:
                 entity = entities[key] = view.make()
             if isinstance(entity, WindowEntity):
-                self.overflowed += entity.insert(at_us, event_id, float(values[0] or 0.0))
+                value = values[0] or (0.0 if view.has_numbers else "")  # there is one zero, and nothing absent
+                self.overflowed += entity.insert(at_us, event_id, value)
             elif not entity.insert(at_us, event_id, list(values)):
                 self.late += 1
                 continue

@@ -13,12 +13,23 @@ from typing import Any
 
 from driftloop.contracts import UNSET_US
 from driftloop.usecase import FieldValue, Latest, View, Window
-from services.features.windows import MAX_ENTRIES_PER_KEY, exact_sum, statistics
+from driftloop.usecase.features import HALF_LIVES
+from services.features.windows import (
+    MAX_ENTRIES_PER_KEY,
+    decayed_statistics,
+    exact_sum,
+    from_units,
+    in_units,
+    needs_order,
+    needs_squares,
+    needs_sum,
+    sample_variance,
+    statistics,
+    variance_of,
+)
 
 _RUNNING_FROM = 48  # events in a window; fewer are summed and sorted anew, which is as fast and needs no state
 _COMPACTED_FROM = 64  # events left behind before their room is given back, then at half of all
-_UNIT_BITS = 1074  # every finite float64 is a multiple of 2 ** -1074
-_UNIT = 1 << _UNIT_BITS
 
 Values = list[FieldValue | None]
 
@@ -71,57 +82,99 @@ class LatestEntity:
         self._values = list(values)
 
 
-class _RunningWindow:
-    """Exact sum and order of the values from `first` on, kept up to date event by event."""
-
-    __slots__ = ("_has_order", "first", "ordered", "total")
-
-    def __init__(self, first: int, values: Sequence[float], has_order: bool) -> None:
-        self.first = first
-        self.total = sum(map(_in_units, values[first:]))
-        self.ordered = sorted(values[first:]) if has_order else []
-        self._has_order = has_order
-
-    def insert(self, index: int, value: float) -> None:
-        """An event came in at an index."""
-        if index < self.first:
-            self.first += 1
-            return
-        self.total += _in_units(value)
-        if self._has_order:
-            insort(self.ordered, value)
-
-    def move(self, first: int, values: Sequence[float]) -> None:
-        """The events before `first` have left."""
-        for value in values[self.first : first]:
-            self.total -= _in_units(value)
-            if self._has_order:
-                del self.ordered[bisect_left(self.ordered, value)]
-        self.first = first
-
-    @property
-    def sum(self) -> float:
-        """The sum, rounded once; infinite where it is too large for a float64."""
-        try:
-            return self.total / _UNIT
-        except OverflowError:
-            return float("inf")
-
-
-def _in_units(value: float) -> int:
-    numerator, denominator = value.as_integer_ratio()
-    return numerator << (_UNIT_BITS + 1 - denominator.bit_length())
-
-
 class WindowPlan:
     """What is computed of a view's windows; one for all of its entities."""
 
     def __init__(self, view: Window) -> None:
+        stats = view.stats
         self.view = view.name
         self.ages_us = view.ages_us
-        self.stats: tuple[str, ...] = view.stats
-        self.has_sum = not {"sum", "mean"}.isdisjoint(view.stats)
-        self.has_order = not {"count", "sum", "mean"}.issuperset(view.stats)
+        self.stats: tuple[str, ...] = stats
+        self.is_tumbling, self.is_decayed = view.kind == "tumbling", view.kind == "decayed"
+        self.has_sum, self.has_order = needs_sum(stats), needs_order(stats)
+        self.has_squares, self.has_distinct = needs_squares(stats), "distinct" in stats
+
+    def edge_us(self, clock_us: int, age_us: int) -> int:
+        """See `Window.edge_us`."""
+        return clock_us // age_us * age_us - 1 if self.is_tumbling else clock_us - age_us
+
+    def leaves_us(self, at_us: int, age_us: int) -> int:
+        """See `Window.leaves_us`."""
+        return (at_us // age_us + 1) * age_us if self.is_tumbling else at_us + age_us
+
+    def of_few(self, values: list[Any]) -> Values:
+        """Statistics of values, computed anew."""
+        return statistics(
+            self.stats,
+            len(values),
+            exact_sum(values) if self.has_sum else 0.0,
+            sorted(values) if self.has_order else (),
+            sample_variance(values) if self.has_squares else None,
+            len(set(values)) if self.has_distinct else 0,
+        )
+
+
+class _RunningWindow:
+    """What the statistics of the values from `first` on need, kept up to date event by event."""
+
+    __slots__ = ("_counts", "_ordered", "_plan", "_squares", "_total", "first")
+
+    def __init__(self, plan: WindowPlan, first: int, values: Sequence[Any]) -> None:
+        self._plan = plan
+        self._total = self._squares = 0
+        self._ordered: list[float] = []
+        self._counts: dict[Any, int] = {}
+        self.first = first
+        for value in values[first:]:
+            self._add(value)
+
+    def insert(self, index: int, value: Any) -> None:
+        """An event came in at an index."""
+        if index < self.first:
+            self.first += 1
+        else:
+            self._add(value)
+
+    def _add(self, value: Any) -> None:
+        plan = self._plan
+        if plan.has_sum or plan.has_squares:
+            units = in_units(value)
+            self._total += units
+            if plan.has_squares:
+                self._squares += units * units
+        if plan.has_order:
+            insort(self._ordered, value)
+        if plan.has_distinct:
+            self._counts[value] = self._counts.get(value, 0) + 1
+
+    def move(self, first: int, values: Sequence[Any]) -> None:
+        """The events before `first` have left."""
+        plan = self._plan
+        for value in values[self.first : first]:
+            if plan.has_sum or plan.has_squares:
+                units = in_units(value)
+                self._total -= units
+                if plan.has_squares:
+                    self._squares -= units * units
+            if plan.has_order:
+                del self._ordered[bisect_left(self._ordered, value)]
+            if plan.has_distinct:
+                self._counts[value] -= 1
+                if not self._counts[value]:
+                    del self._counts[value]
+        self.first = first
+
+    def statistics(self, count: int) -> Values:
+        """Statistics of the values, of which there are `count`."""
+        plan = self._plan
+        return statistics(
+            plan.stats,
+            count,
+            from_units(self._total) if plan.has_sum else 0.0,
+            self._ordered,
+            variance_of(count, self._total, self._squares) if plan.has_squares else None,
+            len(self._counts),
+        )
 
 
 class WindowEntity:
@@ -146,7 +199,7 @@ class WindowEntity:
         self._plan = plan
         self._times_us: list[int] = []
         self._ids: list[str] = []
-        self._values: list[float] = []
+        self._values: list[Any] = []  # float, or str where only different ones are counted
         self._begin = 0  # what is before it has left the longest window
         self._running: dict[int, _RunningWindow] | None = None
         self.event_time_us = UNSET_US  # the newest event's
@@ -154,7 +207,7 @@ class WindowEntity:
         self.sequence = UNSET_US
         self.next_change_us: int | None = None
 
-    def insert(self, at_us: int, event_id: str, value: float) -> int:
+    def insert(self, at_us: int, event_id: str, value: FieldValue) -> int:
         """Takes an event in; returns how many had to leave so that the bound per key is kept."""
         times_us, ids = self._times_us, self._ids
         index = len(times_us)
@@ -177,9 +230,10 @@ class WindowEntity:
     def left_by(self, clock_us: int) -> str | None:
         """The id of the newest event that leaves a window between `known_at_us` and a clock."""
         newest = -1
+        edge_us = self._plan.edge_us
         for age_us in self._plan.ages_us:
-            before = bisect_right(self._times_us, self.known_at_us - age_us, self._begin)
-            after = bisect_right(self._times_us, clock_us - age_us, before)
+            before = bisect_right(self._times_us, edge_us(self.known_at_us, age_us), self._begin)
+            after = bisect_right(self._times_us, edge_us(clock_us, age_us), before)
             if after > before:
                 newest = max(newest, after - 1)
         return self._ids[newest] if newest >= 0 else None
@@ -187,23 +241,23 @@ class WindowEntity:
     def values_at(self, clock_us: int) -> Values:
         """The view's values at a clock, which becomes `known_at_us`; None: missing."""
         plan, times_us, values, begin = self._plan, self._times_us, self._values, self._begin
-        end, first = len(times_us), begin
+        end = kept = len(times_us)
         found: Values = []
         soonest_us: int | None = None
         for age_us in plan.ages_us:
-            first = bisect_right(times_us, clock_us - age_us, begin)
-            if first < end and (soonest_us is None or times_us[first] + age_us < soonest_us):
-                soonest_us = times_us[first] + age_us
-            window = self._window(age_us, first)
-            if window is not None:
-                found += statistics(plan.stats, end - first, window.sum, window.ordered)
+            first = bisect_right(times_us, plan.edge_us(clock_us, age_us), begin)
+            kept = min(kept, first)
+            if first < end:
+                leaves_us = plan.leaves_us(times_us[first], age_us)
+                soonest_us = leaves_us if soonest_us is None else min(soonest_us, leaves_us)
+            if plan.is_decayed:
+                found += decayed_statistics(plan.stats, age_us // HALF_LIVES, times_us[first:], values[first:])
                 continue
-            inside = values[first:]
-            total = exact_sum(inside) if plan.has_sum else 0.0
-            found += statistics(plan.stats, end - first, total, sorted(inside) if plan.has_order else inside)
-        self._begin = first  # of the longest window: it comes last
+            window = self._window(age_us, first)
+            found += plan.of_few(values[first:]) if window is None else window.statistics(end - first)
+        self._begin = kept
         self.known_at_us, self.next_change_us = clock_us, soonest_us
-        if first >= _COMPACTED_FROM and first * 2 >= end:
+        if kept >= _COMPACTED_FROM and kept * 2 >= end:
             self._compact()
         return found
 
@@ -214,7 +268,7 @@ class WindowEntity:
         if window is None:
             if size < _RUNNING_FROM:
                 return None
-            window = _RunningWindow(first, self._values, self._plan.has_order)
+            window = _RunningWindow(self._plan, first, self._values)
             self._running = {**(running or {}), age_us: window}
         elif size < _RUNNING_FROM // 2:
             self._running = {age: other for age, other in (running or {}).items() if age != age_us} or None

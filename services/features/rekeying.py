@@ -68,7 +68,7 @@ class _Reader:
         self.name, self.by, self.of = view.name, view.by, view.of
         self.by_places: list[int] = []
         self.of_places: list[int] = []
-        self.needs_number = isinstance(view, Window)
+        self.needs_value = isinstance(view, Window)
         self.places: dict[tuple[FieldValue | None, ...], Place] = {}
 
 
@@ -144,7 +144,7 @@ class Rekeying:
         full = []
         for reader in readers:
             values = tuple([fields[place] for place in reader.of_places])
-            if reader.needs_number and not _is_number(values[0]):
+            if reader.needs_value and not _is_value(values[0]):
                 continue
             entity = self._place(reader, tuple([fields[place] for place in reader.by_places]))
             if entity is not None:
@@ -185,5 +185,5 @@ class Rekeying:
         self.duplicates, self.applied = state["duplicates"], state["applied"]
 
 
-def _is_number(value: FieldValue | None) -> bool:
-    return value is not None and math.isfinite(float(value))
+def _is_value(value: FieldValue | None) -> bool:
+    return value is not None and (isinstance(value, str) or math.isfinite(value))

@@ -12,8 +12,8 @@ from driftloop.contracts.features.v1.features_pb2 import TRIGGER_CLOCK
 from driftloop.usecase import HOUR_US, MINUTE_US, load_use_case
 from services.features.aggregation import Aggregation
 from services.features.packing import Pack
-from services.features.windows import exact_sum, statistics
 from tests.parcels import PARCELS
+from tests.unit.window_statistics import plain
 
 FLIGHTS = load_use_case("flights")
 VIEWS = {view.name: view for view in FLIGHTS.views}
@@ -257,7 +257,7 @@ def test_a_busy_entity_has_the_values_of_a_quiet_one(rows, size):
         expected = []
         for age_us in view.ages_us:
             inside = [value for at_us, value in held if at_us > newest.known_at_us - age_us]
-            expected += statistics(view.stats, len(inside), exact_sum(inside), sorted(inside))
+            expected += [plain(stat, inside) for stat in view.stats]
         assert [from_value(value) for value in newest.values] == expected
 
 

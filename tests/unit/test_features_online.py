@@ -108,6 +108,7 @@ def test_the_newest_value_of_each_entity_arrives(use_case: UseCase, store: Store
     online.start()
     store.wait(sequences(outputs[1:]))
     assert store.writes == [2]
+    online.close(ANSWER_S)
     assert len(online) == 0
 
 

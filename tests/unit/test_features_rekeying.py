@@ -94,7 +94,10 @@ def test_what_is_too_much_for_one_record_goes_into_several():
 
 def test_an_absent_number_is_no_part_of_a_window_and_an_absent_value_is_kept_absent():
     absent = Rekeying(PARCELS, 0, 1).fold([scanned(0, "a", {"depot": "x", "lane": "y", "carrier": "z"})])
-    assert [(view, part.values) for view, part in parts(absent)] == [("scanned_latest_by_depot", (None, None, "z"))]
+    assert [(view, part.values) for view, part in parts(absent)] == [
+        ("scanned_carrier_by_depot", ("z",)),
+        ("scanned_latest_by_depot", (None, None, "z")),
+    ]
     texts = Rekeying(PARCELS, 0, 1).fold([scanned(0, "b", {"depot": "x", "lane": "y", "weight": 2.0})])
     assert dict(parts(texts))["scanned_latest_by_depot"].values == (2.0, None, None)
 

@@ -219,3 +219,13 @@ def test_a_label_that_the_task_does_not_know_is_refused(value, prediction):
 def test_classes_that_do_not_suit_the_task_are_refused(prediction):
     with pytest.raises(DeclarationError):
         labelled(True, **prediction)
+
+
+def test_a_window_says_which_statistics_its_kind_and_field_allow():
+    sold = Event("sold", entity="order", fields={"shop": Field(str), "item": Field(str), "price": Field(float)})
+    with pytest.raises(DeclarationError, match="give durations and stats of count, distinct"):
+        Window(sold, by="shop", of="item", over=["1h"], stats=["mean"])
+    with pytest.raises(DeclarationError, match="give durations and stats of mean, count, sum"):
+        Window(sold, by="shop", of="price", over=["1h"], stats=["p90"], kind="decayed")
+    assert Window(sold, by="shop", of="item", over=["1h"], stats=["distinct"]).features[0].default == 0.0
+    assert Window(sold, "shop", "price", ["1h"], ["std"], "tumbling").name == "sold_price_tumbling_by_shop"
