@@ -15,7 +15,7 @@ export BENTOML_DO_NOT_TRACK := true
 export FEAST_USAGE := False
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format simulate bench bench-ingest bench-loop bench-backtest contracts lock wheel clean
+.PHONY: help setup demo test test-fast lint format simulate bench bench-ingest bench-loop bench-backtest bench-policy contracts lock wheel clean
 
 help: ## show what can be typed
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -70,6 +70,10 @@ bench-loop: setup ## the loop's own speeds, from a demo run, into build/bench/lo
 
 bench-backtest: .venv/.installed ## a year of flights through the default policy, into build/bench/backtest.json
 	@$(BIN)/python -m bench.backtest
+
+bench-policy: .venv/.installed ## the default policy beside simple ones: STREAMS=, SEEDS=, ROWS=, POLICIES=, MINUTES=
+	@$(BIN)/python -m bench.policy $(if $(STREAMS),--streams '$(STREAMS)') $(if $(SEEDS),--seeds $(SEEDS)) \
+	    $(if $(ROWS),--rows $(ROWS)) $(if $(POLICIES),--policies $(POLICIES)) $(if $(MINUTES),--minutes $(MINUTES))
 
 contracts: .venv/.installed ## generate driftloop/contracts from proto/
 	@$(BIN)/python scripts/generate_contracts.py

@@ -31,7 +31,7 @@ from services.trainer.assembly import validate
 from services.trainer.candidates import BLOCK_ROWS, Asked
 from services.trainer.errors import DataRefused, Stopping
 from services.trainer.gates import GateResult, GateSettings, judge
-from services.trainer.training import Trained, TrainingSet, TrainingSettings, train
+from services.trainer.training import Train, Trained, TrainingSet, TrainingSettings, train
 
 _log = logging.getLogger(__name__)
 ROWS_MIN = 200  # fewer cannot even be split into training and validation
@@ -75,6 +75,7 @@ def fit_request(
     tell: Tell,
     rows_min: int = ROWS_MIN,
     archived: Mapping[str, ScoringModel] | None = None,
+    learn: Train = train,
 ) -> Fitting:
     """Answers a request from the rows known at its clock: PUBLISHED if they bear a model and it passes every gate, or REFUSED.
 
@@ -85,7 +86,7 @@ def fit_request(
     try:
         validate(use_case, rows, rows_min, _inputs_with_values(champion))
         tell(STAGE_TRAINING, f"{len(rows)} rows on {training.device}")
-        trained = _train(use_case, request, rows, champion, training, tell, archived or {})
+        trained = _train(use_case, request, rows, champion, training, tell, archived or {}, learn)
     except DataRefused as refused:
         answer.outcome, answer.because = OUTCOME_REFUSED, str(refused)
         return Fitting(answer, None)
@@ -116,12 +117,13 @@ def _train(
     training: TrainingSettings,
     tell: Tell,
     archived: Mapping[str, ScoringModel],
+    learn: Train,
 ) -> Trained:
     def progress(detail: str) -> None:
         tell(STAGE_TRAINING, detail)
 
     try:
-        return train(
+        return learn(
             use_case, rows, request.since_us, champion, request.seed, training, progress, _asked(request), archived
         )
     except Stopping:

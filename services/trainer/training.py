@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -159,6 +159,25 @@ class Trained:
     weights: bytes
     spec: dict[str, Any]
     model_digest: str
+
+
+class Train(Protocol):
+    """How a request's rows become a model: `train`, or another kind of model that is to be compared inside the same policy."""
+
+    def __call__(
+        self,
+        use_case: UseCase,
+        rows: TrainingSet,
+        since_us: int,
+        champion: ScoringModel | None,
+        seed: int,
+        settings: TrainingSettings,
+        progress: Callable[[str], None],
+        asked: Asked | None = None,
+        archived: Mapping[str, ScoringModel] | None = None,
+    ) -> Trained:
+        """As `train`."""
+        ...
 
 
 @dataclass

@@ -31,7 +31,7 @@ from driftloop.scoring import ScoringModel
 from driftloop.usecase import ReplayStep, UseCase
 from services.trainer.fitting import ROWS_MIN, fit_request
 from services.trainer.gates import GateSettings
-from services.trainer.training import TrainingSettings
+from services.trainer.training import Train, TrainingSettings, train
 from simulation.backtest.importance import importance_of
 from simulation.backtest.outcome import Deployed, Event, Fit, Kind, Outcome
 from simulation.backtest.policies import LOOP
@@ -68,8 +68,15 @@ class Answered:
 class HistoryTrainer:
     """Answers requests from the history, by trainer's own training and gates, on what assembly would choose at their clock."""
 
-    def __init__(self, history: History, seed: int, training: TrainingSettings, told: Callable[[str], None]) -> None:
-        self._history, self._seed, self._training, self._told = history, seed, training, told
+    def __init__(
+        self,
+        history: History,
+        seed: int,
+        training: TrainingSettings,
+        told: Callable[[str], None],
+        learn: Train = train,
+    ) -> None:
+        self._history, self._seed, self._training, self._told, self._learn = history, seed, training, told, learn
         self._models: dict[str, ScoringModel] = {}
         self.answered: dict[str, Answered] = {}
 
@@ -106,7 +113,16 @@ class HistoryTrainer:
         champion = self._models.get(request.champion_id)
         archived = {a.model_id: self._models[a.model_id] for a in request.archive if a.model_id in self._models}
         fitting = fit_request(
-            self._history.use_case, seeded, found, champion, self._training, GateSettings(), tell, ROWS_MIN, archived
+            self._history.use_case,
+            seeded,
+            found,
+            champion,
+            self._training,
+            GateSettings(),
+            tell,
+            ROWS_MIN,
+            archived,
+            self._learn,
         )
         answer, trained = fitting.answer, fitting.trained
         fit = Fit(
@@ -128,10 +144,15 @@ def at_the_point(history: History, clock_us: int) -> UseCase:
 
 
 def first_answer(
-    history: History, steps: Iterable[ReplayStep], seed: int, training: TrainingSettings, told: Callable[[str], None]
+    history: History,
+    steps: Iterable[ReplayStep],
+    seed: int,
+    training: TrainingSettings,
+    told: Callable[[str], None],
+    learn: Train = train,
 ) -> Answered | None:
     """Trainer's first answer with a model, published or not, which every policy starts with; None if there is none."""
-    trainer = HistoryTrainer(history, seed, training, told)
+    trainer = HistoryTrainer(history, seed, training, told, learn)
 
     def until_answered() -> Iterator[ReplayStep]:
         for step in _relevant(history.use_case, steps):
@@ -155,7 +176,7 @@ def run_loop(setting: Setting, first: Answered, steps: Iterable[ReplayStep], tol
         outcome.answers[row], asked = answer, row + 1
         told(asked, "")
 
-    trainer = HistoryTrainer(history, setting.seed, setting.training, lambda line: told(asked, line))
+    trainer = HistoryTrainer(history, setting.seed, setting.training, lambda line: told(asked, line), setting.learn)
     trainer.know(first)
     loop = replayed(history, trainer, steps, answered)
     outcome.fits = [answer.fit for answer in trainer.answered.values()]

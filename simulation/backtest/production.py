@@ -9,7 +9,7 @@ import numpy as np
 
 from driftloop.contracts import derive_id
 from driftloop.scoring import ScoringModel
-from services.trainer.training import TrainingSettings, train
+from services.trainer.training import Train, TrainingSettings, train
 from simulation.backtest.importance import importance_of
 from simulation.backtest.outcome import Deployed, Event, Fit, Kind, Outcome
 from simulation.backtest.quality import Quality
@@ -34,6 +34,7 @@ class Setting:
     window_rows: int
     seed: int
     training: TrainingSettings
+    learn: Train = train
 
     @property
     def first_row(self) -> int:
@@ -88,7 +89,7 @@ class Production:
         found = setting.history.training_set(rows, clock_us)
         model_id = derive_id("model", setting.history.use_case.name, self.outcome.policy, clock_us)
         seed = (int(model_id[:8], 16) + setting.seed) % 2**32
-        trained = train(setting.history.use_case, found, 0, None, seed, setting.training, lambda line: None)
+        trained = setting.learn(setting.history.use_case, found, 0, None, seed, setting.training, lambda line: None)
         newest_us = int(found.known_at_us.max())
         fit = Fit(clock_us, len(found), newest_us, trained.fitted_rows, trained.row_epochs, published=True)
         self.outcome.fits.append(fit)

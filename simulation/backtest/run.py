@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from driftloop.usecase import ReplayStep, ReplayStretch, UseCaseError, replay_steps
-from services.trainer.training import TrainingSettings
+from services.trainer.training import Train, TrainingSettings, train
 from simulation.backtest.loop_policy import Answered, at_the_point, first_answer, run_loop
 from simulation.backtest.outcome import Outcome
 from simulation.backtest.policies import LOOP, WINDOW_SHARE, run_simple
@@ -35,6 +35,7 @@ class Prepared:
     window_rows: int
     seed: int
     training: TrainingSettings
+    learn: Train = train
 
     @property
     def setting(self) -> Setting:
@@ -51,10 +52,17 @@ class Prepared:
             window_rows=self.window_rows,
             seed=self.seed,
             training=self.training,
+            learn=self.learn,
         )
 
 
-def prepare(opened: Opened, seed: int, training: TrainingSettings, told: Callable[[str, float], None]) -> Prepared:
+def prepare(
+    opened: Opened,
+    seed: int,
+    training: TrainingSettings,
+    told: Callable[[str, float], None],
+    learn: Train = train,
+) -> Prepared:
     """The history and the first model. `told` takes what is going on and how much of it is done, 0 to 1. Raises Unfit."""
     use_case, stretch = opened.use_case, opened.stretch
     span_us = max(1, stretch.end_us - stretch.start_us)
@@ -69,7 +77,7 @@ def prepare(opened: Opened, seed: int, training: TrainingSettings, told: Callabl
     point_us = int(history.at_us[labelled[int(len(labelled) * FIRST_SHARE)]])
     history = replace(history, use_case=at_the_point(history, point_us))
     told("training the first model", 1.0)
-    first = first_answer(history, _steps(history, stretch), seed, training, lambda line: None)
+    first = first_answer(history, _steps(history, stretch), seed, training, lambda line: None, learn)
     if first is None or first.model is None:
         why = "too few labels ever mature" if first is None else first.message.because
         raise Unfit(f"no first model could be trained: {why}; give more rows, or a label that is known earlier")
@@ -78,7 +86,7 @@ def prepare(opened: Opened, seed: int, training: TrainingSettings, told: Callabl
         raise Unfit(f"only {len(scored)} labelled rows come after the first model: give more rows")
     window_rows = round(len(labelled) * WINDOW_SHARE)
     quality = Quality.of(history, history.labels_at(first.fit.clock_us)[history.mature(first.fit.clock_us)])
-    return Prepared(history, scored, first, quality, window_rows, seed, training)
+    return Prepared(history, scored, first, quality, window_rows, seed, training, learn)
 
 
 def _steps(history: History, stretch: ReplayStretch) -> Iterator[ReplayStep]:
