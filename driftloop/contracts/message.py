@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -66,12 +67,22 @@ class Record:
     message: Message[Any]
 
 
-def watermark(topic: str, partition: int, writer: str, known_at_us: int) -> Message[Watermark]:
-    """The control record by which `writer` says that it is done up to `known_at_us` on this partition."""
+def watermark(
+    topic: str,
+    partition: int,
+    writer: str,
+    known_at_us: int,
+    revision: int = 0,
+    refused_models: Sequence[str] = (),
+) -> Message[Watermark]:
+    """The control record by which `writer` says that it is done up to `known_at_us` on this partition.
+
+    A replica of serving also says which release it has applied, and which models of it it refused.
+    """
     return Message(
         topic=topic,
         key=WATERMARK_KEY_PREFIX + writer,
-        payload=Watermark(writer=writer, known_at_us=known_at_us),
+        payload=Watermark(writer=writer, known_at_us=known_at_us, revision=revision, refused_models=refused_models),
         id=f"{writer}@{known_at_us}",
         source=f"driftloop/{writer}",
         time_us=known_at_us,

@@ -36,20 +36,30 @@ class _AioServicer(Protocol):
 class Health:
     """What a grpc.aio server's health service answers for "" and "driftloop.<service>"; NOT_SERVING at first."""
 
-    def __init__(self, servicer: _AioServicer, service: str) -> None:
+    def __init__(self, servicer: _AioServicer, service: str, parts: Sequence[str] = ()) -> None:
         self._servicer = servicer
         self._service = service
+        self._parts = tuple(parts)
 
     async def set_serving(self, serving: bool) -> None:
-        """SERVING once the service is ready for work; NOT_SERVING again when it stops taking work."""
-        for name in _names(self._service):
-            await self._servicer.set(name, SERVING if serving else NOT_SERVING)
+        """SERVING once the service is ready for work; NOT_SERVING again, as every part, when it stops taking work."""
+        for name in (*_names(self._service), *(() if serving else self._parts)):
+            await self.set(name, serving)
+
+    async def set(self, name: str, serving: bool) -> None:
+        """The same for one name: that of a part of the service, which may be ready before the whole is."""
+        await self._servicer.set(name, SERVING if serving else NOT_SERVING)
 
 
-async def add_health_and_reflection(server: grpc.aio.Server, service: str, names: Sequence[str] = ()) -> Health:
-    """Adds both services to a server that has not started. `names`: full proto names of the services it offers."""
+async def add_health_and_reflection(
+    server: grpc.aio.Server, service: str, names: Sequence[str] = (), parts: Sequence[str] = ()
+) -> Health:
+    """Adds both services to a server that has not started.
+
+    `names`: full proto names of the services it offers; `parts`: further names that health is asked by.
+    """
     servicer = sync_health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
-    health = Health(servicer, service)
+    health = Health(servicer, service, parts)
     await health.set_serving(False)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     reflection.enable_server_reflection(_reflected(names), server)

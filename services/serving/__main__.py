@@ -1,4 +1,4 @@
-"""Gives a replica of serving its gateways and runs it until SIGTERM; decides nothing."""
+"""Gives a replica of serving its gateways and runs it until SIGTERM, or as many as there are workers; decides nothing."""
 
 from __future__ import annotations
 
@@ -16,39 +16,65 @@ from driftloop.artifacts import ArtifactStore
 from driftloop.messaging import KafkaProducer, KafkaReader, MessagingError, await_topics
 from driftloop.telemetry import instruments, setup_logging, setup_telemetry
 from driftloop.usecase import UseCase, UseCaseError, load_use_case
-from services.serving.bootstrap import READ, WRITTEN, Outside, Replica
+from services.serving.bootstrap import Replica
+from services.serving.desk import READ, WRITTEN, Outside
 from services.serving.errors import ServingError
 from services.serving.gateways.bundles import BundleLoader
 from services.serving.gateways.online import OnlineReader
 from services.serving.settings import ServingSettings
+from services.serving.workers import Workers
 
+_PARENT_EVERY_S = 1.0
 _logger = logging.getLogger("services.serving")
 
 
-async def serve(settings: ServingSettings, use_case: UseCase) -> None:
+async def serve(settings: ServingSettings, use_cases: list[UseCase]) -> None:
     """Runs one replica until SIGTERM or SIGINT; raises what it cannot recover from."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    servers, name = settings.kafka_bootstrap_servers, f"serving-{settings.replica}"
-    wait = partial(await_topics, servers, use_case.name, (*READ, *WRITTEN), settings.start_timeout_s)
-    found = loop.run_in_executor(ThreadPoolExecutor(1, "serving-waiting"), wait)
-    _logger.info("waits for the topics of %s on %s", use_case.name, servers)
     stop = asyncio.create_task(stopped.wait())
-    await asyncio.wait((found, stop), return_when=asyncio.FIRST_COMPLETED)
-    if not found.done():
-        return
+    opened = []
+    for use_case in use_cases:
+        partitions = await _topics_of(settings, use_case, stop)
+        if partitions is None:
+            return
+        opened.append((use_case, _outside(settings, use_case, partitions)))
     stop.cancel()
+    orphaned = asyncio.create_task(_stop_with_parent(settings.parent, stopped))
+    await Replica(settings, opened).run(stopped)
+    orphaned.cancel()
+
+
+async def _stop_with_parent(parent: int, stopped: asyncio.Event) -> None:
+    while parent and os.getppid() == parent:
+        await asyncio.sleep(_PARENT_EVERY_S)
+    if parent:
+        _logger.error("its parent has gone: stops")
+        stopped.set()
+
+
+async def _topics_of(settings: ServingSettings, use_case: UseCase, stop: asyncio.Task[bool]) -> dict[str, int] | None:
+    """Partitions of the use case's topics, once they are there; None if the replica is told to stop before."""
+    servers = settings.kafka_bootstrap_servers
+    wait = partial(await_topics, servers, use_case.name, (*READ, *WRITTEN), settings.start_timeout_s)
+    found = asyncio.get_running_loop().run_in_executor(ThreadPoolExecutor(1, "serving-waiting"), wait)
+    _logger.info("waits for the topics of %s on %s", use_case.name, servers)
+    await asyncio.wait((found, stop), return_when=asyncio.FIRST_COMPLETED)
+    return dict(found.result()) if found.done() else None
+
+
+def _outside(settings: ServingSettings, use_case: UseCase, partitions: dict[str, int]) -> Outside:
+    servers, name = settings.kafka_bootstrap_servers, f"serving-{settings.replica}"
     loader = BundleLoader(use_case, settings, ArtifactStore(settings.artifacts_url))
     loader.open_ahead()
-    outside = Outside(
-        partitions=found.result(),
+    return Outside(
+        partitions=partitions,
         producer=KafkaProducer(servers, use_case.name, name, instruments=instruments("serving")),
         open_reader=lambda: KafkaReader(servers, use_case.name, READ, client_id=name),
         loader=loader,
         open_online_reader=lambda: _online_reader(settings, use_case),
     )
-    await Replica(use_case, settings, outside).run(stopped)
 
 
 def _online_reader(settings: ServingSettings, use_case: UseCase) -> OnlineReader:
@@ -62,10 +88,12 @@ def main() -> int:
     """The process's exit status."""
     settings = ServingSettings()
     setup_logging("serving", settings.log_level)
+    if settings.workers > 1:
+        return Workers([sys.executable, "-m", "services.serving"], settings).run()
     telemetry = setup_telemetry("serving")
     sys.setswitchinterval(settings.switch_interval_s)
     try:
-        uvloop.run(serve(settings, load_use_case(settings.use_case, settings.usecases)))
+        uvloop.run(serve(settings, [load_use_case(name, settings.usecases) for name in settings.use_cases]))
     except (ServingError, MessagingError, UseCaseError, OSError) as error:
         _logger.critical("stops: %s: %s", type(error).__name__, error)
         return 1

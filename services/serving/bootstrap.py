@@ -5,92 +5,41 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import grpc
 
-from driftloop.messaging import DeliveryFailed, Producer, Reader
 from driftloop.telemetry import add_health_and_reflection
 from driftloop.usecase import UseCase
-from services.serving.clock import LoopClock
+from services.serving.desk import Desk, Outside
 from services.serving.errors import CannotStart
 from services.serving.gateways.door import SERVICE, PredictionDoor
-from services.serving.gateways.feed import TopicFeed
-from services.serving.gateways.log import PredictionLog
-from services.serving.gateways.online import OnlineLookup, OnlineReader
-from services.serving.gateways.spool import Spool
-from services.serving.gateways.watermarks import WatermarkWriter
-from services.serving.handlers import Handlers
-from services.serving.instruments import ServingInstruments
-from services.serving.releases import Loader, ReleaseKeeper
+from services.serving.handlers import Served
+from services.serving.instruments import CallInstruments, ServingInstruments
 from services.serving.settings import ServingSettings
-from services.serving.view import FeatureView
 
-READ = ("features", "releases")
-WRITTEN = ("predictions", "commands", "dead-letters")
 _COLLECTED_AFTER = 20_000
-_CLOSE_TIMEOUT_S = 1.0
 _PUBLISH_EVERY_S = 1.0  # far below the interval at which metrics are exported
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Outside:
-    """What a replica stands on. `partitions` counts those of the topics that it reads and writes."""
-
-    partitions: Mapping[str, int]
-    producer: Producer
-    open_reader: Callable[[], Reader]
-    loader: Loader
-    open_online_reader: Callable[[], OnlineReader]
-
-
 class Replica:
-    """One replica of serving on the running event loop: `start`, `run` until it is told to stop."""
+    """One replica of serving on the running event loop: a desk for each use case behind one door."""
 
-    def __init__(self, use_case: UseCase, settings: ServingSettings, outside: Outside) -> None:
-        measured = ServingInstruments()
-        producer, partitions = outside.producer, outside.partitions
+    def __init__(self, settings: ServingSettings, use_cases: Sequence[tuple[UseCase, Outside]]) -> None:
         self._settings = settings
-        self._producer = producer
-        self._spool = Spool(
-            settings.folder / "spool", settings.spool_segment_bytes, settings.spool_bytes_max, settings.spool_fsync
-        )
-        self._log = PredictionLog(self._spool, producer, settings.replica, measured, settings.log_pause_s)
-        self._clock = LoopClock(partitions["features"])
-        self._releases = ReleaseKeeper(
-            self._clock,
-            outside.loader,
-            producer,
-            f"serving/{settings.replica}",
-            settings.unusable_scores_max,
-            measured,
-        )
-        self._watermarks = WatermarkWriter(self._log, producer, settings.replica, partitions["predictions"])
-        self._view = FeatureView(use_case, settings.view_entities_max)
-        self._measured = measured
-        self._online = OnlineLookup(outside.open_online_reader, settings.lookups_max)
-        self._handlers = Handlers(
-            use_case,
-            settings,
-            self._view,
-            self._clock,
-            self._releases,
-            self._log,
-            self._watermarks,
-            self._online,
-            producer,
-            measured,
-        )
-        self._feed = TopicFeed(
-            outside.open_reader, self._handlers.records, settings.read_poll_s, settings.read_batch_records
-        )
-        self._door = PredictionDoor(self._handlers, measured, settings.answer_margin_s, settings.wait_timeout_s)
+        self._instruments = [ServingInstruments(use_case.name) for use_case, _ in use_cases]
+        self._desks = [
+            Desk(use_case, settings, outside, instruments)
+            for (use_case, outside), instruments in zip(use_cases, self._instruments, strict=True)
+        ]
+        self.served = Served({desk.name: desk.handlers for desk in self._desks})
+        self._door = PredictionDoor(self.served, settings, CallInstruments())
         self.ready = asyncio.Event()
-        """Set once the replica answers: features and the newest release are read and applied."""
+        """Set once every desk answers."""
         self.listening = asyncio.Event()
-        """Set once the door is open on `port`; calls are answered when the replica is ready."""
+        """Set once the door is open on `port`; calls are answered when their desk is ready."""
         self.port = 0
 
     async def run(self, stopped: asyncio.Event) -> None:
@@ -98,66 +47,67 @@ class Replica:
         settings = self._settings
         server = grpc.aio.server(
             maximum_concurrent_rpcs=settings.calls_max,
-            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", settings.call_bytes_max)],
+            options=[
+                ("grpc.so_reuseport", int(settings.share_port)),
+                ("grpc.max_receive_message_length", settings.call_bytes_max),
+            ],
         )
         self._door.add_to(server)
-        health = await add_health_and_reflection(server, "serving", (SERVICE,))
+        health = await add_health_and_reflection(
+            server, "serving", (SERVICE,), [f"driftloop.serving/{desk.name}" for desk in self._desks]
+        )
         try:
             self.port = server.add_insecure_port(settings.address)
         except RuntimeError as error:
             raise CannotStart(f"cannot listen on {settings.address}") from error
         await server.start()
         self.listening.set()
-        left = self._log.recover()
+        left = sum(desk.recover() for desk in self._desks)
         _logger.info("listens on port %d; %d answers of an earlier process are still to be logged", self.port, left)
 
-        async def become_ready() -> None:
-            await self._feed.caught_up.wait()
-            await self._releases.applied()
-            self._handlers.ready()
+        async def become_ready(desk: Desk) -> None:
+            await desk.ready.wait()
+            await health.set(f"driftloop.serving/{desk.name}", True)
+
+        async def all_ready() -> None:
+            await asyncio.gather(*map(become_ready, self._desks))
             # What was built at the start stays: the collector need not look through it again while calls wait.
             gc.freeze()
             # An answer's objects die by themselves; looking for cycles after every 700 of them cost a twentieth of the time.
             gc.set_threshold(_COLLECTED_AFTER, 10, 10)
             await health.set_serving(True)
             self.ready.set()
-            _logger.info("ready: %d feature entities, release %d", len(self._view), self._clock.applied_revision)
-            await stopped.wait()
+            _logger.info("ready")
 
         async def publish() -> None:
             while True:
-                measured.publish()
                 await asyncio.sleep(_PUBLISH_EVERY_S)
+                for instruments in self._instruments:
+                    instruments.publish()
 
-        measured = self._measured
-        work = (
-            self._feed.run(),
-            self._log.run(),
-            self._releases.run(),
-            self._watermarks.run(),
-            publish(),
-            become_ready(),
-        )
-        tasks = [asyncio.create_task(one) for one in work]
+        work = [all_ready(), publish(), *(one for desk in self._desks for one in desk.work())]
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(one) for one in work]
         stop = asyncio.create_task(stopped.wait())
         try:
-            done, _ = await asyncio.wait((*tasks, stop), return_when=asyncio.FIRST_COMPLETED)
+            await _first_failure(tasks, stop)
             await health.set_serving(False)
             await server.stop(settings.stop_grace_s)
-            for task in done:
-                task.result()
-            await self._drain()
+            for task in tasks:
+                if task.done():
+                    task.result()
+            await asyncio.gather(*(desk.drain() for desk in self._desks))
         finally:
             for task in (*tasks, stop):
                 task.cancel()
             await asyncio.gather(*tasks, stop, return_exceptions=True)
-            measured.publish()
-            self._online.close()
-            self._spool.close()
+            for desk in self._desks:
+                desk.close()
 
-    async def _drain(self) -> None:
-        try:
-            await asyncio.wait_for(self._log.drained(), self._settings.drain_timeout_s)
-            self._producer.close(_CLOSE_TIMEOUT_S)
-        except (TimeoutError, DeliveryFailed):
-            _logger.warning("not every answer has reached the broker: the rest is sent after the restart")
+
+async def _first_failure(tasks: Sequence[asyncio.Task[Any]], stop: asyncio.Task[Any]) -> None:
+    """Returns when one of the tasks has failed, or `stop` is done."""
+    left: set[asyncio.Task[Any]] = {*tasks, stop}
+    while True:
+        done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        if stop in done or any(task.exception() is not None for task in done):
+            return

@@ -3,8 +3,12 @@
 ServingError
 ├── InvalidRequest       correct the request: the violations name its fields
 ├── UnknownUseCase       ask the replica that serves this use case
+├── PredictionForgotten  ask with the vector of its log record: this replica remembers the newest answers only
+├── ModelNotLoaded       ask the archive: this replica holds the released models only
+├── NotExplainable       wait for the next model: this one's bundle holds no background
 ├── NotReady             retry: this replica is still reading its topics
 ├── NoModelYet           wait for the first release
+├── Overloaded           retry later: more calls wait than can be answered in time
 ├── LogFull              retry later: answers cannot be logged, so none is given
 ├── NoUsableScore        report it: no released model gave a usable answer
 ├── DeadlinePassed       ask again with more time: nothing was predicted
@@ -46,12 +50,32 @@ class UnknownUseCase(ServingError):
     """This replica serves another use case."""
 
 
+class PredictionForgotten(ServingError):
+    """The prediction is not among the newest that this replica made."""
+
+
+class ModelNotLoaded(ServingError):
+    """The model is none of those that the release keeps loaded here."""
+
+
+class NotExplainable(ServingError):
+    """The model's bundle holds no background to compare a row with."""
+
+
 class NotReady(ServingError):
     """Features or the newest release are not read yet; an answer now would rest on defaults that need not be."""
 
 
 class NoModelYet(ServingError):
     """No model has been released yet."""
+
+
+class Overloaded(ServingError):
+    """More calls wait than can be answered in time. `retry_after_s` is a guess in seconds."""
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        super().__init__(f"{reason}; retry in {retry_after_s:g} s")
+        self.retry_after_s = retry_after_s
 
 
 class LogFull(ServingError):

@@ -10,12 +10,16 @@ the score less the background's mean score.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from driftloop.contracts.serving.v1.serving_pb2 import Attribution, ExplainResponse, Vector
+from driftloop.usecase import UseCase
 
 METHOD = "permutation Shapley values, interventional, antithetic"
 SCORED_ROWS = 4_000  # of the model: some milliseconds, whatever the number of inputs
@@ -83,6 +87,41 @@ def explain(scoring: Scoring, numbers: Sequence[float], texts: Sequence[str]) ->
     contributions /= len(orders)
     score = float(answer[0] if answer.ndim == 1 else answer[0, place])
     return Explanation(score, float(scores[:, 0].mean()), contributions.tolist(), place, rows)
+
+
+def explained(
+    use_case: UseCase,
+    prediction_id: str,
+    model_id: str,
+    vector: Vector,
+    made: Explanation,
+    score: float | None = None,
+) -> ExplainResponse:
+    """The answer to a caller, the largest contributions first. `score`: the one that was logged."""
+    numeric, textual = use_case.numeric_inputs, use_case.text_inputs
+    unknown = {name for name, value in zip(numeric, vector.numbers, strict=True) if math.isnan(value)}
+    unknown |= {name for name, value in zip(textual, vector.texts, strict=True) if not value}
+    contributions = iter(made.contributions)
+    found: list[Attribution] = [
+        Attribution(input=name, number=value, contribution=next(contributions), missing=name in unknown)
+        for name, value in zip(numeric, vector.numbers, strict=True)
+    ]
+    found += [
+        Attribution(input=name, text=value, contribution=next(contributions), missing=name in unknown)
+        for name, value in zip(textual, vector.texts, strict=True)
+    ]
+    found.sort(key=lambda each: -abs(each.contribution))
+    classes = use_case.predict.classes
+    return ExplainResponse(
+        prediction_id=prediction_id,
+        model_id=model_id,
+        score=made.score if score is None else score,
+        base=made.base,
+        explained_class=classes[made.place] if classes else "",
+        attributions=found,
+        method=METHOD,
+        background_rows=made.background_rows,
+    )
 
 
 @lru_cache(maxsize=8)

@@ -8,17 +8,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from driftloop.contracts import UNSET_US, Message, Record
 from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
 from driftloop.contracts.monitor.v1.monitor_pb2 import Release
 from driftloop.contracts.serving.v1.serving_pb2 import (
+    ExplainRequest,
+    ExplainResponse,
     GetReleaseRequest,
     GetReleaseResponse,
+    ListModelsRequest,
+    ListModelsResponse,
     PredictBatchRequest,
     PredictRequest,
+    Vector,
     WaitForClockRequest,
     WaitForClockResponse,
 )
@@ -30,26 +35,47 @@ from services.serving.clock import LoopClock
 from services.serving.errors import (
     DeadlinePassed,
     InvalidRequest,
+    ModelNotLoaded,
     NoModelYet,
+    NotExplainable,
     NotReady,
     NoUsableScore,
+    Overloaded,
+    PredictionForgotten,
     StillBehind,
     UnknownUseCase,
     Violation,
 )
+from services.serving.explanation import explain, explained, is_explainable
 from services.serving.gateways.log import PredictionLog
 from services.serving.gateways.online import OnlineLookup
 from services.serving.gateways.watermarks import WatermarkWriter
+from services.serving.gathering import Gathering
 from services.serving.instruments import ServingInstruments
 from services.serving.prediction import Answered, Asked, answer
+from services.serving.recent import RecentAnswers
 from services.serving.releases import ReleaseKeeper
 from services.serving.requests import RequestReader
 from services.serving.settings import ServingSettings
 from services.serving.view import Entry, FeatureView
 
-# Turns of the event loop without a new call after which none is on its way: gRPC takes four to hand one over.
-QUIET_TURNS = 5
+_EXPLANATIONS_RETRY_S = 0.1  # as long as a full queue of them takes
 _logger = logging.getLogger(__name__)
+
+
+class Served:
+    """The handlers of every use case that is served here."""
+
+    def __init__(self, handlers: Mapping[str, Handlers]) -> None:
+        self._handlers = dict(handlers)
+
+    def by_use_case(self, use_case: str) -> Handlers:
+        """Those of a use case; UnknownUseCase if there are none."""
+        found = self._handlers.get(use_case)
+        if found is None:
+            served = ", ".join(repr(name) for name in self._handlers)
+            raise UnknownUseCase(f"use case {use_case[:64]!r} is not served here, {served} is")
+        return found
 
 
 @dataclass(slots=True)
@@ -94,8 +120,10 @@ class Handlers:
         self._moved = releases.moved
         self._ready = False
         self._loop = asyncio.get_running_loop()
-        self._calls: list[_Call] = []
-        self._gathered = self._quiet_turns = 0
+        self._gathering = Gathering(self._answer_calls, settings.gathered_calls_max)
+        self._recent = RecentAnswers(settings.explained_answers_max)
+        self._explaining = 0
+        self._explainer = asyncio.Lock()
 
     def ready(self) -> None:
         """What the topics held at the start is read and applied: calls are answered from now on."""
@@ -114,14 +142,14 @@ class Handlers:
             fields = self._read(requests, left_s, None)
             lookup = self._view.read if self._view.complete else await self._looked_up(fields, left_s)
             call = _Call(request, fields[0], lookup, traced.traceparent, self._loop.create_future())
-            if not self._calls:
-                self._loop.call_soon(self._gather)
-            self._calls.append(call)
+            self._gathering.add(call)
             answered = await call.answered
         self._instruments.took("Predict", time.perf_counter() - started_s)
         return answered
 
-    async def predict_batch(self, request: PredictBatchRequest, traceparent: str, left_s: float | None) -> bytes:
+    async def predict_batch(
+        self, request: PredictBatchRequest, traceparent: str, left_s: float | None, method: str = "PredictBatch"
+    ) -> bytes:
         """Answers every request of a batch with a serialised PredictBatchResponse, or none."""
         started_s = time.perf_counter()
         most, requests = self._settings.batch_requests_max, request.requests
@@ -129,7 +157,7 @@ class Handlers:
             raise InvalidRequest(
                 [Violation("requests", "size", f"{len(requests)} requests in a call, more than {most}")]
             )
-        with span("serving.PredictBatch", traceparent) as traced:
+        with span(f"serving.{method}", traceparent) as traced:
             fields = self._read(requests, left_s, 0)
             if not fields:
                 return b""
@@ -143,8 +171,41 @@ class Handlers:
                     for each, found in zip(requests, fields, strict=True)
                 ]
             )
-        self._instruments.took("PredictBatch", time.perf_counter() - started_s)
+        self._instruments.took(method, time.perf_counter() - started_s)
         return answered.batch()
+
+    async def explain(self, request: ExplainRequest) -> ExplainResponse:
+        """What each input contributed to an answer; made on another thread, one at a time."""
+        self._check_use_case(request.use_case)
+        model_id, vector, score = request.model_id, request.vector, None
+        if request.prediction_id:
+            found = self._recent.read(request.prediction_id)
+            if found is None:
+                raise PredictionForgotten(
+                    f"prediction {request.prediction_id[:64]} is not among the newest "
+                    f"{self._settings.explained_answers_max} answers of this replica: ask with model_id and vector"
+                )
+            model_id, vector, score = found.model_id, found.vector, found.score
+        self._check_vector(vector)
+        model = self._releases.models.get(model_id)
+        if model is None:
+            raise ModelNotLoaded(f"model {model_id[:64]!r} is not loaded here")
+        if not is_explainable(model):
+            raise NotExplainable(f"the bundle of model {model_id} holds no background to compare a row with")
+        if self._explaining >= self._settings.explanations_max:
+            raise Overloaded(f"{self._explaining} explanations wait already", _EXPLANATIONS_RETRY_S)
+        self._explaining += 1
+        try:
+            async with self._explainer:
+                made = await asyncio.to_thread(explain, model.scoring, vector.numbers, vector.texts)  # type: ignore[attr-defined]
+        finally:
+            self._explaining -= 1
+        return explained(self._use_case, request.prediction_id, model_id, vector, made, score)
+
+    async def list_models(self, request: ListModelsRequest) -> ListModelsResponse:
+        """The models of the newest applied release, loaded here or refused."""
+        self._check_use_case(request.use_case)
+        return self._releases.listing()
 
     async def get_release(self, request: GetReleaseRequest) -> GetReleaseResponse:
         """The release that answers here; without one if none was applied."""
@@ -227,26 +288,11 @@ class Handlers:
             raise NoModelYet("no model has been released yet")
         return fields
 
-    def _gather(self) -> None:
-        """Answers the calls that wait once no more of them come, or enough have come.
-
-        A few rows cost hardly more than one, and under load the next calls are already on their way through gRPC, which
-        takes some turns of the event loop for each. An idle loop makes those turns in microseconds.
-        """
-        if len(self._calls) == self._gathered:
-            self._quiet_turns += 1
-        else:
-            self._gathered, self._quiet_turns = len(self._calls), 0
-        if self._quiet_turns < QUIET_TURNS and self._gathered < self._settings.gathered_calls_max:
-            self._loop.call_soon(self._gather)
+    def _answer_calls(self, gathered: list[_Call]) -> None:
+        """Answers calls together, but for those that were given up."""
+        calls = [call for call in gathered if not call.answered.done()]
+        if not calls:
             return
-        self._gathered = self._quiet_turns = 0
-        calls = [call for call in self._calls if not call.answered.done()]
-        self._calls.clear()
-        if calls:
-            self._answer_calls(calls)
-
-    def _answer_calls(self, calls: Sequence[_Call]) -> None:
         try:
             answers = self._answer([self._asked(call) for call in calls]).serialized
         except NoUsableScore as error:
@@ -275,6 +321,7 @@ class Handlers:
             raise NoModelYet("no model has been released yet")
         answered = answer(self._use_case, router, asked, as_of_us)
         self._log.write(answered.logged, as_of_us)
+        self._recent.add(answered.logged)
         for unusable in answered.unusable:
             self._releases.unusable(router, unusable)
         self._instruments.answered(as_of_us, answered.arms, asked)
@@ -298,6 +345,15 @@ class Handlers:
             self._view.admit(key, entry)
         self._instruments.fetched(len(found))
         return found
+
+    def _check_vector(self, vector: Vector) -> None:
+        use_case = self._use_case
+        sizes = len(vector.numbers), len(vector.texts)
+        if vector.inputs_digest != use_case.inputs_digest or sizes != (
+            len(use_case.numeric_inputs),
+            len(use_case.text_inputs),
+        ):
+            raise InvalidRequest([Violation("vector", "inputs", "is no vector of the inputs that are declared now")])
 
     def _check_use_case(self, use_case: str) -> None:
         if use_case != self._use_case.name:

@@ -17,14 +17,25 @@ SAMPLED = 8
 _US = 1e6
 
 
-class ServingInstruments:
-    """Serving's metrics, recorded by what happened. Everything but `publish` is for the event loop's thread."""
+class CallInstruments:
+    """Metrics of calls that reached no use case."""
 
     def __init__(self, declared: Instruments | None = None) -> None:
+        self._refused = (declared or instruments("serving")).counter("calls_refused")
+
+    def refused(self, code: str) -> None:
+        """A call was not answered; `code` is gRPC's name."""
+        self._refused.add(1, {"code": code})
+
+
+class ServingInstruments:
+    """Serving's metrics for one use case, recorded by what happened. All but `publish` is for the event loop's thread."""
+
+    def __init__(self, use_case: str = "", declared: Instruments | None = None) -> None:
         declared = declared or instruments("serving")
+        self._label = {"use_case": use_case}
         self._predictions = declared.counter("predictions")
         self._seconds = declared.histogram("predict_seconds")
-        self._refused = declared.counter("calls_refused")
         self._defaulted = declared.counter("inputs_defaulted")
         self._age = declared.histogram("feature_age_seconds")
         self._bundles = declared.counter("bundles")
@@ -72,10 +83,6 @@ class ServingInstruments:
         """Feature entities that the view had dropped came from the online store."""
         self._fetched += count
 
-    def refused(self, code: str) -> None:
-        """A call was not answered; `code` is gRPC's name."""
-        self._refused.add(1, {"code": code})
-
     def read(self, clock_us: int, view: FeatureView) -> None:
         """A batch of records was taken in."""
         self._clock_us, self._view = clock_us, view
@@ -90,7 +97,7 @@ class ServingInstruments:
 
     def swapped(self, revision: int, seconds: float) -> None:
         """A release was applied."""
-        self._revision.set(revision)
+        self._revision.set(revision, self._label)
         self._swap.record(seconds)
 
     def guardrail(self, guardrail: str) -> None:
@@ -112,10 +119,10 @@ class ServingInstruments:
                 counter.add(count, {label: value})
             counted.clear()
         records, size_bytes = self._spooled
-        self._spool_records.set(records)
-        self._spool_bytes.set(size_bytes)
-        self._clock.set(self._clock_us / _US, {"stage": "serving"})
-        self._rows.set(0 if self._view is None else len(self._view))
+        self._spool_records.set(records, self._label)
+        self._spool_bytes.set(size_bytes, self._label)
+        self._clock.set(self._clock_us / _US, {"stage": f"serving/{self._label['use_case']}"})
+        self._rows.set(0 if self._view is None else len(self._view), self._label)
 
     def _read_outcomes(self) -> Counter[str]:
         if self._view is None:

@@ -6,16 +6,29 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from driftloop.artifacts import BundleRefused
 from driftloop.contracts import Message
-from driftloop.contracts.monitor.v1.monitor_pb2 import Arm, Release
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    COMMAND_KIND_BUNDLE_REFUSED,
+    COMMAND_KIND_GUARDRAIL,
+    Arm,
+    CommandKind,
+    Release,
+)
+from driftloop.contracts.serving.v1.serving_pb2 import ListModelsResponse, ServedModel
 from driftloop.messaging import Producer
 from services.serving.clock import LoopClock
+from services.serving.explanation import is_explainable
+from services.serving.guardrail import LatencyGuardrail
 from services.serving.instruments import ServingInstruments
 from services.serving.prediction import Unusable
-from services.serving.routing import Model, Router, arms_of, next_router, refusal
+from services.serving.routing import Model, Router, arms_of, next_router, refusal, role_of
 
 _logger = logging.getLogger(__name__)
 
@@ -26,6 +39,23 @@ class Loader(Protocol):
     async def load(self, arm: Arm) -> Model:
         """The arm's model; BundleRefused if it must not answer."""
         ...
+
+
+class _Timed:
+    """A model whose calls are timed."""
+
+    def __init__(self, model: Model, took: Callable[[float, int], None]) -> None:
+        self._model = model
+        self._took = took
+        self.scoring = getattr(model, "scoring", None)
+        self.prior: Sequence[float] = getattr(model, "prior", ())
+
+    def predict(self, numbers: npt.NDArray[np.float64], texts: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
+        """See `Model`."""
+        started_s = time.perf_counter()
+        found = self._model.predict(numbers, texts)
+        self._took(time.perf_counter() - started_s, len(texts))
+        return found
 
 
 class ReleaseKeeper:
@@ -42,15 +72,19 @@ class ReleaseKeeper:
         producer: Producer,
         who: str,
         unusable_max: int,
+        call_s_max: float,
         instruments: ServingInstruments,
     ) -> None:
         self.router: Router | None = None
         self.moved = asyncio.Condition()
+        self.refused: dict[str, str] = {}
+        """Models of the newest applied release that are not loaded here, and why."""
         self._clock = clock
         self._loader = loader
         self._producer = producer
         self._who = who
         self._unusable_max = unusable_max
+        self._call_s_max = call_s_max
         self._instruments = instruments
         self._newest: Message[Release] | None = None
         self._applied: Message[Release] | None = None
@@ -66,6 +100,36 @@ class ReleaseKeeper:
         if self.router is not None:
             return self.router.release
         return None if self._applied is None else self._applied.payload
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """The loaded models by id."""
+        return {model_id: model for (model_id, _), model in self._models.items()}
+
+    @property
+    def standing(self) -> tuple[int, Sequence[str]]:
+        """The revision of the newest release applied here, -1 before the first, and the models of it that were refused."""
+        return self._clock.applied_revision, sorted(self.refused)
+
+    def listing(self) -> ListModelsResponse:
+        """The models of the newest applied release, and those that answer still because it could not be loaded."""
+        router, models = self.router, self.models
+        answering = [] if router is None else [router.release]
+        newest = [] if self._applied is None else [self._applied.payload]
+        found: dict[str, ServedModel] = {}
+        for release in (*answering, *newest):
+            for index, arm in enumerate(arms_of(release)):
+                role = role_of(arm, index)
+                found[arm.model_id] = ServedModel(
+                    model_id=arm.model_id,
+                    role=role,
+                    share=arm.share,
+                    bundle_digest=arm.bundle_digest,
+                    arm=arm.name or role,
+                    explainable=is_explainable(models.get(arm.model_id)),
+                    refused=self.refused.get(arm.model_id, ""),
+                )
+        return ListModelsResponse(models=found.values(), revision=max(0, self._clock.applied_revision))
 
     def read(self, message: Message[Release]) -> bool:
         """Takes note of a release, to be applied by `run`; False if it is not newer than the newest."""
@@ -95,50 +159,59 @@ class ReleaseKeeper:
         self._unusable[place] += found.rows
         if before == 0:
             _logger.warning("model %s (%s) of release %d: %s", found.model_id, found.role, router.revision, found.why)
-        if before < self._unusable_max <= self._unusable[place] and self._applied is not None:
-            self._refuse(
-                self._applied,
-                found.model_id,
-                "score",
-                f"{self._unusable[place]} rows without a usable answer: {found.why}",
-            )
+        if before < self._unusable_max <= self._unusable[place]:
+            why = f"{self._unusable[place]} rows without a usable answer: {found.why}"
+            self._tell(found.model_id, "errors", why, COMMAND_KIND_GUARDRAIL)
 
     async def _apply(self, message: Message[Release], read_at_s: float) -> None:
         release = message.payload
         models: dict[tuple[str, str], Model] = {}
+        refused: dict[str, str] = {}
         for arm in arms_of(release):
             place = (arm.model_id, arm.bundle_digest)
             if place in self._models:
                 models[place] = self._models[place]
                 continue
             try:
-                models[place] = await self._loader.load(arm)
+                models[place] = self._timed(arm.model_id, await self._loader.load(arm))
                 self._instruments.bundle("loaded")
             except BundleRefused as error:
                 self._instruments.bundle(error.reason)
-                self._refuse(message, arm.model_id, "bundle", str(error))
+                refused[arm.model_id] = str(error)
         self.router = next_router(release, {model_id: model for (model_id, _), model in models.items()}, self.router)
         # A refused champion leaves the former models answering: they must stay at hand for the next release too.
-        answering = {arm.model_id for arm in self.router.arms} if self.router is not None else set()
+        router = self.router
+        answering = set() if router is None else {arm.model_id for arm in (*router.arms, *router.standby)}
         self._models = {place: model for place, model in self._models.items() if place[0] in answering} | models
-        self._applied = message
+        self._applied, self.refused = message, refused
         self._unusable.clear()
+        # A model that comes back is told of again.
+        self._told = {told for told in self._told if told[0] in {arm.model_id for arm in arms_of(release)}}
+        for model_id, why in refused.items():
+            self._tell(model_id, "bundle", why, COMMAND_KIND_BUNDLE_REFUSED)
         self._clock.applied(release.revision)
         self._instruments.swapped(release.revision, time.perf_counter() - read_at_s)
-        arms = (
-            ", ".join(f"{arm.model_id} ({arm.role})" for arm in self.router.arms)
-            if self.router is not None
-            else "nobody"
-        )
+        arms = "nobody" if router is None else ", ".join(f"{arm.model_id} ({arm.name})" for arm in router.arms)
         _logger.info("release %d applied in %.3f s: %s", release.revision, time.perf_counter() - read_at_s, arms)
         async with self.moved:
             self.moved.notify_all()
 
-    def _refuse(self, message: Message[Release], model_id: str, guardrail: str, why: str) -> None:
-        _logger.error("model %s of release %d is refused: %s", model_id, message.payload.revision, why)
-        self._instruments.guardrail(guardrail)
+    def _timed(self, model_id: str, model: Model) -> Model:
+        guardrail = LatencyGuardrail(self._call_s_max)
+
+        def took(seconds: float, rows: int) -> None:
+            if guardrail.took(seconds, rows):
+                why = f"its calls take longer than {self._call_s_max:g} s, the newest {seconds:.3f} s for {rows} rows"
+                self._tell(model_id, "latency", why, COMMAND_KIND_GUARDRAIL)
+
+        return _Timed(model, took)
+
+    def _tell(self, model_id: str, guardrail: str, why: str, kind: CommandKind) -> None:
         # Monitor answers a refusal with a release, which is tried again: told each time, the two would never come to rest.
-        if (model_id, guardrail) not in self._told:
-            self._told.add((model_id, guardrail))
-            self._clock.refused(model_id)
-            self._producer.send(refusal(message, model_id, self._who, why))
+        if (model_id, guardrail) in self._told or self._applied is None:
+            return
+        self._told.add((model_id, guardrail))
+        _logger.error("model %s of release %d: %s", model_id, self._applied.payload.revision, why)
+        self._instruments.guardrail(guardrail)
+        self._clock.refused(model_id)
+        self._producer.send(refusal(self._applied, model_id, self._who, why, kind))

@@ -71,6 +71,11 @@ def arms_of(release: Release) -> list[Arm]:
     return [release.champion, *release.arms] if release.HasField("champion") else []
 
 
+def role_of(arm: Arm, index: int) -> str:
+    """The role of an arm of `arms_of`, in words; what is not known here does no harm in the shadow."""
+    return "champion" if index == 0 else _ROLES.get(arm.role, "shadow")
+
+
 class Router:
     """The arms of one release, immutable: a swap replaces the whole router.
 
@@ -83,7 +88,9 @@ class Router:
 
     def __init__(self, release: Release, models: Mapping[str, Model]) -> None:
         loaded = [
-            _loaded(arm, "champion" if index == 0 else _ROLES.get(arm.role, "shadow"), models[arm.model_id])
+            LoadedArm(
+                arm.model_id, role_of(arm, index), arm.share, models[arm.model_id], arm.name or role_of(arm, index)
+            )
             for index, arm in enumerate(arms_of(release))
             if arm.model_id in models
         ]
@@ -154,10 +161,6 @@ def refusal(
         causes=(release.id,),
         traceparent=release.traceparent,
     )
-
-
-def _loaded(arm: Arm, role: str, model: Model) -> LoadedArm:
-    return LoadedArm(arm.model_id, role, arm.share, model, arm.name or role)
 
 
 def _point(model_id: str, entity: str) -> float:

@@ -18,7 +18,9 @@ class ServingSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SERVING_", extra="ignore", populate_by_name=True)
 
     kafka_bootstrap_servers: str = Field(default="127.0.0.1:7092", validation_alias=_named("kafka_bootstrap_servers"))
-    use_case: str = Field(default="flights", validation_alias=_named("driftloop_use_case"))
+    use_case: str = Field(
+        default="flights", validation_alias=_named("driftloop_use_case"), description="one, or several with commas"
+    )
     usecases: str = Field(
         default="", validation_alias=_named("driftloop_usecases"), description="folders that hold use cases"
     )
@@ -28,6 +30,14 @@ class ServingSettings(BaseSettings):
     log_level: str = Field(default="INFO", validation_alias=_named("driftloop_log_level"))
 
     address: str = Field(default="127.0.0.1:7003", description="host:port of the gRPC door")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="processes that share the address, one for each core: worker i is replica `replica` × `workers` + i",
+    )
+    parent: int = Field(default=0, ge=0, description="process with which this one ends; 0: it lives by itself")
+    share_port: bool = Field(default=False, description="whether other processes may listen on the address, too")
     calls_max: int = Field(
         default=1_024, gt=0, description="calls served at once, long polls included; more are RESOURCE_EXHAUSTED"
     )
@@ -41,6 +51,14 @@ class ServingSettings(BaseSettings):
         default=32,
         gt=0,
         description="calls that are scored together: more would make the first of them wait for a millisecond",
+    )
+    explained_answers_max: int = Field(
+        default=10_000,
+        gt=0,
+        description="newest answers that can be explained by id: 1 KB each; older ones by their vector",
+    )
+    explanations_max: int = Field(
+        default=16, gt=0, description="explanations that wait at once: a few milliseconds each, one after another"
     )
     wait_timeout_s: float = Field(default=60.0, gt=0, description="a long poll whose caller gave no deadline")
     answer_margin_s: float = Field(
@@ -81,6 +99,11 @@ class ServingSettings(BaseSettings):
     bundle_retry_s: float = Field(
         default=0.5, gt=0, description="pause between two attempts; readiness and WaitForClock wait for it"
     )
+    model_call_s_max: float = Field(
+        default=0.05,
+        gt=0,
+        description="one call of a model for up to 64 rows; where a quarter of 200 calls takes longer, monitor is told",
+    )
     unusable_scores_max: int = Field(
         default=20, gt=0, description="answers that are unusable, per model and release, before monitor is told"
     )
@@ -117,9 +140,16 @@ class ServingSettings(BaseSettings):
     )
 
     @property
-    def folder(self) -> Path:
-        """This replica's own folder; absolute, because importing a bundle moves the process's working folder for a moment."""
-        return self.state_dir.resolve() / "serving" / str(self.replica)
+    def use_cases(self) -> tuple[str, ...]:
+        """Names of the use cases that are served."""
+        return tuple(dict.fromkeys(name.strip() for name in self.use_case.split(",") if name.strip()))
+
+    def folder_of(self, use_case: str) -> Path:
+        """This replica's own folder for a use case.
+
+        Absolute, because importing a bundle moves the process's working folder for a moment.
+        """
+        return self.state_dir.resolve() / "serving" / str(self.replica) / use_case
 
     @property
     def online_file(self) -> Path:

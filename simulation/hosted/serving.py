@@ -12,8 +12,8 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
     PredictResponse,
     WaitForClockRequest,
 )
-from services.serving.bootstrap import READ
 from services.serving.clock import LoopClock
+from services.serving.desk import READ
 from services.serving.gateways.log import PredictionLog
 from services.serving.gateways.online import OnlineLookup, OnlineReader
 from services.serving.gateways.spool import Spool
@@ -61,15 +61,23 @@ class Serving(Service):
         assert self.producer is not None
         assert self.store is not None
         settings, machine, measured = self.settings, self.machine, ServingInstruments()
-        spool = Spool(settings.folder / "spool", settings.spool_segment_bytes, settings.spool_bytes_max)
+        spool = Spool(
+            settings.folder_of(machine.use_case.name) / "spool", settings.spool_segment_bytes, settings.spool_bytes_max
+        )
         process.at_end(spool.close)
         log = PredictionLog(spool, self.producer, _REPLICA, measured, settings.log_pause_s)
         clock = LoopClock(SPREAD)
         loader = SimulatedLoader(machine.use_case, self.store, machine.chance.pause_s)
         releases = ReleaseKeeper(
-            clock, loader, self.producer, f"serving/{_REPLICA}", settings.unusable_scores_max, measured
+            clock,
+            loader,
+            self.producer,
+            f"serving/{_REPLICA}",
+            settings.unusable_scores_max,
+            settings.model_call_s_max,
+            measured,
         )
-        watermarks = WatermarkWriter(log, self.producer, _REPLICA, SPREAD)
+        watermarks = WatermarkWriter(log, self.producer, _REPLICA, SPREAD, lambda: releases.standing)
         view = FeatureView(machine.use_case, settings.view_entities_max)
         online = OnlineLookup(_no_online_store, settings.lookups_max)
         handlers = Handlers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from driftloop.contracts.serving.v1.serving_pb2 import PredictRequest, WaitForCl
 from driftloop.contracts.serving.v1.serving_pb2_grpc import PredictionServiceStub
 from driftloop.messaging import MemoryBus, read_record
 from driftloop.usecase import Event, Field, FieldValue, Label, Latest, Prediction, Request, UseCase, Window, before
-from services.serving.bootstrap import Outside, Replica
+from services.serving.bootstrap import Replica
+from services.serving.desk import Outside
 from services.serving.gateways.online import OnlineReader
 from services.serving.routing import Model
 from services.serving.settings import ServingSettings
@@ -57,11 +59,35 @@ FIELDS: Mapping[str, FieldValue] = {"price": 12.5, "shop": "s1", "rider": "r1"}
 class Constant:
     """Answers every row with one value."""
 
+    prior: Sequence[float] = ()
+
     def __init__(self, score: float) -> None:
         self.score = score
 
-    def predict(self, numbers: np.ndarray, texts: list[list[str]]) -> np.ndarray:
+    def predict(self, numbers: np.ndarray, texts: Sequence[Sequence[str]]) -> np.ndarray:
         return np.full(len(texts), self.score)
+
+
+class Weighted:
+    """A sum of inputs with weights, a missing one counting nothing; explainable, since its spec has a background."""
+
+    MEAN_PRICE = 15.0
+
+    def __init__(self, weights: Mapping[str, float], base: float) -> None:
+        self._weights = np.array([weights.get(name, 0.0) for name in orders.numeric_inputs])
+        self._base = base
+        rows = [[price] + [None] * (len(self._weights) - 1) for price in (10.0, 20.0)]
+        self.spec: Mapping[str, Any] = {"background": {"numbers": rows, "texts": [[], []]}}
+        self.scoring = self
+
+    def codes(self, texts: Sequence[Sequence[str]]) -> np.ndarray:
+        return np.zeros((len(texts), 0), dtype=np.int64)
+
+    def score(self, numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        return np.nan_to_num(numbers) @ self._weights + self._base
+
+    def predict(self, numbers: np.ndarray, texts: Sequence[Sequence[str]]) -> np.ndarray:
+        return self.score(numbers, self.codes(texts))
 
 
 class Models:
@@ -91,7 +117,10 @@ class NoOnlineStore:
 class Twin:
     """What a test holds of a running replica."""
 
-    def __init__(self, bus: MemoryBus, models: Models, replica: Replica, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, bus: MemoryBus, models: Models, replica: Replica, channel: grpc.aio.Channel, use_case: str = "orders"
+    ) -> None:
+        self.use_case = use_case
         self.bus = bus
         self.models = models
         self.replica = replica
@@ -103,7 +132,7 @@ class Twin:
     def feature(self, view: str, key: str, values: Sequence[FieldValue | None], sequence: int, known_at_us: int) -> str:
         """Writes an update of a feature entity; its id."""
         payload = FeatureUpdate(
-            use_case="orders",
+            use_case=self.use_case,
             view=view,
             key=key,
             known_at_us=known_at_us,
@@ -126,30 +155,42 @@ class Twin:
         """Writes judging's watermark."""
         self.bus.append(watermark("releases", 0, "judging", clock_us))
 
-    def release(self, *arms: tuple[str, Role], shares: Sequence[float] = (), pending_retrain: str = "") -> int:
+    def release(
+        self,
+        *arms: tuple[str, Role],
+        shares: Sequence[float] = (),
+        names: Sequence[str] = (),
+        pending_retrain: str = "",
+    ) -> int:
         """Writes a release of the next revision; the revision."""
         self._revision += 1
         made = [
-            Arm(model_id=model_id, role=role, bundle_digest=model_id, share=shares[n] if shares else 0.0)
+            Arm(
+                model_id=model_id,
+                role=role,
+                bundle_digest=model_id,
+                share=shares[n] if shares else 0.0,
+                name=names[n] if names else "",
+            )
             for n, (model_id, role) in enumerate(arms)
         ]
         payload = Release(
-            use_case="orders",
+            use_case=self.use_case,
             revision=self._revision,
             champion=made[0] if made else None,
             arms=made[1:],
             pending_retrain=pending_retrain,
         )
-        self.bus.append(Message("releases", "orders", payload, f"release-{self._revision}", "test", 0, 0))
+        self.bus.append(Message("releases", self.use_case, payload, f"release-{self._revision}", "test", 0, 0))
         return self._revision
 
     async def at(self, clock_us: int) -> Any:
         """Waits until the replica has come to a clock."""
-        return await self.stub.WaitForClock(WaitForClockRequest(use_case="orders", clock_us=clock_us), timeout=10)
+        return await self.stub.WaitForClock(WaitForClockRequest(use_case=self.use_case, clock_us=clock_us), timeout=10)
 
-    async def released(self, *arms: tuple[str, Role], shares: Sequence[float] = ()) -> None:
+    async def released(self, *arms: tuple[str, Role], shares: Sequence[float] = (), names: Sequence[str] = ()) -> None:
         """Releases and waits until it is applied."""
-        self.release(*arms, shares=shares)
+        self.release(*arms, shares=shares, names=names)
         self.clock_us += 1_000
         self.advance(self.clock_us)
         await self.at(self.clock_us)
@@ -194,26 +235,18 @@ def request(
     )
 
 
-@asynccontextmanager
-async def twin(
-    folder: Path,
-    models: Mapping[str, Model] | None = None,
-    bus: MemoryBus | None = None,
-    online: OnlineReader | None = None,
-    wait: bool = True,
-    **changes: Any,
-) -> AsyncIterator[Twin]:
-    """A running replica, ready unless `wait` is False."""
-    bus = bus or MemoryBus("orders", SPREAD)
-    loader = Models(models if models is not None else {"m1": Constant(0.1), "m2": Constant(0.2)})
-    outside = Outside(
+def _outside(bus: MemoryBus, loader: Models, online: OnlineReader | None) -> Outside:
+    return Outside(
         partitions={"features": SPREAD, "predictions": SPREAD},
         producer=bus.producer(),
         open_reader=lambda: bus.reader(["features", "releases"]),
         loader=loader,
         open_online_reader=lambda: online or NoOnlineStore(),
     )
-    replica = Replica(orders, settings(folder, **changes), outside)
+
+
+@asynccontextmanager
+async def _running(replica: Replica, wait: bool) -> AsyncIterator[grpc.aio.Channel]:
     stopped = asyncio.Event()
     running = asyncio.create_task(replica.run(stopped))
     listening = asyncio.create_task(replica.listening.wait())
@@ -226,7 +259,40 @@ async def twin(
             async with asyncio.timeout(10):
                 await replica.ready.wait()
         try:
-            yield Twin(bus, loader, replica, channel)
+            yield channel
         finally:
             stopped.set()
             await running
+
+
+@asynccontextmanager
+async def twin(
+    folder: Path,
+    models: Mapping[str, Model] | None = None,
+    bus: MemoryBus | None = None,
+    online: OnlineReader | None = None,
+    wait: bool = True,
+    **changes: Any,
+) -> AsyncIterator[Twin]:
+    """A running replica, ready unless `wait` is False."""
+    bus = bus or MemoryBus("orders", SPREAD)
+    loader = Models(models if models is not None else {"m1": Constant(0.1), "m2": Constant(0.2)})
+    replica = Replica(settings(folder, **changes), [(orders, _outside(bus, loader, online))])
+    async with _running(replica, wait) as channel:
+        yield Twin(bus, loader, replica, channel)
+
+
+@asynccontextmanager
+async def pair(folder: Path) -> AsyncIterator[tuple[Twin, Twin]]:
+    """One replica of two use cases, orders and rides; rides waits for its first release until its loader's gate is opened."""
+    rides = replace(orders, name="rides")
+    buses = {name: MemoryBus(name, SPREAD) for name in ("orders", "rides")}
+    loaders = {"orders": Models({"m1": Constant(0.1)}), "rides": Models({"m7": Constant(0.7)})}
+    loaders["rides"].gate.clear()
+    made = [(use_case, _outside(buses[use_case.name], loaders[use_case.name], None)) for use_case in (orders, rides)]
+    first = Release(use_case="rides", revision=1, champion=Arm(model_id="m7", bundle_digest="m7"))
+    buses["rides"].append(Message("releases", "rides", first, "release-1", "test", 0, 0))
+    replica = Replica(settings(folder), made)
+    async with _running(replica, wait=False) as channel:
+        twins = [Twin(buses[name], loaders[name], replica, channel, name) for name in ("orders", "rides")]
+        yield twins[0], twins[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from driftloop.contracts.codec import Encoded
 from driftloop.contracts.event.v1.event_pb2 import Value
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
-    COMMAND_KIND_BUNDLE_REFUSED,
+    COMMAND_KIND_GUARDRAIL,
     ROLE_CANARY,
     ROLE_CHAMPION,
     ROLE_PREVIOUS,
@@ -171,7 +172,7 @@ async def test_a_model_that_gives_no_probability_is_replaced_and_monitor_is_told
         answers = [await replica.stub.Predict(request(f"o{n}")) for n in range(5)]
         assert {(a.model_id, a.arm, a.score) for a in answers} == {("m2", "previous", 0.2)}
         (command,) = [record.message.payload for record in replica.records("commands")]
-        assert (command.kind, command.model_id, command.who) == (COMMAND_KIND_BUNDLE_REFUSED, "m1", "serving/0")
+        assert (command.kind, command.model_id, command.who) == (COMMAND_KIND_GUARDRAIL, "m1", "serving/0")
 
 
 async def test_without_a_usable_model_the_call_fails_rather_than_guesses(tmp_path: Path) -> None:
@@ -222,18 +223,21 @@ async def test_a_cold_start_waits_for_the_newest_release(tmp_path: Path) -> None
         assert await health(after) == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_hot_swaps_fail_no_call_and_every_answer_is_of_the_version_it_names(tmp_path: Path) -> None:
-    scores = {f"m{n}": (n + 1) / 100 for n in range(51)}
+async def test_hot_swaps_fail_and_delay_no_call_and_every_answer_is_of_the_version_it_names(tmp_path: Path) -> None:
+    scores = {f"m{n}": (n + 1) / 1_000 for n in range(201)}
     async with twin(tmp_path, {model_id: Constant(score) for model_id, score in scores.items()}) as replica:
         await replica.released(("m0", ROLE_CHAMPION))
         answered: list[PredictResponse] = []
-        swapping, grew = True, asyncio.Event()
+        took_s: dict[bool, list[float]] = {True: [], False: []}
+        going, swapping, grew = True, False, asyncio.Event()
 
         async def caller(number: int) -> None:
             call = 0
-            while swapping:
+            while going:
                 call += 1
+                began_s, during = time.perf_counter(), swapping
                 answered.append(await replica.stub.Predict(request(f"o{number}", str(call))))
+                took_s[during or swapping].append(time.perf_counter() - began_s)
                 grew.set()
 
         async def answers(more: int) -> None:
@@ -245,9 +249,12 @@ async def test_hot_swaps_fail_no_call_and_every_answer_is_of_the_version_it_name
         callers = [asyncio.create_task(caller(number)) for number in range(32)]
         for model_id in scores:
             if model_id != "m0":
+                swapping = True
                 await replica.released((model_id, ROLE_CHAMPION))
-            await answers(2 * len(callers))  # those in flight at the swap, and as many of the new version
-        swapping = False
+                await answers(len(callers))  # those in flight at the swap
+                swapping = False
+            await answers(2 * len(callers))
+        going = False
         await asyncio.gather(*callers)
         await replica.marked(replica.clock_us + 1)
         assert {a.model_id for a in answered} == set(scores)
@@ -256,6 +263,8 @@ async def test_hot_swaps_fail_no_call_and_every_answer_is_of_the_version_it_name
         assert all(
             (logged[a.prediction_id].model_id, logged[a.prediction_id].score) == (a.model_id, a.score) for a in answered
         )
+        during, outside = (sorted(took_s[when])[int(len(took_s[when]) * 0.99)] for when in (True, False))
+        assert during <= 2 * outside
 
 
 # The clock

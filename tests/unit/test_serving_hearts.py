@@ -77,14 +77,14 @@ FIELDS: Mapping[str, FieldValue] = {
 class Raising:
     """Fails at every call."""
 
-    def predict(self, numbers: np.ndarray, texts: list[list[str]]) -> np.ndarray:
+    def predict(self, numbers: np.ndarray, texts: Sequence[Sequence[str]]) -> np.ndarray:
         raise ValueError("no graph")
 
 
 class OneScoreTooMany:
     """Answers with a score more than there are rows."""
 
-    def predict(self, numbers: np.ndarray, texts: list[list[str]]) -> np.ndarray:
+    def predict(self, numbers: np.ndarray, texts: Sequence[Sequence[str]]) -> np.ndarray:
         return np.full(len(texts) + 1, 0.5)
 
 
@@ -339,7 +339,7 @@ class Vectors:
     def __init__(self, *answer: float) -> None:
         self.answer = answer
 
-    def predict(self, numbers: np.ndarray, texts: list[list[str]]) -> np.ndarray:
+    def predict(self, numbers: np.ndarray, texts: Sequence[Sequence[str]]) -> np.ndarray:
         return np.tile(np.array(self.answer), (len(texts), 1))
 
 

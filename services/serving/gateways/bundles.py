@@ -30,7 +30,7 @@ class BundleLoader:
         self._use_case = use_case
         self._settings = settings
         self._store = store
-        self._home = settings.folder / "bundles"
+        self._home = settings.folder_of(use_case.name) / "bundles"
         self._thread = ThreadPoolExecutor(1, "serving-bundles")
 
     def open_ahead(self) -> None:

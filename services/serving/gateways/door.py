@@ -1,48 +1,33 @@
-"""The gRPC door: hands calls to the handlers and says their errors in gRPC's codes; decides nothing."""
+"""The gRPC door: hands calls to the handlers of their use case and says their errors in gRPC's words; decides nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 
 from driftloop.contracts.serving.v1.serving_pb2 import (
     DESCRIPTOR,
+    ExplainRequest,
+    ExplainResponse,
     GetReleaseRequest,
     GetReleaseResponse,
+    ListModelsRequest,
+    ListModelsResponse,
     PredictBatchRequest,
     PredictRequest,
+    PredictStreamResponse,
     WaitForClockRequest,
     WaitForClockResponse,
 )
-from services.serving.errors import (
-    DeadlinePassed,
-    InvalidRequest,
-    LogFull,
-    NoModelYet,
-    NotReady,
-    NoUsableScore,
-    ServingError,
-    StillBehind,
-    UnknownUseCase,
-)
-from services.serving.handlers import Handlers
-from services.serving.instruments import ServingInstruments
+from services.serving.errors import ServingError
+from services.serving.gateways.status import code_of, refusal_of, refuse
+from services.serving.handlers import Served
+from services.serving.instruments import CallInstruments
+from services.serving.settings import ServingSettings
 
 SERVICE = DESCRIPTOR.services_by_name["PredictionService"].full_name
-_CODES: dict[type[ServingError], grpc.StatusCode] = {
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    UnknownUseCase: grpc.StatusCode.NOT_FOUND,
-    NotReady: grpc.StatusCode.UNAVAILABLE,
-    NoModelYet: grpc.StatusCode.FAILED_PRECONDITION,
-    LogFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    NoUsableScore: grpc.StatusCode.INTERNAL,
-    DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
-    StillBehind: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-# gRPC carries 8 KiB of trailers and may write a character in three: a text of ASCII cut here always fits.
-_DETAILS_CHARACTERS_MAX = 2_000
 _TRACEPARENT_CHARACTERS = 55
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer")
@@ -51,13 +36,10 @@ Answer = TypeVar("Answer")
 class PredictionDoor:
     """`PredictionService` on grpc.aio. Predictions leave as the bytes that the handlers made of them."""
 
-    def __init__(
-        self, handlers: Handlers, instruments: ServingInstruments, answer_margin_s: float, wait_timeout_s: float
-    ) -> None:
-        self._handlers = handlers
+    def __init__(self, served: Served, settings: ServingSettings, instruments: CallInstruments) -> None:
+        self._served = served
+        self._settings = settings
         self._instruments = instruments
-        self._margin_s = answer_margin_s
-        self._wait_timeout_s = wait_timeout_s
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Opens the door on a server that has not started."""
@@ -65,6 +47,9 @@ class PredictionDoor:
         methods = {
             "Predict": unary(self.Predict, PredictRequest.FromString),
             "PredictBatch": unary(self.PredictBatch, PredictBatchRequest.FromString),
+            "PredictStream": grpc.stream_stream_rpc_method_handler(self.PredictStream, PredictBatchRequest.FromString),
+            "Explain": unary(self.Explain, ExplainRequest.FromString, ExplainResponse.SerializeToString),
+            "ListModels": unary(self.ListModels, ListModelsRequest.FromString, ListModelsResponse.SerializeToString),
             "GetRelease": unary(self.GetRelease, GetReleaseRequest.FromString, GetReleaseResponse.SerializeToString),
             "WaitForClock": unary(
                 self.WaitForClock, WaitForClockRequest.FromString, WaitForClockResponse.SerializeToString
@@ -75,27 +60,57 @@ class PredictionDoor:
     async def Predict(self, request: PredictRequest, context: Context) -> bytes:
         """See serving.proto."""
         try:
-            return await self._handlers.predict(request, _traceparent(context), context.time_remaining())
+            handlers = self._served.by_use_case(request.use_case)
+            return await handlers.predict(request, _traceparent(context), context.time_remaining())
         except ServingError as error:
             await self._refuse(context, error)
 
     async def PredictBatch(self, request: PredictBatchRequest, context: Context) -> bytes:
         """See serving.proto."""
         try:
-            return await self._handlers.predict_batch(request, _traceparent(context), context.time_remaining())
+            return await self._batch(request, _traceparent(context), context.time_remaining(), "PredictBatch")
         except ServingError as error:
             await self._refuse(context, error)
 
+    async def PredictStream(self, requests: AsyncIterator[PredictBatchRequest], context: Context) -> None:
+        """See serving.proto. A client that does not read holds up its own stream only: the next message waits for its answer."""
+        traceparent = _traceparent(context)
+        async for request in requests:
+            try:
+                answer = await self._batch(request, traceparent, context.time_remaining(), "PredictStream")
+            except ServingError as error:
+                self._instruments.refused(code_of(error).name)
+                answer = PredictStreamResponse(refusal=refusal_of(error)).SerializeToString()
+            await context.write(answer)
+
+    async def Explain(self, request: ExplainRequest, context: Context) -> ExplainResponse:
+        """See serving.proto."""
+        return await self._answered(context, lambda: self._served.by_use_case(request.use_case).explain(request))
+
+    async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
+        """See serving.proto."""
+        return await self._answered(context, lambda: self._served.by_use_case(request.use_case).list_models(request))
+
     async def GetRelease(self, request: GetReleaseRequest, context: Context) -> GetReleaseResponse:
         """See serving.proto."""
-        return await self._answered(context, lambda: self._handlers.get_release(request))
+        return await self._answered(context, lambda: self._served.by_use_case(request.use_case).get_release(request))
 
     async def WaitForClock(self, request: WaitForClockRequest, context: Context) -> WaitForClockResponse:
         """See serving.proto."""
-        left_s = context.time_remaining()
+        settings, left_s = self._settings, context.time_remaining()
         # The caller's own timer would end the call without a word about what is behind.
-        timeout_s = self._wait_timeout_s if left_s is None else max(0.0, left_s - min(self._margin_s, left_s / 10))
-        return await self._answered(context, lambda: self._handlers.wait_for_clock(request, timeout_s))
+        timeout_s = (
+            settings.wait_timeout_s if left_s is None else max(0.0, left_s - min(settings.answer_margin_s, left_s / 10))
+        )
+        return await self._answered(
+            context, lambda: self._served.by_use_case(request.use_case).wait_for_clock(request, timeout_s)
+        )
+
+    async def _batch(self, request: PredictBatchRequest, traceparent: str, left_s: float | None, method: str) -> bytes:
+        if not request.requests:
+            return b""
+        handlers = self._served.by_use_case(request.requests[0].use_case)
+        return await handlers.predict_batch(request, traceparent, left_s, method)
 
     async def _answered(self, context: Context, handle: Callable[[], Awaitable[Answer]]) -> Answer:
         try:
@@ -104,13 +119,8 @@ class PredictionDoor:
             await self._refuse(context, error)
 
     async def _refuse(self, context: Context, error: ServingError) -> NoReturn:
-        code = _CODES.get(type(error), grpc.StatusCode.INTERNAL)
-        self._instruments.refused(code.name)
-        trailers: tuple[tuple[str, str], ...] = ()
-        if isinstance(error, LogFull):
-            trailers = (("grpc-retry-pushback-ms", str(round(error.retry_after_s * 1000))),)
-        details = str(error).encode("ascii", "backslashreplace").decode()
-        await context.abort(code, details[:_DETAILS_CHARACTERS_MAX], trailers)
+        self._instruments.refused(code_of(error).name)
+        await refuse(context, error)
 
 
 def _traceparent(context: Context) -> str:

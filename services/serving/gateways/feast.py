@@ -28,7 +28,7 @@ def open_online_reader(settings: ServingSettings, use_case: UseCase) -> FeastEnt
     store = feature_store(
         use_case,
         FeatureStoreSettings(
-            registry_path=settings.folder / "feast" / "registry.db",
+            registry_path=settings.folder_of(use_case.name) / "feast" / "registry.db",
             artifacts_url=settings.artifacts_url,
             online_sqlite=settings.online_file,
             online_redis=settings.online_redis,

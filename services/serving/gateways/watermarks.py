@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 
 from driftloop.contracts import UNSET_US, watermark
 from driftloop.messaging import Producer, QueueFull
@@ -13,9 +14,20 @@ _logger = logging.getLogger(__name__)
 
 
 class WatermarkWriter:
-    """Says on `predictions` how far this replica has come. Times that follow each other closely are said once."""
+    """Says on `predictions` how far this replica has come. Times that follow each other closely are said once.
 
-    def __init__(self, log: PredictionLog, producer: Producer, replica: int, partitions: int) -> None:
+    `standing` gives the revision of the newest release applied here, and the models of it that were refused.
+    """
+
+    def __init__(
+        self,
+        log: PredictionLog,
+        producer: Producer,
+        replica: int,
+        partitions: int,
+        standing: Callable[[], tuple[int, Sequence[str]]] = lambda: (0, ()),
+    ) -> None:
+        self._standing = standing
         self._log = log
         self._producer = producer
         self._writer = f"serving/{replica}"
@@ -41,7 +53,8 @@ class WatermarkWriter:
                 await self._send(partition, clock_us)
 
     async def _send(self, partition: int, clock_us: int) -> None:
-        message = watermark("predictions", partition, self._writer, clock_us)
+        revision, refused = self._standing()
+        message = watermark("predictions", partition, self._writer, clock_us, max(0, revision), refused)
         while True:
             try:
                 return self._producer.send(message, self._acknowledged)

@@ -145,18 +145,18 @@ class ExplainResponse(_message.Message):
     def __init__(self, prediction_id: _Optional[str] = ..., model_id: _Optional[str] = ..., score: _Optional[float] = ..., base: _Optional[float] = ..., explained_class: _Optional[str] = ..., attributions: _Optional[_Iterable[_Union[Attribution, _Mapping]]] = ..., method: _Optional[str] = ..., background_rows: _Optional[int] = ...) -> None: ...
 
 class Attribution(_message.Message):
-    __slots__ = ("input", "number", "text", "contribution", "defaulted")
+    __slots__ = ("input", "number", "text", "contribution", "missing")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
-    DEFAULTED_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
     input: str
     number: float
     text: str
     contribution: float
-    defaulted: bool
-    def __init__(self, input: _Optional[str] = ..., number: _Optional[float] = ..., text: _Optional[str] = ..., contribution: _Optional[float] = ..., defaulted: _Optional[bool] = ...) -> None: ...
+    missing: bool
+    def __init__(self, input: _Optional[str] = ..., number: _Optional[float] = ..., text: _Optional[str] = ..., contribution: _Optional[float] = ..., missing: _Optional[bool] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ("use_case",)
