@@ -14,11 +14,13 @@ from google.protobuf.message import Message as Payload
 from driftloop.contracts import KnownTimeBuffer, Message, OffsetRange, Record, Watermarks, derive_id, watermark
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     COMMAND_KIND_BUNDLE_REFUSED,
+    COMMAND_KIND_GUARDRAIL,
     COMMAND_KIND_RETRAIN,
     COMMAND_KIND_ROLL_BACK,
     DECISION_KIND_BUNDLE_REFUSED,
     DECISION_KIND_DROP_CHALLENGER,
     DECISION_KIND_FIRST_MODEL,
+    DECISION_KIND_GUARDRAIL,
     DECISION_KIND_MODEL_REFUSED,
     DECISION_KIND_NOT_NOW,
     DECISION_KIND_PROMOTE,
@@ -300,28 +302,37 @@ class Judging:
 
     def _take_command(self, message: Message[Command], out: list[Message[Any]]) -> None:
         command, causes = message.payload, (message.id,)
-        if command.kind == COMMAND_KIND_BUNDLE_REFUSED:
-            decision_id = self._decision(
-                DECISION_KIND_BUNDLE_REFUSED, command.model_id, f"{command.who}: {command.why}", {}, causes, out
-            )
-            incident_id = derive_id("incident", self._use_case.name, message.id)
-            what = f"bundle {command.model_id} was refused: {command.why}"
-            incident = Incident(
-                use_case=self._use_case.name, id=incident_id, source=command.who, what=what, clock_us=self.clock_us
-            )
-            out.append(self._message("incidents", incident, incident_id, (message.id, decision_id)))
-            steps = self._releases.refused_by_serving(command.model_id, command.why)
-            if self._releases.champion is None:
-                self._policy.lost_model()
-            # Serving waits for a release that knows of its refusal, even where nothing follows from it.
-            if steps:
-                self._release(steps, causes, out)
-            else:
-                self._publish_release(what, decision_id, out)
+        if command.kind in (COMMAND_KIND_BUNDLE_REFUSED, COMMAND_KIND_GUARDRAIL):
+            self._take_finding(command, causes, out)
         elif command.kind == COMMAND_KIND_RETRAIN:
             self._policy.commanded(command.who, command.why, message.id)
         elif command.kind == COMMAND_KIND_ROLL_BACK:
             self._release(self._releases.roll_back(f"{command.who}: {command.why}"), causes, out)
+
+    def _take_finding(self, command: Command, causes: tuple[str, ...], out: list[Message[Any]]) -> None:
+        """Serving could not load a model, or it fails or is slow where it answers: an incident, and what follows from it."""
+        refused = command.kind == COMMAND_KIND_BUNDLE_REFUSED
+        kind = DECISION_KIND_BUNDLE_REFUSED if refused else DECISION_KIND_GUARDRAIL
+        decision_id = self._decision(kind, command.model_id, f"{command.who}: {command.why}", {}, causes, out)
+        incident_id = derive_id("incident", self._use_case.name, *causes)
+        what = (
+            f"bundle {command.model_id} was refused: {command.why}"
+            if refused
+            else f"model {command.model_id} fails where it answers: {command.why}"
+        )
+        incident = Incident(
+            use_case=self._use_case.name, id=incident_id, source=command.who, what=what, clock_us=self.clock_us
+        )
+        out.append(self._message("incidents", incident, incident_id, (*causes, decision_id)))
+        found = self._releases.refused_by_serving if refused else self._releases.failing
+        steps = found(command.model_id, command.why)
+        if self._releases.champion is None:
+            self._policy.lost_model()
+        # Serving waits for a release that knows of its finding, even where nothing follows from it.
+        if steps:
+            self._release(steps, causes, out)
+        else:
+            self._publish_release(what, decision_id, out)
 
     # -----------------------------------------------------------------------------------------------------------------
 

@@ -213,6 +213,17 @@ class Releases:
             return []
         return [self._first(challenger, f"the first model that can answer: serving refused the one before it: {why}")]
 
+    def failing(self, model_id: str, why: str) -> list[Step]:
+        """A model fails or is slow where it answers: a challenger leaves the comparison, a champion its place to the previous one.
+
+        A champion without a previous one stays: serving answers by what is known without looking, and says so.
+        """
+        if self.other is not None and self.other.model_id == model_id:
+            return [self._drop(f"serving's guardrail: {why}")]
+        if self.champion is None or self.champion.model_id != model_id:
+            return []
+        return self.roll_back(f"serving's guardrail: {why}")
+
     def roll_back(self, why: str) -> list[Step]:
         """Puts the previous champion back; nothing happens if none is held ready."""
         if self.champion is None or self.other is None or self.other_role != ROLE_PREVIOUS:

@@ -14,6 +14,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_CANARY,
     DECISION_KIND_DROP_CHALLENGER,
     DECISION_KIND_FIRST_MODEL,
+    DECISION_KIND_GUARDRAIL,
     DECISION_KIND_KEEP,
     DECISION_KIND_MODEL_REFUSED,
     DECISION_KIND_NOT_NOW,
@@ -52,6 +53,7 @@ _KINDS: dict[DecisionKind, Kind] = {
     DECISION_KIND_DROP_CHALLENGER: "rejected",
     DECISION_KIND_MODEL_REFUSED: "rejected",
     DECISION_KIND_BUNDLE_REFUSED: "rejected",
+    DECISION_KIND_GUARDRAIL: "rejected",
     DECISION_KIND_ROLL_BACK: "rollback",
 }
 

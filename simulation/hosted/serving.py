@@ -32,6 +32,7 @@ from simulation.process import Down, Process
 T = TypeVar("T")
 _SPOOL_SEGMENT_BYTES = (1 << 20) + 1
 _REPLICA = 0
+_MODEL_CALL_S_MAX = 3_600.0  # wall time: a slow machine must not change what a seed does
 
 
 def _no_online_store() -> OnlineReader:
@@ -45,7 +46,9 @@ class Serving(Service):
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
-        self.settings = ServingSettings(state_dir=machine.folder, spool_segment_bytes=_SPOOL_SEGMENT_BYTES)
+        self.settings = ServingSettings(
+            state_dir=machine.folder, spool_segment_bytes=_SPOOL_SEGMENT_BYTES, model_call_s_max=_MODEL_CALL_S_MAX
+        )
         self.view: FeatureView | None = None
         self._handlers: Handlers | None = None
         self._releases: ReleaseKeeper | None = None

@@ -9,6 +9,9 @@ import numpy as np
 from driftloop.contracts import Message, Record, watermark
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     COMMAND_KIND_BUNDLE_REFUSED,
+    COMMAND_KIND_GUARDRAIL,
+    DECISION_KIND_DROP_CHALLENGER,
+    DECISION_KIND_GUARDRAIL,
     DECISION_KIND_MODEL_REFUSED,
     LABEL_STATE_MATCHED,
     RETRAIN_REASON_BOOTSTRAP,
@@ -72,6 +75,18 @@ def refused(model_id: str) -> Record:
         kind=COMMAND_KIND_BUNDLE_REFUSED,
         who="serving/0",
         why="bad signature",
+        model_id=model_id,
+    )
+    return Record("commands", 0, 0, Message("commands", "flights", payload, payload.id, "test", 0, 0))
+
+
+def failing(model_id: str) -> Record:
+    payload = Command(
+        use_case="flights",
+        id=f"failing-{model_id}",
+        kind=COMMAND_KIND_GUARDRAIL,
+        who="serving/0",
+        why="20 rows without a usable answer: answered nan, which is no probability",
         model_id=model_id,
     )
     return Record("commands", 0, 0, Message("commands", "flights", payload, payload.id, "test", 0, 0))
@@ -192,6 +207,48 @@ def test_a_refusal_of_a_model_that_has_answered_changes_nobody_and_is_answered_b
     heart.fold([predicted("p1", 3 * HOUR_US, "m1"), *clock(4 * HOUR_US)])
     (release,) = of(heart.fold([refused("m1")]), "releases")
     assert release.payload.champion.model_id == "m1"
+
+
+def challenged() -> Judging:
+    """m1 answers, m2 is compared with it."""
+    heart, request_id = started()
+    heart.fold([answered("m1", request_id)])
+    out = heart.fold([*rows(200, 400, 10, [("m1", "poor")]), *clock(12 * HOUR_US)])
+    heart.fold([answered("m2", of(out, "retrain")[0].id)])
+    return heart
+
+
+def promoted() -> Judging:
+    """m2 answers, m1 is held ready."""
+    heart = challenged()
+    for hour in range(20, 30):
+        out = heart.fold([*rows(hour * 100, 80, hour, [("m1", "poor"), ("m2", "good")]), *clock((hour + 1) * HOUR_US)])
+        if any(m.payload.champion.model_id == "m2" for m in of(out, "releases")):
+            return heart
+    raise AssertionError("the better challenger was not promoted")
+
+
+def test_a_challenger_that_fails_where_it_answers_leaves_the_comparison_with_an_incident():
+    heart = challenged()
+    out = heart.fold([failing("m2")])
+    assert [m.payload.kind for m in of(out, "decisions")] == [DECISION_KIND_GUARDRAIL, DECISION_KIND_DROP_CHALLENGER]
+    assert "no probability" in of(out, "incidents")[0].payload.what
+    (release,) = of(out, "releases")
+    assert (release.payload.champion.model_id, list(release.payload.arms)) == ("m1", [])
+
+
+def test_a_champion_that_fails_where_it_answers_gives_its_place_back_to_the_previous_one():
+    (release,) = of(promoted().fold([failing("m2")]), "releases")
+    assert (release.payload.champion.model_id, list(release.payload.arms)) == ("m1", [])
+    assert "no probability" in release.payload.because
+
+
+def test_a_failing_champion_without_a_previous_one_stays_and_serving_is_answered():
+    heart, request_id = started()
+    heart.fold([answered("m1", request_id)])
+    out = heart.fold([failing("m1")])
+    assert [m.payload.champion.model_id for m in of(out, "releases")] == ["m1"]
+    assert len(of(out, "incidents")) == 1
 
 
 def test_folding_a_batch_equals_folding_one_at_a_time_also_across_a_restore():
