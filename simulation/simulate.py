@@ -18,6 +18,7 @@ from google.protobuf.message import Message as Payload
 
 from driftloop.artifacts import ArtifactStore
 from driftloop.contracts import Record
+from driftloop.contracts.monitor.v1.monitor_pb2 import LABEL_STATE_NEVER
 from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.messaging import MemoryBus
 from driftloop.messaging.hosting import HostSettings
@@ -106,9 +107,9 @@ def _once(seed: int, faults: Faults) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="driftloop-simulation-") as folder, _quiet():
             loop.run_until_complete(_Run(outcome, chance, store, Path(folder)).run())
     except (NeverFollowed, Stuck) as error:
-        observed = outcome.observed
-        clock_us = -1 if observed is None else observed.clock_us
-        outcome.breaches.append(Breach("the_loop_follows", clock_us, (str(error),)))
+        assert outcome.observed is not None
+        outcome.breaches += checked(EACH_STEP, outcome.observed)  # what went wrong before may be why
+        outcome.breaches.append(Breach("the_loop_follows", outcome.observed.clock_us, (str(error),)))
     finally:
         outcome.virtual_s = loop.time()
         for task in asyncio.all_tasks(loop):
@@ -237,15 +238,16 @@ def _spawn(work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
 
 _spawned: set[asyncio.Task[Any]] = set()  # the loop alone does not keep a task
 
-ALIKE = ("events", "scores", "dead-letters")
+ALIKE = ("events", "dead-letters")
 VALUED = ("predictions", "scores", "models", "releases")
-DECIDED = ("predictions", "drift", "decisions", "retrain", "models", "releases", "incidents", "commands")
+DECIDED = ("predictions", "scores", "drift", "decisions", "retrain", "models", "releases", "incidents", "commands")
 
 
 def compared(disturbed: Outcome, calm: Outcome, decides_alike: bool) -> list[Breach]:
     """What a disturbed run said that the undisturbed did not, and the reverse: effects are there exactly once.
 
-    `decides_alike` False: callers ran ahead of the loop, so only what does not depend on when things were decided is compared.
+    `decides_alike` False: callers ran ahead of the loop, so only what does not depend on when things were decided is compared:
+    a label and its correction may both be known when an entity is scored, but what is told of it last is the same.
     """
     assert disturbed.observed is not None
     assert calm.observed is not None
@@ -255,6 +257,7 @@ def compared(disturbed: Outcome, calm: Outcome, decides_alike: bool) -> list[Bre
         found += _different(topic, ours, theirs)
     for topic in VALUED if decides_alike else ():
         found += _told_otherwise(topic, disturbed.observed, calm.observed)
+    found += _labelled_otherwise(disturbed.observed, calm.observed)
     if not found:
         return []
     return [Breach("what_happens_does_not_depend_on_faults", disturbed.observed.clock_us, tuple(found[:10]))]
@@ -277,6 +280,21 @@ def _told_otherwise(topic: str, ours: Observed, theirs: Observed) -> Iterator[st
     different = [m.id for m in ours.of(topic) if m.id in calm and _without_places(m.payload) != calm[m.id]]
     if different:
         yield f"{topic}: {len(different)} messages say something else than in the undisturbed run, such as {different[:3]}"
+
+
+def _labelled_otherwise(ours: Observed, theirs: Observed) -> Iterator[str]:
+    """Entities whose last label, or that they have none, is not the same."""
+    labels, calm = _last_labels(ours), _last_labels(theirs)
+    different = sorted(entity for entity in labels.keys() | calm.keys() if labels.get(entity) != calm.get(entity))
+    if different:
+        shown = [f"{entity} {labels.get(entity)} instead of {calm.get(entity)}" for entity in different[:3]]
+        yield f"scores: {len(different)} entities end with another label than in the undisturbed run, such as {shown}"
+
+
+def _last_labels(observed: Observed) -> dict[str, tuple[bool, float]]:
+    """Of each entity, as it was told last, whether it has no label, and the label."""
+    scores = [message.payload for message in observed.of("scores")]
+    return {score.entity: (score.state == LABEL_STATE_NEVER, score.label) for score in scores}
 
 
 def _without_places(payload: Payload) -> Payload:

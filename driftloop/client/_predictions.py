@@ -46,7 +46,8 @@ class Prediction:
 
     `score`: the probability that the label is true; regression: the predicted number; multiclass: the probability of
     `predicted_class`, one of `class_probabilities`, which are by class in declared order and empty for other tasks.
-    `arm` is the role of the model that answered, `as_of_us` the clock of its features, `vector` there if it was asked for.
+    `arm` is the role of the model that answered, `as_of_us` the clock of its features (or when the newest of them was known,
+    where that is later), `vector` there if it was asked for.
     """
 
     prediction_id: str

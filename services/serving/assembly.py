@@ -44,6 +44,11 @@ class Assembled(NamedTuple):
         return cls(vector.inputs_digest, numbers, tuple(vector.texts), views, list(defaulted))
 
     @property
+    def known_at_us(self) -> int:
+        """When the newest of the values was known, in microseconds; UNSET_US if there are none."""
+        return max([packed.known_at_us for packed in self.views if packed.found], default=UNSET_US)
+
+    @property
     def causes(self) -> list[str]:
         """Ids of the feature updates that were read."""
         return [packed.update_id for packed in self.views if packed.found][:MAX_CAUSES]

@@ -316,9 +316,11 @@ class Handlers:
 
     def _answer(self, asked: Sequence[Asked]) -> Answered:
         """Answers and logs; between the reading of the clock and the log nothing may wait: see the module's first lines."""
-        router, as_of_us = self._releases.router, self._clock.clock_us
+        router = self._releases.router
         if router is None:
             raise NoModelYet("no model has been released yet")
+        # Updates come ahead of the watermarks behind them: an answer is as of what it read, where that is later than the clock.
+        as_of_us = max(self._clock.clock_us, max(one.assembled.known_at_us for one in asked))
         answered = answer(self._use_case, router, asked, as_of_us)
         self._log.write(answered.logged, as_of_us)
         self._recent.add(answered.logged)

@@ -187,8 +187,10 @@ class ReleaseKeeper:
         self._unusable.clear()
         # A model that comes back is told of again.
         self._told = {told for told in self._told if told[0] in {arm.model_id for arm in arms_of(release)}}
-        for model_id, why in refused.items():
-            self._tell(model_id, "bundle", why, COMMAND_KIND_BUNDLE_REFUSED)
+        # Of a release that is no longer the newest, an earlier life may have told: that was answered, and is not again.
+        if message is self._newest:
+            for model_id, why in refused.items():
+                self._tell(model_id, "bundle", why, COMMAND_KIND_BUNDLE_REFUSED)
         self._clock.applied(release.revision)
         self._instruments.swapped(release.revision, time.perf_counter() - read_at_s)
         arms = "nobody" if router is None else ", ".join(f"{arm.model_id} ({arm.name})" for arm in router.arms)

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from driftloop.contracts import Message, Record
 from driftloop.contracts.monitor.v1.monitor_pb2 import ROLE_CHAMPION
+from driftloop.contracts.trainer.v1.trainer_pb2 import Model
 from services.features.aggregation import Aggregation
 from services.features.rekeying import Rekeying
+from services.ingest.admission import Admission, Rejected
+from services.ingest.intake import Intake
 from services.monitor.judging import Judging
 from services.monitor.matching import Matching
 from services.monitor.release import Releases
 from services.serving.assembly import Assembly
+from services.serving.gateways.log import PredictionLog
+from services.serving.routing import Router
+from services.trainer.handlers import RetrainHandler
 from simulation.faults import Faults, parsed
+from simulation.invariants import AT_THE_END, EACH_STEP, FOLLOWED
 from simulation.simulate import simulate
 
 CALM = parsed("never=0.03,corrected=0.03")
 SEEDS = (1, 5, 2)
 CRASHING = parsed("crash=0.08,stop=0.03,never=0.03,corrected=0.03")
+CUT_OFF = parsed("crash=0.3,outage=0.5,never=0.03,corrected=0.03")
+FOLLOWS, ALIKE = "the_loop_follows", "what_happens_does_not_depend_on_faults"
+"""Held by the run itself: there is no function for them."""
 
 
 def broken(faults: Faults, seed: int) -> set[str]:
@@ -121,8 +132,71 @@ class MakesValuesUp(Assembly):
         return found._replace(numbers=found.numbers[:-8] + b"\x00\x00\x00\x00\x00\x00E@")
 
 
+class AcknowledgesAtOnce(Intake):
+    """Tells callers that their events are in the log before they are."""
+
+    async def _acknowledged(self, flight: Any) -> None:
+        del flight
+
+
+class TakesAnything(Admission):
+    """Refuses no event for what is in it."""
+
+    def _refusal(self, event: Any, reference_us: int, taken: Any) -> Any:
+        found = super()._refusal(event, reference_us, taken)
+        return None if isinstance(found, Rejected) and not found.id_taken else found
+
+
+class LetsShadowsAnswer(Router):
+    """Every entity is answered by the arm that came last."""
+
+    def arm_for(self, entity: str) -> Any:
+        return super().arm_for(entity) and self.arms[-1]
+
+
+class ForgetsAnswers(PredictionLog):
+    """Does not log what was answered in every tenth call."""
+
+    _calls = 0
+
+    def write(self, answers: Any, as_of_us: int) -> None:
+        self._calls += 1
+        if self._calls % 10:
+            super().write(answers, as_of_us)
+
+
+class MatchesNoAnswer(Matching):
+    """Scores do not say which answer they are about."""
+
+    def fold(self, records: list[Record]) -> list[Message[Any]]:
+        out = super().fold(records)
+        for message in out:
+            if message.topic == "scores" and not message.is_watermark:
+                message.payload.prediction_id = ""
+        return out
+
+
+class AnswersTwice(RetrainHandler):
+    """Publishes every model under two ids."""
+
+    def retrain(self, record: Record) -> Model:
+        answer = super().retrain(record)
+        again = Model()
+        again.CopyFrom(answer)
+        again.id += "-again"
+        self._outgoing.deliver(replace(record.message, topic="models", id=again.id, payload=again, causes=(answer.id,)))
+        return answer
+
+
+class StandsStill(Judging):
+    """Never says how far it has come."""
+
+    def fold(self, records: list[Record]) -> list[Message[Any]]:
+        return [message for message in super().fold(records) if not message.is_watermark]
+
+
 MUTANTS = [
-    ("services.features.gateways.Aggregation", LosesWindows, CRASHING, "what_happens_does_not_depend_on_faults"),
+    ("services.features.gateways.Aggregation", LosesWindows, CRASHING, ALIKE),
     ("services.features.gateways.Rekeying", DropsEvents, CALM, "every_accepted_event_has_its_effect_once"),
     ("services.monitor.gateways.Matching", LosesEntities, CRASHING, "watermarks_keep_their_promise"),
     ("services.features.gateways.Aggregation", SaysThingsEarly, CALM, "no_value_used_before_it_was_known"),
@@ -132,6 +206,13 @@ MUTANTS = [
     ("services.monitor.judging.Releases", PromotesTheWorse, CALM, "no_release_to_a_worse_model"),
     ("services.monitor.gateways.Judging", AsksForNoReason, CALM, "every_retrain_has_evidence"),
     ("services.serving.handlers.Assembly", MakesValuesUp, CALM, "no_prediction_without_the_vector_it_used"),
+    ("simulation.hosted.ingest.Intake", AcknowledgesAtOnce, CUT_OFF, "no_accepted_event_is_lost"),
+    ("simulation.hosted.ingest.Admission", TakesAnything, CALM, "no_event_breaks_its_schema"),
+    ("services.serving.routing.Router", LetsShadowsAnswer, CALM, "every_answer_is_by_its_release"),
+    ("simulation.hosted.serving.PredictionLog", ForgetsAnswers, CALM, "every_answer_is_logged"),
+    ("services.monitor.gateways.Matching", MatchesNoAnswer, CALM, "every_answer_meets_its_label"),
+    ("simulation.hosted.trainer.RetrainHandler", AnswersTwice, CALM, "every_request_is_answered_once"),
+    ("services.monitor.gateways.Judging", StandsStill, CALM, FOLLOWS),
 ]
 
 
@@ -140,6 +221,11 @@ MUTANTS = [
 def test_a_mutant_breaks_its_invariant(place, mutant, faults, invariant, monkeypatch):
     monkeypatch.setattr(place, mutant)
     assert any(invariant in broken(faults, seed) for seed in SEEDS)
+
+
+def test_every_invariant_has_a_mutant():
+    invariants = {invariant.__name__ for invariant in (*EACH_STEP, *FOLLOWED, *AT_THE_END)}
+    assert {invariant for *_, invariant in MUTANTS} == invariants | {FOLLOWS, ALIKE}
 
 
 @pytest.mark.timeout(280)

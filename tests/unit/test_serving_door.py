@@ -71,6 +71,19 @@ async def test_an_answer_names_its_model_clock_freshness_and_vector_and_is_logge
         assert record.message.causes == (update_id,)
 
 
+async def test_an_answer_is_as_of_the_newest_value_that_it_read_where_the_clock_is_behind_that(tmp_path: Path) -> None:
+    async with twin(tmp_path) as replica:
+        replica.feature(SHOP, f"{SHOP}|s1", [20.0, 2.0], sequence=7, known_at_us=5_000)
+        await replica.released(("m1", ROLE_CHAMPION))
+        ahead = await replica.stub.Predict(request("o1"))
+        behind = await replica.stub.Predict(request("o2", shop="nowhere"))
+        assert (replica.clock_us, ahead.as_of_us, behind.as_of_us) == (2_000, 5_000, 2_000)
+        assert [f.age_us for f in ahead.freshness if f.found] == [0]
+        await replica.marked(6_000)
+        known = {record.message.payload.entity: record.message.known_at_us for record in replica.records("predictions")}
+        assert known == {"o1": 5_001, "o2": 2_001}
+
+
 async def test_a_retry_is_the_same_prediction(tmp_path: Path) -> None:
     async with twin(tmp_path) as replica:
         await replica.released(("m1", ROLE_CHAMPION))
@@ -203,6 +216,28 @@ async def test_a_refused_bundle_changes_nothing_but_tells_monitor_once_and_the_c
         command = record.message.payload
         assert (command.model_id, command.why) == ("forged", "signature: the signature of forged does not match")
         assert record.message.causes == ("release-2",)
+
+
+async def test_a_bundle_that_a_newer_release_no_longer_names_is_not_refused_nor_waited_for(tmp_path: Path) -> None:
+    async with twin(tmp_path) as replica:
+        await replica.released(("m1", ROLE_CHAMPION))
+        waiting = WaitForClockRequest(use_case="orders", clock_us=replica.clock_us)
+
+        async def read(revision: int) -> None:
+            said = ""
+            while f"release {revision} is not applied yet" not in said:
+                try:
+                    await replica.stub.WaitForClock(waiting, timeout=0.3)
+                except grpc.aio.AioRpcError as behind:
+                    said = str(behind.details())
+
+        replica.models.gate.clear()
+        async with asyncio.timeout(10):
+            await read(replica.release(("m1", ROLE_CHAMPION), ("forged", ROLE_SHADOW)))
+            await read(replica.release(("m1", ROLE_CHAMPION)))
+        replica.models.gate.set()
+        await replica.at(replica.clock_us)
+        assert replica.records("commands") == []
 
 
 async def test_a_cold_start_waits_for_the_newest_release(tmp_path: Path) -> None:
