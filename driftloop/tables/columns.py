@@ -55,9 +55,19 @@ class Column:
 
 
 def columns_of(table: Table, options: InferenceOptions, fields: Mapping[str, str]) -> tuple[Column, ...]:
-    """What every column but label and times becomes, in the table's order. Raises UnfitRows for infinite numbers."""
+    """What every column but label and times becomes, in the table's order.
+
+    Raises UnfitRows for infinite numbers, and for columns without any value: more often an export that went wrong than a wish.
+    """
     roles = {options.label, options.time, options.label_time}
-    return tuple(_column(table, name, options, fields[name]) for name in table.names if name not in roles)
+    names = [name for name in table.names if name not in roles]
+    empty = [name for name in names if table.kind(name) == "empty" and name not in options.exclude]
+    if empty:
+        raise UnfitRows(
+            f"{', '.join(map(repr, empty))} {'has' if len(empty) == 1 else 'have'} no value in any row: fill in what is "
+            f"missing, or say --exclude {option_value(','.join(empty))} to go on without"
+        )
+    return tuple(_column(table, name, options, fields[name]) for name in names)
 
 
 def slices_of(table: Table, columns: tuple[Column, ...]) -> tuple[str, ...]:
@@ -86,8 +96,6 @@ def _column(table: Table, name: str, options: InferenceOptions, field: str) -> C
     kind = table.kind(name)
     if name in options.exclude:
         return out("--exclude says so")
-    if kind == "empty":
-        return out("no row has a value")
     if kind == "other":
         held = table.arrow.schema.field(name).type
         return out(f"it holds {held}", "write what is needed of it as numbers, texts or times")

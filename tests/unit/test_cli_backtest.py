@@ -31,27 +31,45 @@ def called(*arguments: str) -> Result:
 ORDERS = returns(600)
 
 
+RETURNED = ["--label", "returned"]
+TIMED = [*RETURNED, "--time", "ordered"]
+TOLD = pd.to_datetime(ORDERS["ordered"]) - pd.Timedelta("1h")
+
+
 @pytest.mark.parametrize(
-    ("table", "arguments", "said"),
+    ("table", "arguments", "wrong", "remedy"),
     [
-        (ORDERS, [], "Say --label COL"),
-        (ORDERS, ["--label", "late"], "has no such column"),
-        (ORDERS[:300], ["--label", "returned"], "500"),
-        (ORDERS.assign(returned=True), ["--label", "returned"], "one"),
-        (ORDERS.assign(ordered="soon"), ["--label", "returned", "--time", "ordered"], "soon"),
-        (ORDERS, ["--label", "returned", "--policy", "static,weekly"], "no policy 'weekly'"),
-        (ORDERS, ["--label", "returned", "--policy", "drift,drift"], "named twice"),
-        (ORDERS, ["--label", "returned", "--policy", "periodic-300%"], "1 % to 90 %"),
-        (ORDERS, ["--label", "returned", "--days", "3"], "is a table"),
+        (ORDERS, [], "which column of", "Say --label COL"),
+        (ORDERS, ["--label", "return"], "has no such column", "did you mean 'returned'?"),
+        (ORDERS[:300], RETURNED, "has 300 rows", "at least 500 are needed"),
+        (ORDERS.assign(returned=True), RETURNED, "with one class there is nothing to predict", "or another --label"),
+        (ORDERS.assign(returned=None), RETURNED, "has no value in any row", "give another --label, or fill it in"),
+        (ORDERS.assign(coupon=None), RETURNED, "'coupon' has no value in any row", "--exclude coupon"),
+        (ORDERS.assign(ordered="soon"), TIMED, "row 1: 'soon'", "ISO 8601"),
+        (ORDERS[::-1], TIMED, "the newest row comes first", "sort the rows"),
+        (ORDERS.sample(frac=1.0, random_state=0), TIMED, "is not sorted by time 'ordered'", "sort the rows"),
+        (
+            ORDERS.assign(told=TOLD),
+            [*TIMED, "--label-time", "told"],
+            "600 rows have their label before their prediction",
+            "correct the times, or give another column",
+        ),
+        (pd.concat([ORDERS, ORDERS]), RETURNED, "600 of 1,200 rows repeat an earlier row", "--allow-repeated"),
+        (ORDERS, [*RETURNED, "--policy", "static,weekly"], "no policy 'weekly'", "periodic-"),
+        (ORDERS, [*RETURNED, "--policy", "drift,drift"], "named twice", ""),
+        (ORDERS, [*RETURNED, "--policy", "periodic-300%"], "1 % to 90 %", ""),
+        (ORDERS, [*RETURNED, "--days", "3"], "is a table", ""),
     ],
 )
-def test_bad_input_ends_with_a_sentence_and_code_2(
-    table: pd.DataFrame, arguments: list[str], said: str, tmp_path: Path
+def test_bad_input_ends_with_what_is_wrong_and_what_to_do_and_code_2(
+    table: pd.DataFrame, arguments: list[str], wrong: str, remedy: str, tmp_path: Path
 ) -> None:
     result = called(written(table, tmp_path), *arguments, "--out", str(tmp_path / "out"))
     assert result.exit_code == 2, result.output
-    assert said in result.output
-    assert "Traceback" not in result.output
+    said = " ".join(result.output.split())
+    assert wrong in said
+    assert remedy in said
+    assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
 
 

@@ -104,15 +104,21 @@ def test_what_carries_nothing_is_left_out_with_its_reason(tmp_path):
         customerId=np.random.default_rng(0).integers(0, 10_000, ROWS),
         note=[f"free text {i}" for i in range(ROWS)],
         same="x",
-        empty=None,
         grows=np.sort(np.random.default_rng(0).normal(size=ROWS)),
     )
     found = inferred(tmp_path, table)
     reasons = {c.name: c.because for c in found.columns if c.role == "left out"}
-    assert set(reasons) == {"order", "customerId", "note", "same", "empty", "grows"}
+    assert set(reasons) == {"order", "customerId", "note", "same", "grows"}
     assert "id" in reasons["customerId"]
     assert "clock" in reasons["grows"]
-    assert "no row has a value" in reasons["empty"]
+
+
+def test_a_column_without_any_value_is_refused_until_it_is_left_out(tmp_path):
+    table = frame(empty=None, void=None)
+    with pytest.raises(UnfitRows, match=r"'empty', 'void' have no value in any row: .* --exclude empty,void"):
+        inferred(tmp_path, table)
+    found = inferred(tmp_path, table, exclude=["empty", "void"])
+    assert {c.name for c in found.columns if c.role == "left out"} == {"empty", "void"}
 
 
 def test_numbers_with_few_values_stay_numbers_until_they_are_said_to_be_codes(tmp_path):
@@ -298,7 +304,7 @@ def mended(column: str, row: int, value: object) -> pd.DataFrame:
         (frame(told=None), {"time": "at", "label_time": "told"}, UnfitTimes, "--label-delay"),
         (frame(), {"label_delay": 0}, UnfitTimes, "between 1 and 799"),
         (pd.concat([frame(), frame()]), {}, UnfitRows, "800 of 1,600 rows repeat an earlier row .* row 801"),
-        (frame()[["label"]].assign(size=None), {}, UnfitRows, "no column to predict from: 'size' is left out"),
+        (frame()[["label"]].assign(size="x"), {}, UnfitRows, "no column to predict from: 'size' is left out"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_with_what_is_wrong_and_what_to_do(
