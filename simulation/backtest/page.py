@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ WORDS = {
     "failed": "training failed",
     "incident": "incident",
 }
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>Backtest of {{ source }}</title>
 <style>
 :root{--ink:#1f2328;--soft:#59636e;--line:#d9dee3;--wash:#f6f8fa;--accent:#c4161c}
@@ -46,7 +47,17 @@ tr.taken td{font-weight:600}svg{width:100%;height:auto}.half{max-width:680px}.so
 nav a{margin-right:1rem;color:var(--soft)}
 </style>
 <h1>Backtest of {{ source }}</h1>
-<p class="lead">{{ "{:,}".format(rows) }} labelled rows from {{ first }} to {{ last }}; {{ "{:,}".format(scored) }} of them scored; task {{ task }}; seed {{ seed }}.</p>
+"""
+EMPTY_PAGE = (
+    HEAD
+    + """<p class="partial">This backtest was interrupted before any policy was finished, so there is nothing to compare yet.</p>
+<p>It was to run: {{ policies|join(", ") }}. Let it run longer, or run fewer policies (--policy) or a shorter stretch.</p>
+</html>
+"""
+)
+PAGE = (
+    HEAD
+    + """<p class="lead">{{ "{:,}".format(rows) }} labelled rows from {{ first }} to {{ last }}; {{ "{:,}".format(scored) }} of them scored; task {{ task }}; seed {{ seed }}.</p>
 <nav><a href="#policies">Policies</a><a href="#time">Over time</a><a href="#cost">Cost</a><a href="#slices">Slices</a><a href="#importance">Importance</a><a href="#decisions">Decisions</a><a href="#protocol">Protocol</a>{% if inferred %}<a href="#schema">Schema</a>{% endif %}</nav>
 {% if interrupted %}<p class="partial">This backtest was interrupted. Not finished, and not in what follows: {{ interrupted|join(", ") }}.</p>{% endif %}
 <div class="take">{{ recommendation.because }}</div>
@@ -78,6 +89,7 @@ nav a{margin-right:1rem;color:var(--soft)}
 {% if inferred %}<h2 id="schema">Inferred schema</h2><p>What was not said was inferred from the table; each line says how to correct it.</p><ul>{% for line in inferred %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
 </html>
 """
+)
 
 
 def write_page(found: Findings, path: Path) -> None:
@@ -111,6 +123,12 @@ def write_page(found: Findings, path: Path) -> None:
         inferred=found.inferred,
     )
     write_atomically(path, text)
+
+
+def write_empty_page(source: str, policies: Sequence[str], path: Path) -> None:
+    """Writes the report.html of a backtest that was interrupted before it had anything to compare."""
+    page = Environment(autoescape=True).from_string(EMPTY_PAGE)
+    write_atomically(path, page.render(source=source, policies=policies))
 
 
 def _policy(found: Findings, outcome: Outcome) -> dict[str, Any]:

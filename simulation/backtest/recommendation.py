@@ -58,31 +58,37 @@ def _because(chosen: Compared, compared: list[Compared], loss_name: str) -> str:
     best = compared[0]
     if len(compared) == 1:
         return (
-            f"{chosen.policy} is the only policy that was run: its {loss_name} is {chosen.loss:.4f} at {_cost(chosen)}. "
-            "Run others beside it to compare."
+            f"{chosen.policy} is the only policy that was run: its {loss_name} is {chosen.loss:.4f} and it trained on "
+            f"{_cost(chosen)}. Run others beside it to compare."
         )
     if chosen is best:
-        found = f"Take {chosen.policy}: its {loss_name} of {chosen.loss:.4f} is the lowest, at {_cost(chosen)}."
+        found = f"Take {chosen.policy}: its {loss_name} of {chosen.loss:.4f} is the lowest, and it trains on {_cost(chosen)}."
     else:
         found = (
-            f"Take {chosen.policy}: its {loss_name} of {chosen.loss:.4f} exceeds the lowest, {best.loss:.4f} of {best.policy}, by "
-            f"{_excess(chosen)}, which is no more than chance would do, and it costs less: {_cost(chosen)}, not {best.cost_x:.2f}."
+            f"Take {chosen.policy}: its {loss_name} of {chosen.loss:.4f} is as good as the lowest, {best.loss:.4f} of {best.policy}, "
+            f"for all that these rows can tell ({_worse(chosen, best)}), and it trains on less: {_cost(chosen)}, "
+            f"not {best.cost_x:.2f}."
         )
     others = [one for one in compared if one is not chosen and one is not best]
     cheaper = [one for one in others if one.cost_x < chosen.cost_x]
     dearer = [one for one in others if one.cost_x >= chosen.cost_x]
     if cheaper:
-        told = "; ".join(f"{one.policy} ({_cost(one)}) loses {_excess(one)} a row" for one in cheaper)
-        found += f" What is cheaper is worse: {told}."
+        told = "; ".join(f"{one.policy} ({one.cost_x:.2f} times) is {_worse(one, best)}" for one in cheaper)
+        found += f" What trains less predicts worse: {told}."
     if dearer:
-        told = "; ".join(f"{one.policy} ({_cost(one)}) {_excess(one)}" for one in dearer)
-        found += f" What costs as much or more wins nothing over the best: {told}."
-    return found + " (± one standard error of the paired difference, by blocks of rows.)"
+        told = "; ".join(f"{one.policy} ({one.cost_x:.2f} times) is {_worse(one, best)}" for one in dearer)
+        found += f" What trains as much or more is not worth it: {told}."
+    return found + (
+        f" Percentages are of the lowest {loss_name}, ± one standard error of the difference on the same rows; "
+        "a difference within its error may be chance."
+    )
 
 
 def _cost(one: Compared) -> str:
-    return f"{one.cost_x:.2f} × the stream's rows"
+    return f"{one.cost_x:.2f} times the stream's rows"
 
 
-def _excess(one: Compared) -> str:
-    return f"{one.excess:+.4f} ± {one.error:.4f}"
+def _worse(one: Compared, best: Compared) -> str:
+    if best.loss <= 0.0:
+        return f"{one.excess:.4f} ± {one.error:.4f} higher"
+    return f"{one.excess / best.loss:.1%} ± {one.error / best.loss:.1%} higher"

@@ -199,7 +199,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_interrupted(source: str, policies: Sequence[str], path: Path) -> None:
-    """Writes the report.json of a backtest that was interrupted before it had anything to say."""
+    """Writes the report.json of a backtest that was interrupted before it had anything to compare."""
     write_atomically(
         path, json.dumps({"source": source, "interrupted": list(policies), "policies": {}}, indent=1) + "\n"
     )

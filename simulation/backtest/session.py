@@ -9,7 +9,7 @@ from typing import Protocol
 
 from services.trainer.training import TrainingSettings
 from simulation.backtest.outcome import Outcome
-from simulation.backtest.page import write_page
+from simulation.backtest.page import write_empty_page, write_page
 from simulation.backtest.policies import check_names
 from simulation.backtest.report import Findings, findings, write_interrupted, write_json
 from simulation.backtest.run import Prepared, prepare
@@ -78,6 +78,7 @@ def backtest(
         interrupted = True
     if found is None:
         write_interrupted(source.name, policies, out / "report.json")
+        write_empty_page(source.name, policies, out / "report.html")
     else:
         write_page(found, out / "report.html")
     return Backtested(found, interrupted)

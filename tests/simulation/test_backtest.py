@@ -220,6 +220,9 @@ def test_a_backtest_that_is_interrupted_before_any_policy_is_done_says_so(source
         "interrupted": ["static", "decay"],
         "policies": {},
     }
+    page = (tmp_path / "report.html").read_text()
+    assert "interrupted before any policy was finished" in page
+    assert "static, decay" in page
 
 
 @pytest.mark.parametrize(
