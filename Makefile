@@ -15,7 +15,7 @@ export BENTOML_DO_NOT_TRACK := true
 export FEAST_USAGE := False
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format simulate bench bench-ingest bench-loop bench-backtest bench-policy contracts lock wheel clean
+.PHONY: help setup demo test soak test-fast lint format simulate bench bench-ingest bench-features bench-loop bench-backtest bench-policy contracts lock wheel clean
 
 help: ## show what can be typed
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,8 +40,11 @@ setup: .venv/.installed $(SERVICES:%=.venvs/%/.installed) ## install everything,
 demo: setup ## replay 42 days of flights (or USECASE=name) through the whole loop, show it, end by itself
 	@$(BIN)/driftloop demo $(USECASE) $(if $(DAYS),--days $(DAYS)) $(if $(ROWS),--rows $(ROWS)) $(if $(INJECT),--inject $(INJECT))
 
-test: setup ## all tests, those against the real broker too
+test: setup ## all tests but the long ones, those against the real broker too
 	@$(BIN)/python -m pytest
+
+soak: setup ## the long tests: many kill points, rebalances, 50,000 predictions compared
+	@$(BIN)/python -m pytest -m soak
 
 test-fast: .venv/.installed ## unit and contract tests
 	@$(BIN)/python -m pytest tests/unit tests/contract
@@ -59,10 +62,13 @@ format: .venv/.installed ## put the code in form
 simulate: .venv/.installed ## the whole loop on a virtual clock with faults: SEEDS=200
 	@$(BIN)/python -m simulation --seeds $(SEEDS)
 
-bench: bench-loop bench-ingest bench-backtest ## all benchmarks
+bench: bench-loop bench-ingest bench-features bench-backtest ## all benchmarks
 
 bench-ingest: setup ## ingest's doors beside a bare producer, into build/bench/ingest.json
 	@$(BIN)/python -m bench.ingest
+
+bench-features: setup ## features beside quixstreams and Feast's own store, into build/bench/features.json
+	@$(BIN)/python -m bench.features
 
 bench-loop: setup ## the loop's own speeds, from a demo run, into build/bench/loop.json
 	@test -f build/demo/measurements.json || $(BIN)/driftloop demo flights $(if $(DAYS),--days $(DAYS))

@@ -14,6 +14,7 @@ COMMANDS = {
     "replay-window": "driftloop.cli.replay_window:replay_window",
     "new": "driftloop.cli.new:new",
     "backtest": "driftloop.cli.backtest:backtest",
+    "features": "driftloop.cli.features:features",
     "trace": "driftloop.cli.trace:trace",
     "dead-letters": "driftloop.cli.dead_letters:dead_letters",
 }
@@ -25,6 +26,7 @@ SUMMARIES = {
     "replay-window": "Replay recorded topics through the same code, and say where it differs.",
     "new": "Write a use case from a table, to read and correct.",
     "backtest": "Show what each retraining policy would have cost and won on recorded data.",
+    "features": "Compute feature values anew, and compare what was served with what was known.",
     "trace": "Print the causes and consequences of anything that has an id.",
     "dead-letters": "Look at what was refused, and send events again once the reason is gone.",
 }

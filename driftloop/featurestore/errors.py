@@ -13,3 +13,7 @@ class LogBehind(FeatureStoreError):
 
 class LogDamaged(FeatureStoreError):
     """A manifest cannot be read or the manifests contradict each other: stop; a person has to look."""
+
+
+class BackfillOvertaken(FeatureStoreError):
+    """Another backfill was published while this one ran: run it again."""

@@ -130,9 +130,9 @@ class LogCut:
         for part, schema, rows in self.fresh:
             columns = list(zip(*rows, strict=True))
             arrays = [pa.array(column, type=each.type) for column, each in zip(columns, schema, strict=True)]
-            _write(self.store, part.path, pa.Table.from_arrays(arrays, schema=schema))
+            write_part(self.store, part.path, pa.Table.from_arrays(arrays, schema=schema))
         for part, schema, sources in self.merges:
-            _write(self.store, part.path, _dataset(self.store, [s.path for s in sources], schema).to_table())
+            write_part(self.store, part.path, parts_dataset(self.store, [s.path for s in sources], schema).to_table())
 
     def publish(self) -> None:
         """Shows the parts to readers and removes files that no manifest has named for a while."""
@@ -289,13 +289,26 @@ class LogSnapshot:
             if part.table == table
         ]
 
+    def offset_ranges(self) -> dict[str, tuple[int, int]]:
+        """What the log consists of: by stage, table and partition the first and last offset or sequence of its rows.
+
+        How parts were cut and merged makes no difference.
+        """
+        found: dict[str, tuple[int, int]] = {}
+        for manifest in self._manifests:
+            for part in manifest.parts:
+                name = "/".join(filter(None, (manifest.stage, part.table, str(manifest.partition))))
+                first, last = found.get(name, (part.first, part.last))
+                found[name] = (min(first, part.first), max(last, part.last))
+        return found
+
     def events(self) -> pyarrow.dataset.Dataset:
         """The accepted events, columns as in EVENTS_SCHEMA, in no order."""
-        return _dataset(self._store, self.paths("events"), EVENTS_SCHEMA)
+        return parts_dataset(self._store, self.paths("events"), EVENTS_SCHEMA)
 
     def updates(self, view: str, schema: pa.Schema) -> pyarrow.dataset.Dataset:
         """The feature updates of a view, columns as in `view_schema`, in no order; features unknown to old parts are null."""
-        return _dataset(self._store, self.paths("features", view), schema)
+        return parts_dataset(self._store, self.paths("features", view), schema)
 
 
 class OfflineLogReader:
@@ -345,13 +358,15 @@ class OfflineLogReader:
         return found, missing
 
 
-def _write(store: ArtifactStore, path: str, table: pa.Table) -> None:
+def write_part(store: ArtifactStore, path: str, table: pa.Table) -> None:
+    """Writes one Parquet file; a reader never sees half of it."""
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(table, buffer, compression="zstd")
     store.put(path, buffer.getvalue())
 
 
-def _dataset(store: ArtifactStore, paths: Sequence[str], schema: pa.Schema) -> pyarrow.dataset.Dataset:
+def parts_dataset(store: ArtifactStore, paths: Sequence[str], schema: pa.Schema) -> pyarrow.dataset.Dataset:
+    """The rows of parts; columns that old ones lack are null."""
     if not paths:
         return pyarrow.dataset.dataset(schema.empty_table())
     full = [store.full_path(path) for path in paths]

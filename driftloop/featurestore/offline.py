@@ -14,7 +14,6 @@ from typing import Any, Literal
 import duckdb
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset
 from feast import FeatureView, RepoConfig
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
@@ -24,8 +23,17 @@ from feast.repo_config import FeastConfigBaseModel
 from feast.saved_dataset import SavedDatasetStorage
 
 from driftloop.artifacts.store import ArtifactStore
+from driftloop.featurestore.backfills import Span, backfills, owners
 from driftloop.featurestore.errors import FeatureStoreError
-from driftloop.featurestore.log import EVENT_TIME, EVENT_TIME_US, KNOWN_AT, KNOWN_AT_US, SEQUENCE, OfflineLogReader
+from driftloop.featurestore.log import (
+    EVENT_TIME,
+    EVENT_TIME_US,
+    KNOWN_AT,
+    KNOWN_AT_US,
+    SEQUENCE,
+    OfflineLogReader,
+    parts_dataset,
+)
 from driftloop.featurestore.source import OfflineLogSource
 
 _ROW = "__driftloop_row"
@@ -37,19 +45,34 @@ class NotOffered(FeatureStoreError):
 
 
 class KnownTimeOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
-    """`threads`: those of DuckDB for one join. The log may lie anywhere that fsspec reaches: DuckDB reads it through Arrow."""
+    """The log may lie anywhere that fsspec reaches: DuckDB reads it through Arrow.
+
+    threads           those of DuckDB for one join
+    join              "known": what was known by a row's time, backfilled values included; "visible": what serving could have seen,
+                      of the live log alone
+    visible_after_us  how long after it became known serving sees a value; for "visible"
+    """
 
     type: Literal["driftloop.featurestore.offline.KnownTimeOfflineStore"] = (
         "driftloop.featurestore.offline.KnownTimeOfflineStore"
     )
     threads: int = 2
+    join: Literal["known", "visible"] = "known"
+    visible_after_us: int = 0
 
 
 class KnownTimeRetrievalJob(RetrievalJob):  # type: ignore[misc]
     """A query that runs when its result is asked for."""
 
-    def __init__(self, run: Any, metadata: RetrievalMetadata | None, full_feature_names: bool) -> None:
+    def __init__(
+        self,
+        run: Any,
+        metadata: RetrievalMetadata | None,
+        full_feature_names: bool,
+        on_demand: Sequence[OnDemandFeatureView] = (),
+    ) -> None:
         self._run = run
+        self._on_demand = list(on_demand)
         self._metadata = metadata
         self._full_feature_names = full_feature_names
 
@@ -65,7 +88,7 @@ class KnownTimeRetrievalJob(RetrievalJob):  # type: ignore[misc]
 
     @property
     def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        return []
+        return self._on_demand
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
@@ -100,11 +123,11 @@ class KnownTimeOfflineStore(OfflineStore):  # type: ignore[misc]
             with _connected(config.offline_store.threads) as connection:
                 connection.register("entities", entities)
                 joins = [
-                    _Join(position, view, feature_refs, time_column, full_feature_names)
+                    _Join(position, view, feature_refs, time_column, full_feature_names, config.offline_store)
                     for position, view in enumerate(feature_views)
                 ]
                 for join in joins:
-                    connection.register(join.table, join.updates())
+                    join.register(connection)
                 chosen = [f"entities.{_quoted(name)}" for name in entity_df.columns]
                 chosen += [expression for join in joins for expression in join.selected()]
                 sql = (
@@ -119,7 +142,8 @@ class KnownTimeOfflineStore(OfflineStore):  # type: ignore[misc]
             min_event_timestamp=times.min(),
             max_event_timestamp=times.max(),
         )
-        return KnownTimeRetrievalJob(run, metadata, full_feature_names)
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        return KnownTimeRetrievalJob(run, metadata, full_feature_names, on_demand)
 
     @staticmethod
     def pull_latest_from_table_or_query(
@@ -159,14 +183,23 @@ class _Join:
     """One view's part of the query."""
 
     def __init__(
-        self, position: int, view: FeatureView, feature_refs: Sequence[str], time_column: str, full_names: bool
+        self,
+        position: int,
+        view: FeatureView,
+        feature_refs: Sequence[str],
+        time_column: str,
+        full_names: bool,
+        config: KnownTimeOfflineStoreConfig,
     ) -> None:
         self.table = f"updates_{position}"
         self._view = view
         self._source: OfflineLogSource = view.batch_source
         if not isinstance(self._source, OfflineLogSource):
             raise NotOffered(f"view {view.name} does not read the offline log")
+        self._backfilled = config.join == "known"
         self._time = f"entities.{_quoted(time_column)}"
+        if config.join == "visible" and config.visible_after_us:
+            self._time = f"({self._time} - INTERVAL {config.visible_after_us} MICROSECONDS)"
         prefix = f"{view.projection.name_to_use()}:"
         self._features = [ref.removeprefix(prefix) for ref in feature_refs if ref.startswith(prefix)]
         self._full = f"{view.projection.name_alias or view.name}__" if full_names else ""
@@ -175,8 +208,8 @@ class _Join:
         # Pairs of a column in the source and the column of the entity frame that it is compared with.
         self._keys = [(in_source.get(e.name, e.name), mapped.get(e.name, e.name)) for e in view.entity_columns]
 
-    def updates(self) -> pyarrow.dataset.Dataset:
-        return _updates(self._source)
+    def register(self, connection: Any) -> None:
+        self._relation = _register(connection, self.table, self._source, self._backfilled)
 
     def selected(self) -> list[str]:
         return [self._value(name) for name in self._features]
@@ -199,7 +232,7 @@ class _Join:
             f"entities.{_quoted(column)} = {self.table}_known.{_quoted(source)}" for source, column in self._keys
         )
         return (
-            f"ASOF LEFT JOIN (SELECT {columns} FROM {self.table} WHERE {needed} QUALIFY {last}) AS {self.table}_known "
+            f"ASOF LEFT JOIN (SELECT {columns} FROM {self._relation} WHERE {needed} QUALIFY {last}) AS {self.table}_known "
             f"ON {same} AND {self._time} >= {self.table}_known.{KNOWN_AT}"
         )
 
@@ -218,17 +251,37 @@ def _pull(
 
     def run() -> pa.Table:
         with _connected(config.offline_store.threads) as connection:
-            connection.register("updates", _updates(source))
+            relation = _register(connection, "updates", source, config.offline_store.join == "known")
             chosen = ", ".join(_column(name) for name in columns)
-            sql = f"SELECT {chosen} FROM updates {where} {qualify}"
+            sql = f"SELECT {chosen} FROM {relation} {where} {qualify}"
             return connection.sql(sql, params=[bound for _, bound in bounds if bound is not None]).to_arrow_table()
 
     return KnownTimeRetrievalJob(run, None, False)
 
 
-def _updates(source: OfflineLogSource) -> pyarrow.dataset.Dataset:
+def _register(connection: Any, name: str, source: OfflineLogSource, backfilled: bool) -> str:
+    """Lets a connection read the updates of a source's view; returns what stands for them in SQL.
+
+    `backfilled`: where a backfill owns a stretch of known time, it is that one's updates, and not the live ones.
+    """
     store = ArtifactStore(source.artifacts_url)
-    return OfflineLogReader(store, source.use_case).snapshot().updates(source.view, source.schema())
+    connection.register(name, OfflineLogReader(store, source.use_case).snapshot().updates(source.view, source.schema()))
+    owning = owners(backfills(store, source.use_case), source.view) if backfilled else []
+    if not owning:
+        return name
+    everyone = [span for _, spans in owning for span in spans]
+    parts = [f"SELECT * FROM {name} WHERE NOT ({_within(everyone)})"]
+    for backfill, spans in owning:
+        table = f"{name}_{backfill.generation}"
+        connection.register(table, parts_dataset(store, backfill.parts[source.view], source.schema()))
+        parts.append(f"SELECT * FROM {table} WHERE {_within(spans)}")
+    return f"({' UNION ALL BY NAME '.join(parts)})"
+
+
+def _within(spans: Sequence[Span]) -> str:
+    return " OR ".join(
+        f"({KNOWN_AT} >= make_timestamptz({begin}) AND {KNOWN_AT} < make_timestamptz({end}))" for begin, end in spans
+    )
 
 
 @contextmanager

@@ -1,13 +1,15 @@
 """Feast's online store, written in batches behind the stream and read by key; an older value never replaces a newer one.
 
 Feast's stores order rows of a key by event time, in seconds (SQLite not at all): updates of one key within a second would be
-lost or would win by chance. Here the sequence decides, and one process writes a key (the owner of its partition).
+lost or would win by chance. Here the sequence decides. The owner of a key's partition writes it, and a backfill may: each looks
+at what is there and writes while no other writer does.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
 from driftloop.featurestore.log import EVENT_TIME_US, KNOWN_AT_US, SEQUENCE, UPDATE_ID
 from driftloop.usecase import FieldValue, UseCase, View
 
+LOCK_S_MAX = 30.0  # a writer that died lets the others go on after this; a batch takes some 100 ms
 REMEMBERED_KEYS_MAX = 1_000_000  # keys whose newest sequence is remembered: about 150 MB; others are asked of the store
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -46,6 +49,25 @@ class _Views:
     def entity_key(self, view: str, key: str) -> EntityKey:
         join_key = self.feast[view].join_keys[0]
         return EntityKey(join_keys=[join_key], entity_values=[FeastValue(string_val=key)])
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While it lasts no other writer writes: by SQLite's own lock, or by one in Redis."""
+        kind = self.config.online_store.type
+        if kind == "sqlite":
+            connection = self.online._get_conn(self.config)
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                if connection.in_transaction:  # Feast ends it when it has written
+                    connection.rollback()
+        elif kind == "redis":
+            client = self.online._get_client(self.config.online_store)
+            with client.lock(f"driftloop:{self.config.project}:writing", LOCK_S_MAX, blocking_timeout=LOCK_S_MAX):
+                yield
+        else:
+            yield
 
     def read(self, view: str, keys: Sequence[str], names: list[str]) -> list[tuple[datetime | None, Any]]:
         found: list[tuple[datetime | None, Any]] = self.online.online_read(
@@ -74,14 +96,15 @@ class OnlineWriter:
         return sum(self._write_view(view, found) for view, found in newest.items())
 
     def _write_view(self, view: str, updates: dict[str, Message[FeatureUpdate]]) -> int:
-        held = {key: self._newest[key] for key in updates if key in self._newest}
-        held |= self._stored(view, [key for key in updates if key not in held])
-        fresh = {k: m for k, m in updates.items() if k not in held or m.payload.sequence > held[k]}
-        if fresh:
-            rows = [self._row(view, message) for message in fresh.values()]
-            self._views.online.online_write_batch(self._views.config, self._views.feast[view], rows, None)
-            for key, message in fresh.items():
-                self._remember(key, message.payload.sequence)
+        with self._views.alone():
+            held = {key: self._newest[key] for key in updates if key in self._newest}
+            held |= self._stored(view, [key for key in updates if key not in held])
+            fresh = {k: m for k, m in updates.items() if k not in held or m.payload.sequence > held[k]}
+            if fresh:
+                rows = [self._row(view, message) for message in fresh.values()]
+                self._views.online.online_write_batch(self._views.config, self._views.feast[view], rows, None)
+        for key, message in fresh.items():
+            self._remember(key, message.payload.sequence)
         return len(fresh)
 
     def _stored(self, view: str, keys: list[str]) -> dict[str, int]:

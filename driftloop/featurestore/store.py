@@ -6,12 +6,13 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from feast import FeatureStore
 from feast.repo_config import RegistryConfig, RepoConfig
 
 from driftloop.featurestore.definitions import definitions, project_name
+from driftloop.featurestore.request_view import transformed, with_request_view
 from driftloop.usecase import UseCase
 
 _ENTITY_KEY_VERSION = 3
@@ -26,6 +27,9 @@ class FeatureStoreSettings:
     online_sqlite   the online store's file, shared by the process that writes and those that read
     online_redis    "host:port" (and options as Feast takes them) of a Redis online store; used instead of SQLite if set
     join_threads    threads of the point-in-time join
+    join, visible_after_us   see `KnownTimeOfflineStoreConfig`
+    request_view    whether transforms of request fields are an on-demand view, and part of a service with every feature: Feast tries
+                    their code with values of its own making, and no service of ours needs it
     """
 
     registry_path: Path
@@ -33,6 +37,9 @@ class FeatureStoreSettings:
     online_sqlite: Path
     online_redis: str = ""
     join_threads: int = 2
+    join: Literal["known", "visible"] = "known"
+    visible_after_us: int = 0
+    request_view: bool = False
 
 
 def feature_store(use_case: UseCase, settings: FeatureStoreSettings) -> FeatureStore:
@@ -57,13 +64,18 @@ def feature_store(use_case: UseCase, settings: FeatureStoreSettings) -> FeatureS
             offline_store={
                 "type": "driftloop.featurestore.offline.KnownTimeOfflineStore",
                 "threads": settings.join_threads,
+                "join": settings.join,
+                "visible_after_us": settings.visible_after_us,
             },
             online_store=online,
             entity_key_serialization_version=_ENTITY_KEY_VERSION,
         )
     )
     found = definitions(use_case, settings.artifacts_url)
-    store.apply([*found.entities, *found.views, found.service])
+    applied = [*found.entities, *found.views, found.service]
+    if settings.request_view and transformed(use_case):
+        applied += with_request_view(use_case, found)
+    store.apply(applied)
     return store
 
 

@@ -159,6 +159,17 @@ _DECLARED = (
     _counter("features", "online_rows", "{row}", "Rows written to the online store."),
     _gauge("features", "online_behind_rows", "{row}", "Updates emitted and not yet in the online store.", "partition"),
     _counter("features", "offline_rows", "{row}", "Rows in offline parts that a manifest names.", "table"),
+    _counter(
+        "features", "parity_values", "{value}", "Served values compared with the offline log by `features parity`."
+    ),
+    _counter(
+        "features",
+        "parity_mismatches",
+        "{value}",
+        "Served values that the offline log gives otherwise. Any that is unexplained is a fault.",
+        "feature",
+        "cause",
+    ),
     # serving
     _counter("serving", "predictions", "{prediction}", "Answers, by the role of the model that gave them.", "arm"),
     _seconds(

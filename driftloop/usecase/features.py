@@ -200,8 +200,8 @@ class Window(View):
             return clock_us - self.ages_us[-1]
         return int(min(self.edge_us(clock_us, age_us) for age_us in self.ages_us))
 
-    def leaves_us(self, event_time_us: int, age_us: int) -> int:
-        """The clock at which an event leaves the window of an age."""
+    def leaves_us(self, event_time_us: Any, age_us: int) -> Any:
+        """The clock at which an event leaves the window of an age; times may be a column."""
         return (event_time_us // age_us + 1) * age_us if self.kind == "tumbling" else event_time_us + age_us
 
     @cached_property

@@ -143,7 +143,8 @@ class Aggregation:
                 self.repeated += 1
                 continue
             now_us = max(known_at_us, clock_us)
-            if at_us <= now_us - view.lateness_us or at_us <= view.oldest_us(now_us):
+            # What happens now is in every window, so only what is older is looked at.
+            if at_us < now_us and (at_us <= now_us - view.lateness_us or at_us <= view.oldest_us(now_us)):
                 self.late += 1
                 continue
             entity = entities.get(key)

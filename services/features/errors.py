@@ -1,7 +1,8 @@
 """Why features stops, named by what an operator does next.
 
 FeaturesError
-└── CannotStart    look at the message: topics of the wrong shape, or a setting that contradicts another
+├── NothingToBackfill  ask for a stretch that the event log holds
+└── CannotStart        look at the message: topics of the wrong shape, or a setting that contradicts another
 """
 
 from __future__ import annotations
@@ -13,3 +14,7 @@ class FeaturesError(Exception):
 
 class CannotStart(FeaturesError):
     """The process cannot become ready; its supervisor tries again."""
+
+
+class NothingToBackfill(FeaturesError):
+    """The event log does not hold the stretch that was asked for."""

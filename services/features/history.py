@@ -78,6 +78,12 @@ def _break_ties(order: Ints, events: ViewEvents, ids: Sequence[str]) -> None:
         order[first : last + 1] = sorted(order[first : last + 1].tolist(), key=lambda row: ids[row])
 
 
+def newest_times(events: ViewEvents, reads: Reads) -> Ints:
+    """The newest event time that each read sees, (reads,); a read sees at least one event."""
+    seen = _seen(events, reads)
+    return events.at_us[seen.order[seen.end - 1]]
+
+
 def latest_events(events: ViewEvents, ids: Sequence[str], age_us: int, reads: Reads) -> Ints:
     """The row of the newest event by (event time, id) that each read sees, (reads,); −1 where there is none younger than an age."""
     seen = _seen(events, reads, ids)

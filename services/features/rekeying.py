@@ -144,7 +144,7 @@ class Rekeying:
         full = []
         for reader in readers:
             values = tuple([fields[place] for place in reader.of_places])
-            if reader.needs_value and not _is_value(values[0]):
+            if reader.needs_value and not is_value(values[0]):
                 continue
             entity = self._place(reader, tuple([fields[place] for place in reader.by_places]))
             if entity is not None:
@@ -185,5 +185,6 @@ class Rekeying:
         self.duplicates, self.applied = state["duplicates"], state["applied"]
 
 
-def _is_value(value: FieldValue | None) -> bool:
+def is_value(value: FieldValue | None) -> bool:
+    """Whether a window counts a field's value: it is there, and finite if it is a number."""
     return value is not None and (isinstance(value, str) or math.isfinite(value))

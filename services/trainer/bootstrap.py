@@ -44,7 +44,15 @@ def open_handler(
     _log.debug("%s is there", bentoml.service.__module__)
     store = ArtifactStore(settings.artifacts_url)
     data = OfflineData(
-        use_case, store, store.url, settings.folder / "feast", settings.data_timeout_s, settings.join_threads, stop
+        use_case,
+        store,
+        store.url,
+        settings.folder / "feast",
+        settings.data_timeout_s,
+        settings.join_threads,
+        stop,
+        settings.join,
+        round(settings.visible_after_s * 1e6),
     )
     data.warm_up()
     bundles = SignedBundles(use_case, store, settings.folder / "bundles", settings.bundle_bytes_max)

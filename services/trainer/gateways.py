@@ -6,13 +6,14 @@ Feast, BentoML and torch take seconds to import: they are imported where they ar
 from __future__ import annotations
 
 import io
+import json
 import logging
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy.typing as npt
 import pyarrow as pa
@@ -25,6 +26,7 @@ from driftloop.artifacts.signing import SigningKey, ensure_keys
 from driftloop.contracts import Message
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.trainer.v1.trainer_pb2 import Model
+from driftloop.featurestore.backfills import backfills
 from driftloop.featurestore.log import KNOWN_AT, LogSnapshot, OfflineLogReader
 from driftloop.messaging import DeliveryFailed, Malformed, Producer, QueueFull, Reader, ReadFailed
 from driftloop.scoring import ScoringModel
@@ -86,6 +88,8 @@ class OfflineData:
         timeout_s: float,
         join_threads: int,
         stop: threading.Event,
+        join: Literal["known", "visible"] = "known",
+        visible_after_us: int = 0,
     ) -> None:
         self._use_case = use_case
         self._store = store
@@ -93,8 +97,11 @@ class OfflineData:
         self._folder = folder
         self._timeout_s = timeout_s
         self._join_threads = join_threads
+        self._join: Literal["known", "visible"] = join
+        self._visible_after_us = visible_after_us
         self._stop = stop
         self._reader = OfflineLogReader(store, use_case.name)
+        self._snapshot: LogSnapshot | None = None
         self._feast: Any = None
 
     def warm_up(self) -> None:
@@ -108,6 +115,8 @@ class OfflineData:
                 online_sqlite=self._folder
                 / "online.db",  # trainer never reads online; Feast wants a store all the same
                 join_threads=self._join_threads,
+                join=self._join,
+                visible_after_us=self._visible_after_us,
             )
             self._feast = feature_store(self._use_case, places)
 
@@ -115,7 +124,8 @@ class OfflineData:
         """See `Data.await_clock`."""
         if self._stop.is_set():
             raise Stopping("before the data were there")
-        return self._reader.await_clock(clock_us, self._timeout_s, self._stop)
+        self._snapshot = self._reader.await_clock(clock_us, self._timeout_s, self._stop)
+        return self._snapshot
 
     def events(self, snapshot: LogSnapshot, types: Iterable[str], until_us: int) -> list[Event]:
         """See `Data.events`."""
@@ -154,9 +164,23 @@ class OfflineData:
         }
         columns |= {name: rows.numbers[:, place] for place, name in enumerate(self._use_case.numeric_inputs)}
         columns |= {name: pa.array(rows.texts[:, p], pa.string()) for p, name in enumerate(self._use_case.text_inputs)}
+        self._store.put(f"{self._use_case.name}/datasets/{digest}.json", self._version(digest))
         buffer = io.BytesIO()
         pyarrow.parquet.write_table(pa.table(columns), buffer, compression="zstd")
         self._store.put(path, buffer.getvalue())
+
+    def _version(self, digest: str) -> bytes:
+        """What a training set rests on: the log's ranges at its clock, backfills, the schema's version, and its own digest."""
+        version: dict[str, Any] = {
+            "digest": digest,
+            "schema_version": self._use_case.schema_version,
+            "inputs_digest": self._use_case.inputs_digest,
+            "join": self._join,
+            "backfills": [each.generation for each in backfills(self._store, self._use_case.name)],
+        }
+        if self._snapshot is not None:
+            version |= {"clock_us": self._snapshot.clock_us, "offset_ranges": self._snapshot.offset_ranges()}
+        return json.dumps(version, indent=1).encode()
 
 
 class SignedBundles:

@@ -47,6 +47,13 @@ class TrainerSettings(BaseSettings):
     threads: int = Field(
         default=1, gt=0, description="CPU threads of a fit; more than one makes its sums depend on the machine"
     )
+    join: Literal["known", "visible"] = Field(
+        default="known",
+        description="known: what was known at a row's time, backfilled values too; visible: what serving could have seen",
+    )
+    visible_after_s: float = Field(
+        default=0.0, ge=0, description="for visible: how long after it is known serving sees a value; 0 with watermarks"
+    )
     join_threads: int = Field(default=2, gt=0, description="CPU threads of the point-in-time join")
     bundle_bytes_max: int = Field(default=64 << 20, gt=0, description="a champion's bundle beyond this is not ours")
     stop_timeout_s: float = Field(

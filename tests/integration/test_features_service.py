@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from driftloop.featurestore.log import OfflineLogReader, view_schema
 from driftloop.messaging import MemoryBus
 from services.features.aggregation import Aggregation
 from services.features.rekeying import Rekeying
-from tests.service_world import ServiceWorld
+from tests.service_world import ServiceWorld, free_address
 from tests.tiny_usecase import MINUTE_US, START_US, told
 
 pytestmark = pytest.mark.timeout(180)
@@ -113,6 +116,57 @@ def test_killed_twice_it_emits_what_the_hearts_say_and_logs_every_event_and_valu
     assert {m.id for m in world.updates()} <= set(ids)
     assert len(tables[0]["update_id"]) >= 600, "every event that a window sees has its own values"
     assert world.stop(process) == 0
+
+
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("rounds", [1, pytest.param(12, marks=pytest.mark.soak)])
+def test_workers_that_join_leave_and_are_killed_under_load_change_no_value(world: World, rounds: int) -> None:
+    world.create_topics()
+    drawn = random.Random(7)
+    told_us = START_US
+    done = threading.Event()
+
+    def load() -> None:
+        nonlocal told_us
+        for first in itertools.count(0, 20):
+            told_us = START_US + (first + 20) * MINUTE_US
+            world.tell(_trips(world.name, first, 20), told_us)
+            if done.wait(0.05):
+                return
+
+    first = world.start()
+    world.await_serving()
+    loading = threading.Thread(target=load)
+    loading.start()
+    try:
+        for _ in range(rounds):
+            address = free_address()
+            second = world.start(address, FEATURES_ADDRESS=address, DRIFTLOOP_REPLICA="1")
+            world.await_serving(address)
+            time.sleep(drawn.uniform(0.0, 2.0))
+            assert world.stop(second) == 0
+            address = free_address()
+            third = world.start(address, FEATURES_ADDRESS=address, DRIFTLOOP_REPLICA="1")
+            time.sleep(drawn.uniform(0.0, 6.0))  # anywhere between its first import and its work
+            world.kill(third)
+            time.sleep(drawn.uniform(0.0, 2.0))
+            world.kill(first)
+            first = world.start()
+            world.await_serving()
+    finally:
+        done.set()
+        loading.join()
+    world.read_until(world.reached(told_us), 90.0)
+    assert _values_at(world.updates(), told_us) == _values_at(world.expected(), told_us)
+    request = RetrainRequest(use_case=world.name, id="r1", clock_us=told_us)
+    world.send([Message("retrain", world.name, request, "r1", "test", told_us, told_us)])
+    log = OfflineLogReader(world.store, world.name).await_clock(told_us, 20.0, threading.Event())
+    logged = log.events().to_table().to_pydict()
+    assert sorted(logged["id"]) == sorted(m.id for m in world.sent if not m.is_watermark)
+    tables = [log.updates(view.name, view_schema(view)).to_table().to_pydict() for view in world.use_case.views]
+    ids = [update_id for table in tables for update_id in table["update_id"]]
+    assert len(ids) == len(set(ids))
+    assert {m.id for m in world.updates()} <= set(ids)
 
 
 def test_current_values_reach_the_online_store(world: World) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +16,27 @@ from driftloop.featurestore.online import OnlineEntry, OnlineWriter, online_read
 from driftloop.featurestore.store import FeatureStoreSettings, feature_store
 from tests.featurestore_twin import SEEN, SOLD, shop, update
 
+Places = Callable[[], FeatureStoreSettings]
+
 KEY = f"{SOLD.name}|a"
 cases = count()  # every example has keys of its own
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """Where a store lies, each time it is opened with a registry of its own: the online side is shared."""
     folder = tmp_path_factory.mktemp("online")
-    return feature_store(shop, FeatureStoreSettings(folder / "registry.db", str(folder), folder / "online.db"))
+
+    def opened() -> FeatureStoreSettings:
+        registry = folder / f"registry-{next(cases)}.db"
+        return FeatureStoreSettings(registry, str(folder), folder / "online.db")
+
+    return opened
+
+
+@pytest.fixture(scope="module")
+def store(places: Places) -> FeatureStore:
+    return feature_store(shop, places())
 
 
 def sold(key: str, sequence: int, value: float | None, known_at_us: int = 1) -> Any:
@@ -52,11 +66,37 @@ def test_updates_known_at_one_time_are_ordered_by_sequence(store: FeatureStore) 
     assert online_reader(store, shop).read(SOLD.name, [key])[key].values == (None, 1.0)
 
 
-def test_the_store_can_be_opened_again_with_what_it_holds(tmp_path: Path) -> None:
-    places = FeatureStoreSettings(tmp_path / "registry.db", str(tmp_path), tmp_path / "online.db")
-    online_writer(feature_store(shop, places), shop).write([sold(KEY, 1, 1.5)])
-    elsewhere = FeatureStoreSettings(tmp_path / "another.db", str(tmp_path), tmp_path / "online.db")
-    assert online_reader(feature_store(shop, elsewhere), shop).read(SOLD.name, [KEY])[KEY].values == (1.5, 1.0)
+def test_the_store_can_be_opened_again_with_what_it_holds(places: Places) -> None:
+    online_writer(feature_store(shop, places()), shop).write([sold(KEY, 1, 1.5)])
+    assert online_reader(feature_store(shop, places()), shop).read(SOLD.name, [KEY])[KEY].values == (1.5, 1.0)
+
+
+class _LookedAt(OnlineWriter):
+    """A writer that lets another one try to write between its look and its writing."""
+
+    def __init__(self, store: FeatureStore, between: Callable[[], None]) -> None:
+        super().__init__(store, shop)
+        self._between = between
+
+    def _stored(self, view: str, keys: list[str]) -> dict[str, int]:
+        found = super()._stored(view, keys)
+        self._between()
+        return found
+
+
+def test_a_writer_that_comes_between_anothers_look_and_its_writing_is_not_overwritten(places: Places) -> None:
+    key = f"{SOLD.name}|between{next(cases)}"
+    live = online_writer(feature_store(shop, places()), shop)
+    thread = threading.Thread(target=lambda: live.write([sold(key, 5, 5.0)]))
+
+    def between() -> None:
+        thread.start()
+        thread.join(0.5)  # it is done by then if nothing keeps it
+
+    _LookedAt(feature_store(shop, places()), between).write([sold(key, -7, -7.0)])
+    thread.join(60)
+    found = online_reader(feature_store(shop, places()), shop).read(SOLD.name, [key])
+    assert found[key].values == (5.0, 1.0)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,0 +1,183 @@
+"""Says which updates a stretch of logged events brings about, a view at a time and in columns; does no I/O.
+
+The values are those of `Aggregation`: both are held to the same results. An update is made where an event changes a value, where
+the clock moves something out of a window (at that very moment, while the stream says so at its next watermark), and at the
+stretch's beginning for what is known by then, so that a stretch stands for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from driftloop.contracts import from_value
+from driftloop.contracts.event.v1.event_pb2 import Event, Value
+from driftloop.usecase import FieldValue, UseCase, View, Window, duration_us, entity_key
+from services.features.history import Reads, ViewEvents, latest_events, newest_times, window_values
+from services.features.rekeying import is_value
+from services.features.windows import Ints
+
+_KEYS_MAX = 100_000  # key values whose key is remembered: about 30 MB
+
+
+class LoggedEvents(NamedTuple):
+    """Accepted events in the order of (known time, id), a column each."""
+
+    types: Sequence[str]
+    ids: Sequence[str]
+    at_us: Ints
+    known_at_us: Ints
+    events: Iterable[Event]
+
+
+@dataclass(frozen=True)
+class ViewParts:
+    """What one view needs of events, in the order in which they were known, a column each; `values` are its fields'."""
+
+    view: View
+    keys: Sequence[str]
+    ids: Sequence[str]
+    at_us: Ints
+    known_at_us: Ints
+    values: Sequence[tuple[FieldValue | None, ...]]
+
+
+@dataclass(frozen=True)
+class Updates:
+    """Updates of one view, (updates,) each, by known time: of one entity at one time the last alone.
+
+    `values`: a column per feature, float64 with NaN where missing, or object (str or None).
+    """
+
+    keys: npt.NDArray[Any]
+    event_time_us: Ints
+    known_at_us: Ints
+    values: list[npt.NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def warm_up_us(use_case: UseCase) -> int:
+    """How long before a stretch events may have been known and still count in it."""
+    return max((view.ages_us[-1] for view in use_case.views), default=0) + duration_us(use_case.policy.lateness)
+
+
+def view_parts(use_case: UseCase, logged: LoggedEvents) -> list[ViewParts]:
+    """The views' parts of events."""
+    readers: dict[str, list[_Reader]] = {}
+    for view in use_case.views:
+        readers.setdefault(view.event.name, []).append(_Reader(view))
+    for row, (kind, event) in enumerate(zip(logged.types, logged.events, strict=True)):
+        for reader in readers.get(kind, ()):
+            reader.take(row, event.fields)
+    return [reader.parts(logged) for of_type in readers.values() for reader in of_type]
+
+
+class _Reader:
+    """Gathers one view's part of events."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._is_window = isinstance(view, Window)
+        self._known: dict[tuple[FieldValue | None, ...], str] = {}
+        self._rows: list[tuple[int, str, tuple[FieldValue | None, ...]]] = []
+
+    def take(self, row: int, fields: Mapping[str, Value]) -> None:
+        values = tuple([from_value(fields[name]) if name in fields else None for name in self._view.of])
+        if self._is_window and not is_value(values[0]):
+            return
+        named = tuple([from_value(fields[name]) if name in fields else None for name in self._view.by])
+        key = self._known.get(named)
+        if key is None:
+            if None in named:
+                return
+            if len(self._known) >= _KEYS_MAX:
+                self._known.clear()
+            key = self._known[named] = entity_key(self._view.name, [str(value) for value in named])
+        self._rows.append((row, key, values))
+
+    def parts(self, logged: LoggedEvents) -> ViewParts:
+        rows, keys, values = zip(*self._rows, strict=True) if self._rows else ((), (), ())
+        taken = np.array(rows, dtype=np.int64)
+        ids = [logged.ids[row] for row in rows]
+        return ViewParts(self._view, keys, ids, logged.at_us[taken], logged.known_at_us[taken], values)
+
+
+def updates(parts: ViewParts, lateness_us: int, from_us: int, to_us: int, *, carries: bool = True) -> Updates:
+    """The updates that become known from a time until before another.
+
+    `carries`: with the values at the beginning of what became known before it.
+    """
+    view = parts.view
+    at_us, known_us = parts.at_us, parts.known_at_us
+    kept = np.flatnonzero((at_us > known_us - lateness_us) & (at_us > _too_old_us(view, known_us)))
+    at_us, known_us = at_us[kept], known_us[kept]
+    values = [parts.values[row] for row in kept.tolist()]
+    numbered: dict[str, int] = {}
+    entities = np.array([numbered.setdefault(parts.keys[row], len(numbered)) for row in kept.tolist()], dtype=np.int64)
+    names = np.array(list(numbered), dtype=object)
+    events = ViewEvents(entities, np.arange(len(kept)), at_us)
+    reads = _reads(view, entities, at_us, known_us, from_us, to_us, carries)
+    if not len(reads.entities):
+        empty = np.zeros(0, dtype=np.int64)
+        columns = [np.zeros(0, dtype=np.float64 if each.numeric else object) for each in view.features]
+        return Updates(np.zeros(0, dtype=object), empty, empty, columns)
+    if isinstance(view, Window):
+        table = window_values(view, events, _window_column(view, [row[0] for row in values]), reads)
+        columns = list(table.T)
+    else:
+        ids = [parts.ids[row] for row in kept.tolist()]
+        newest = latest_events(events, ids, view.ages_us[0], reads)
+        columns = [
+            _latest_column([row[place] for row in values], newest, f.numeric) for place, f in enumerate(view.features)
+        ]
+    return Updates(names[reads.entities], newest_times(events, reads), reads.clocks_us, columns)
+
+
+def _too_old_us(view: View, known_us: Ints) -> Ints:
+    if isinstance(view, Window):
+        return np.minimum.reduce([view.edge_us(known_us, age_us) for age_us in view.ages_us])
+    return known_us - view.ages_us[-1]
+
+
+def _reads(view: View, entities: Ints, at_us: Ints, known_us: Ints, from_us: int, to_us: int, carries: bool) -> Reads:
+    """When there is an update, of which entity, and how many events are seen by then; by known time."""
+    within = (known_us >= from_us) & (known_us < to_us)
+    changed, times_us = [entities[within]], [known_us[within]]
+    for age_us in view.ages_us:
+        leaves_us: Ints = view.leaves_us(at_us, age_us) if isinstance(view, Window) else at_us + age_us
+        leaving = (leaves_us > known_us) & (leaves_us >= from_us) & (leaves_us < to_us)
+        changed.append(entities[leaving])
+        times_us.append(leaves_us[leaving])
+    if carries:
+        before = np.unique(entities[known_us < from_us])
+        changed.append(before)
+        times_us.append(np.full(len(before), from_us))
+    entity, clock_us = np.concatenate(changed), np.concatenate(times_us)
+    order = np.lexsort((entity, clock_us))
+    entity, clock_us = entity[order], clock_us[order]
+    first = np.ones(len(entity), dtype=bool)
+    first[1:] = (entity[1:] != entity[:-1]) | (clock_us[1:] != clock_us[:-1])
+    entity, clock_us = entity[first], clock_us[first]
+    return Reads(entity, np.searchsorted(known_us, clock_us, side="right"), clock_us)
+
+
+def _window_column(view: Window, values: Sequence[Any]) -> npt.NDArray[Any]:
+    if view.event.fields[view.of[0]].is_numeric:
+        return np.array(values, dtype=np.float64) + 0.0  # there is one zero
+    return np.array(values, dtype=object)
+
+
+def _latest_column(values: Sequence[Any], newest: Ints, numeric: bool) -> npt.NDArray[Any]:
+    if numeric:
+        column = np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+        return np.where(newest >= 0, column[newest], np.nan)
+    texts = np.array([None if value is None else str(value) for value in values], dtype=object)
+    found: npt.NDArray[Any] = texts[newest]
+    found[newest < 0] = None
+    return found
