@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from simulation.faults import FaultsUnreadable
 from simulation.seeds import DRAWN, faults_of, ran
 
+LINE_EVERY = 20  # seeds: where no terminal shows a bar
+
 
 def _all(seeds: Sequence[int], text: str, jobs: int) -> Iterator[tuple[int, str]]:
     if jobs == 1 or len(seeds) == 1:
@@ -56,8 +58,10 @@ def main(seed: int | None, seeds: int, first: int | None, faults: str, jobs: int
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         bar = progress.add_task("seeds", total=seeds)
-        for _, said in _all(range(start, start + seeds), faults, jobs):
+        for done, (_, said) in enumerate(_all(range(start, start + seeds), faults, jobs), 1):
             progress.advance(bar)
+            if not progress.console.is_terminal and done % LINE_EVERY == 0:
+                click.echo(f"{done} of {seeds} seeds done, {broken} broken")
             if said:
                 broken += 1
                 progress.update(bar, description=f"seeds, {broken} broken")
@@ -72,10 +76,11 @@ def _one(seed: int, text: str) -> None:
     faults = faults_of(seed, text)
     outcome = simulate(seed, faults)
     click.echo(command(seed, faults))
-    died = ", ".join(f"{name} {count}" for name, count in outcome.deaths.items() if count) or "nobody"
-    click.echo(
-        f"{outcome.seconds:.1f} s for {outcome.virtual_s:.0f} virtual ones; died: {died}; outages: {outcome.outages}"
+    struck, died = (
+        ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "nothing"
+        for counts in (outcome.struck, outcome.deaths)
     )
+    click.echo(f"{outcome.seconds:.1f} s for {outcome.virtual_s:.0f} virtual ones; struck: {struck}; ended: {died}")
     if outcome.observed is not None:
         for message in outcome.observed.of("decisions"):
             click.echo(f"  {message.payload.clock_us} {message.payload.because}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
@@ -110,6 +111,8 @@ class Chance:
 
     def __init__(self, seed: int, faults: Faults) -> None:
         self.faults = faults
+        self.struck: Counter[str] = Counter()
+        """How often each fault has struck so far."""
         self._seed = seed
         self._draws: dict[str, random.Random] = {}
 
@@ -122,7 +125,9 @@ class Chance:
     def happens(self, fault: str) -> bool:
         """Whether a fault strikes this time."""
         likely = getattr(self.faults, fault)
-        return likely > 0.0 and self.of(fault).random() < likely
+        strikes = likely > 0.0 and self.of(fault).random() < likely
+        self.struck[fault] += strikes
+        return strikes
 
     def pause_s(self, mean_s: float) -> float:
         """How long something takes on the virtual clock: about `mean_s`, or a hundred times that where it is delayed."""

@@ -55,6 +55,8 @@ class Outcome:
     breaches: list[Breach] = field(default_factory=list)
     observed: Observed | None = None
     bus: MemoryBus | None = None
+    struck: Mapping[str, int] = field(default_factory=dict)
+    """How often each fault of the machines struck."""
     deaths: dict[str, int] = field(default_factory=dict)
     outages: int = 0
     virtual_s: float = 0.0
@@ -111,6 +113,7 @@ def _once(seed: int, faults: Faults) -> Outcome:
         outcome.breaches += checked(EACH_STEP, outcome.observed)  # what went wrong before may be why
         outcome.breaches.append(Breach("the_loop_follows", outcome.observed.clock_us, (str(error),)))
     finally:
+        outcome.struck = +chance.struck
         outcome.virtual_s = loop.time()
         for task in asyncio.all_tasks(loop):
             task.cancel()

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import fields, replace
 
 import pytest
 from click.testing import CliRunner
 
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    DECISION_KIND_BUNDLE_REFUSED,
+    LABEL_STATE_CORRECTED,
+    LABEL_STATE_MATCHED,
+    LABEL_STATE_NEVER,
+)
 from simulation.__main__ import main
-from simulation.faults import FaultsUnreadable, drawn, parsed
+from simulation.faults import MOST, Faults, FaultsUnreadable, drawn, parsed
 from simulation.simulate import command, compared, simulate
 
 FIXED = tuple(range(1, 17))
 FRESH = 6
+SHORT = 50  # a seed of few rows
 
 
 @pytest.mark.timeout(180)
@@ -55,6 +63,26 @@ def test_the_run_decides_what_a_loop_has_to_decide():
     for topic in ("events", "keyed", "features", "predictions", "scores", "retrain", "models", "releases", "decisions"):
         assert ids[topic], topic
     assert outcome.observed.told.refused
+
+
+@pytest.mark.timeout(180)
+def test_every_fault_strikes_and_the_run_holds():
+    outcome = simulate(SHORT, replace(MOST, corrupt=0.5))
+    assert outcome.holds, "\n".join([command(SHORT, outcome.faults), *map(str, outcome.breaches)])
+    of_the_machines = {f.name for f in fields(Faults)} - {"never", "corrected", "corrupt"}
+    assert set(outcome.struck) == of_the_machines
+    assert outcome.outages > 0
+    assert all(outcome.deaths.values())
+    states = {message.payload.state for message in outcome.observed.of("scores")}
+    assert states == {LABEL_STATE_MATCHED, LABEL_STATE_NEVER, LABEL_STATE_CORRECTED}
+    kinds = {message.payload.kind for message in outcome.observed.of("decisions")}
+    assert DECISION_KIND_BUNDLE_REFUSED in kinds
+
+
+def test_every_fault_is_drawn_by_some_fixed_seed_and_left_out_by_another():
+    for fault in fields(Faults):
+        strengths = [getattr(drawn(seed), fault.name) for seed in FIXED]
+        assert min(strengths) == 0.0 < max(strengths), fault.name
 
 
 def test_two_seeds_are_told_apart_by_what_happened():
