@@ -13,13 +13,15 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from driftloop.contracts import MAX_CAUSES, UNSET_US
-from driftloop.contracts.serving.v1.serialized_pb2 import SerializedVector
 from driftloop.contracts.serving.v1.serving_pb2 import Freshness, PredictResponse, Reading, Vector
 from driftloop.usecase import Feature, FieldValue, UseCase, View
 from services.serving.view import Entry, Packed
+from services.serving.wire import length, tag
 
 Lookup = Callable[[str], Entry | None]
 """The newest entry of a feature entity's key, or None."""
+_DIGEST, _NUMBERS, _TEXTS = (tag(Vector, field) for field in ("inputs_digest", "numbers", "texts"))
+_KEYS_KEPT = 65_536  # of a view: about 0.2 KB each
 _UNKNOWN_KEPT = 4_096  # keys of which nothing is known, kept ready: clients ask for the same ones again
 
 
@@ -55,8 +57,16 @@ class Assembled(NamedTuple):
 
     def serialized(self) -> bytes:
         """The vector's bytes."""
-        own = SerializedVector(inputs_digest=self.inputs_digest, numbers=self.numbers, texts=self.texts)
-        return b"".join([own.SerializeToString(), *[packed.reading for packed in self.views]])
+        digest, numbers = self.inputs_digest.encode(), self.numbers
+        parts = [_DIGEST, length(len(digest)), digest]
+        if numbers:
+            parts += (_NUMBERS, length(len(numbers)), numbers)
+        for text in self.texts:
+            encoded = text.encode()
+            parts += (_TEXTS, length(len(encoded)), encoded)
+        for packed in self.views:
+            parts.append(packed.reading)
+        return b"".join(parts)
 
     @property
     def vector(self) -> Vector:
@@ -72,7 +82,7 @@ class Assembly:
         transforms = zip(use_case.request_transforms, use_case.request_inputs, strict=True)
         self._request = [(t.of, t.compute, feature) for t, feature in transforms]
         self._pack = struct.Struct(f"<{sum(feature.numeric for _, _, feature in self._request)}d").pack
-        self._views = [(view.key, _PackedView(view)) for view in use_case.views]
+        self._views = [(_key_reader(view), _PackedView(view)) for view in use_case.views]
 
     def keys(self, fields: Mapping[str, FieldValue]) -> list[tuple[str, str]]:
         """View and key of every feature entity that the request refers to; a view whose key field is absent has none."""
@@ -108,6 +118,23 @@ class Assembly:
             if packed.defaulted:
                 defaulted += packed.defaulted
         return Assembled(self._digest, b"".join(numbers), texts, views, defaulted)
+
+
+KeyReader = Callable[[Mapping[str, FieldValue]], str | None]
+
+
+def _key_reader(view: View) -> KeyReader:
+    """`view.key`, which puts a key together, for fields that mostly had that key before."""
+    by = view.by
+
+    @lru_cache(_KEYS_KEPT)
+    def made(*values: FieldValue | None) -> str | None:
+        return view.key({name: value for name, value in zip(by, values, strict=True) if value is not None})
+
+    if len(by) == 1:
+        (name,) = by
+        return lambda fields: made(fields.get(name))
+    return lambda fields: made(*[fields.get(name) for name in by])
 
 
 class _PackedView:

@@ -1,7 +1,7 @@
 """Collects calls that come close together, so that they are answered as one; decides only when to stop collecting.
 
 A few rows cost hardly more to score and to log than one, and under load the next calls are already on their way through gRPC,
-which takes some turns of the event loop to hand one over. An idle loop makes those turns in microseconds.
+which takes some turns of the event loop to hand one over. Where the last call came alone, the next is not kept waiting.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Gathering(Generic[Call]):
         self._loop = asyncio.get_running_loop()
         self._calls: list[Call] = []
         self._seen = self._quiet_turns = 0
+        self._wanted_turns = 1
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -39,11 +40,12 @@ class Gathering(Generic[Call]):
             self._quiet_turns += 1
         else:
             self._seen, self._quiet_turns = len(self._calls), 0
-        if self._quiet_turns < QUIET_TURNS and self._seen < self._calls_max:
+        if self._quiet_turns < self._wanted_turns and self._seen < self._calls_max:
             self._loop.call_soon(self._turn)
             return
         self._seen = self._quiet_turns = 0
         calls, self._calls = self._calls[: self._calls_max], self._calls[self._calls_max :]
+        self._wanted_turns = QUIET_TURNS if len(calls) > 1 else 1
         if self._calls:
             self._loop.call_soon(self._turn)
         self._answer(calls)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from driftloop.contracts import Message, prediction_id
+from driftloop.contracts import ID_CHARACTERS, Message, prediction_id
 from driftloop.contracts.serving.v1.scored_pb2 import Scored
 from driftloop.contracts.serving.v1.serialized_pb2 import (
     SerializedBatchResponse,
@@ -24,8 +25,17 @@ from services.serving.errors import NoUsableScore
 from services.serving.logged import Logged, known_at_us, logged_of, source_of
 from services.serving.routing import LoadedArm, Router
 from services.serving.scores import Said, prior, usable
+from services.serving.wire import DOUBLE_BYTES, length, tag
 
 _FALLBACK_CHARACTERS_MAX = 256
+_double = struct.Struct("<d").pack
+_ID_LENGTH = length(ID_CHARACTERS)
+_ID, _SCORE = tag(PredictResponse, "prediction_id") + _ID_LENGTH, tag(PredictResponse, "score")
+_LOGGED_ID, _LOGGED_SCORE = tag(Prediction, "id") + _ID_LENGTH, tag(Prediction, "score")
+_ENTITY, _REQUEST_ID, _VECTOR, _SCORES = (
+    tag(Prediction, field) for field in ("entity", "request_id", "vector", "scores")
+)
+_SCORED_SCORE = tag(Scored, "score")
 _logger = logging.getLogger(__name__)
 
 
@@ -93,6 +103,7 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
             unusable.append(Unusable(arm.model_id, arm.role, sum(each is None for each in found), why))
     by_arm = dict(said)
     heads = _heads(use_case.name, tuple(use_case.predict.classes), router, as_of_us)
+    scored_heads = [(_scored_head(arm.model_id), found) for arm, found in said]
     serialized, logged, arms = [], [], []
     for row, (entity, request_id, assembled, traceparent, with_vector) in enumerate(asked):
         chosen = router.arm_for(entity)
@@ -106,25 +117,31 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
         score, chances = answered
         logged_head, head = heads[chosen]
         found_id = prediction_id(use_case.name, entity, request_id)
-        vector = assembled.serialized()
-        payload = SerializedPrediction(
-            id=found_id,
-            entity=entity,
-            request_id=request_id,
-            score=score,
-            scores=[_scored(arm.model_id, each) for arm, found in said if (each := found[row]) is not None],
-            vector=vector,
-        ).SerializeToString()
-        own = SerializedResponse(prediction_id=found_id, score=score).SerializeToString()
-        parts = [head, own, *[freshness(packed, as_of_us) for packed in assembled.views]]
+        id_bytes, entity_bytes, request_bytes = found_id.encode(), entity.encode(), request_id.encode()
+        vector, score_bytes = assembled.serialized(), _double(score)
+        payload = [
+            logged_head,
+            _LOGGED_ID + id_bytes + _ENTITY,
+            length(len(entity_bytes)),
+            entity_bytes + _REQUEST_ID,
+            length(len(request_bytes)),
+            request_bytes + _LOGGED_SCORE + score_bytes + _VECTOR,
+            length(len(vector)),
+            vector,
+        ]
+        for scored_head, found in scored_heads:
+            if (each := found[row]) is not None:
+                payload.append(_scored(scored_head, each))
+        parts = [head, _ID + id_bytes + _SCORE + score_bytes]
+        parts += [freshness(packed, as_of_us) for packed in assembled.views]
         if assembled.defaulted:
             parts.append(SerializedResponse(defaulted=assembled.defaulted).SerializeToString())
         if chances or fallback:
-            payload += SerializedPrediction(class_probabilities=chances, fallback=fallback).SerializeToString()
+            payload.append(SerializedPrediction(class_probabilities=chances, fallback=fallback).SerializeToString())
             parts.append(SerializedResponse(class_probabilities=chances, fallback=fallback).SerializeToString())
         if with_vector:
             parts.append(SerializedResponse(vector=vector).SerializeToString())
-        logged.append(Logged(found_id, entity, assembled.causes, logged_head + payload, traceparent))
+        logged.append(Logged(found_id, entity, assembled.causes, b"".join(payload), traceparent))
         serialized.append(b"".join(parts))
         arms.append(chosen.name)
     return Answered(serialized, logged, arms, unusable)
@@ -149,11 +166,20 @@ def _heads(
     return found
 
 
-def _scored(model_id: str, said: Said) -> bytes:
+@lru_cache(maxsize=64)
+def _scored_head(model_id: str) -> tuple[bytes, bytes]:
+    """What stands before the score of a model in a log record that tells a score alone, and what in any."""
+    named = Scored(model_id=model_id).SerializeToString() + _SCORED_SCORE
+    return _SCORES + length(len(named) + DOUBLE_BYTES) + named, named
+
+
+def _scored(head: tuple[bytes, bytes], said: Said) -> bytes:
     score, chances = said
-    if chances:
-        return Scored(model_id=model_id, score=score, class_probabilities=chances).SerializeToString()
-    return Scored(model_id=model_id, score=score).SerializeToString()
+    alone, named = head
+    if not chances:
+        return alone + _double(score)
+    found = named + _double(score) + Scored(class_probabilities=chances).SerializeToString()
+    return _SCORES + length(len(found)) + found
 
 
 def log_record(prediction: Prediction, replica: str, traceparent: str = "") -> Message[Prediction]:
