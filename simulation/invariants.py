@@ -22,6 +22,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     ROLE_CHAMPION,
     ROLE_PREVIOUS,
     ROLE_SHADOW,
+    ROLE_STANDBY,
     SERIES_KIND_ERROR,
     Decision,
     Release,
@@ -31,7 +32,7 @@ from driftloop.featurestore.log import OfflineLogReader
 from driftloop.usecase import duration_us, row_loss
 from simulation.observed import Observed, where
 
-_ROLES = {ROLE_CANARY: "canary", ROLE_PREVIOUS: "previous", ROLE_SHADOW: "shadow"}
+_ROLES = {ROLE_CANARY: "canary", ROLE_PREVIOUS: "previous", ROLE_SHADOW: "shadow", ROLE_STANDBY: "standby"}
 Invariant = Callable[[Observed], Iterable[str]]
 
 

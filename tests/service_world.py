@@ -58,8 +58,9 @@ class ServiceWorld:
         self.producer = KafkaProducer(self.bootstrap_servers, self.name, "test")
         self.reader = KafkaReader(self.bootstrap_servers, self.name, self._reads)
 
-    def start(self, address: str = "", **settings: str) -> subprocess.Popen[bytes]:
-        """Starts the service; `settings` are environment variables."""
+    def start(self, address: str = "", service: str = "", **settings: str) -> subprocess.Popen[bytes]:
+        """Starts the service, or another one beside it; `settings` are environment variables."""
+        service = service or self.service
         environment = {
             **os.environ,
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
@@ -69,11 +70,11 @@ class ServiceWorld:
             "DRIFTLOOP_STATE_DIR": str(self.folder / "state"),
             "DRIFTLOOP_ARTIFACTS_URL": str(self.folder / "artifacts"),
             "DRIFTLOOP_CHECKPOINT_S": "0.5",
-            f"{self.service.upper()}_ADDRESS": address or self.address,
+            f"{service.upper()}_ADDRESS": address or self.address,
             **settings,
         }
-        with (self.folder / f"{self.service}-{len(self._processes)}.log").open("wb") as log:
-            command = [sys.executable, "-m", f"services.{self.service}"]
+        with (self.folder / f"{service}-{len(self._processes)}.log").open("wb") as log:
+            command = [sys.executable, "-m", f"services.{service}"]
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log)
         self._processes.append(process)
         return process
@@ -90,7 +91,8 @@ class ServiceWorld:
 
     def log(self) -> str:
         """What the newest process has logged."""
-        return (self.folder / f"{self.service}-{len(self._processes) - 1}.log").read_text()
+        newest = len(self._processes) - 1
+        return next(self.folder.glob(f"*-{newest}.log")).read_text()
 
     def status(self, address: str = "") -> int:
         """What the health service answers now, once the door is open."""
@@ -98,11 +100,11 @@ class ServiceWorld:
             grpc.channel_ready_future(channel).result(PATIENCE_S)
             return int(health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status)
 
-    def await_serving(self, address: str = "") -> None:
+    def await_serving(self, address: str = "", service: str = "") -> None:
         """Returns when the service is ready for work."""
         with grpc.insecure_channel(address or self.address) as channel:
             grpc.channel_ready_future(channel).result(PATIENCE_S)
-            request = health_pb2.HealthCheckRequest(service=f"driftloop.{self.service}")
+            request = health_pb2.HealthCheckRequest(service=f"driftloop.{service or self.service}")
             for response in health_pb2_grpc.HealthStub(channel).Watch(request, timeout=PATIENCE_S):
                 if response.status == health_pb2.HealthCheckResponse.SERVING:
                     return

@@ -17,6 +17,14 @@ COMMANDS = {
     "features": "driftloop.cli.features:features",
     "trace": "driftloop.cli.trace:trace",
     "dead-letters": "driftloop.cli.dead_letters:dead_letters",
+    "rollback": "driftloop.cli.orders:rollback",
+    "approve": "driftloop.cli.orders:approve",
+    "reject": "driftloop.cli.orders:reject",
+    "pin": "driftloop.cli.orders:pin",
+    "unpin": "driftloop.cli.orders:unpin",
+    "pause": "driftloop.cli.orders:pause",
+    "drain": "driftloop.cli.orders:drain",
+    "resume": "driftloop.cli.orders:resume",
 }
 SUMMARIES = {
     "up": "Start Kafka and the five services here, until Ctrl-C.",
@@ -29,6 +37,14 @@ SUMMARIES = {
     "features": "Compute feature values anew, and compare what was served with what was known.",
     "trace": "Print the causes and consequences of anything that has an id.",
     "dead-letters": "Look at what was refused, and send events again once the reason is gone.",
+    "rollback": "Return to the former champion at once.",
+    "approve": "Approve the promotion that waits for a person.",
+    "reject": "Take the challenger out of the comparison.",
+    "pin": "Keep a champion in its place, whatever the evidence.",
+    "unpin": "Let evidence decide again.",
+    "pause": "Let the release stand still.",
+    "drain": "Let the challenger answer nobody.",
+    "resume": "End a pause or a drain.",
 }
 
 

@@ -18,6 +18,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     LABEL_STATE_NEVER,
     ROLE_CANARY,
     ROLE_PREVIOUS,
+    ROLE_STANDBY,
     SERIES_KIND_ERROR,
     Release,
     RetrainReason,
@@ -151,7 +152,7 @@ def quality(
 def _stage(release: Release) -> tuple[str, str]:
     """The model that a release is about, and its stage."""
     for arm in release.arms:
-        if arm.role != ROLE_PREVIOUS:
+        if arm.role not in (ROLE_PREVIOUS, ROLE_STANDBY):
             return arm.model_id, "canary" if arm.role == ROLE_CANARY else "shadow"
     return release.champion.model_id, "champion"
 

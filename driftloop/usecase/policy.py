@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from driftloop.usecase.durations import DAY_US, HOUR_US, duration_us
 from driftloop.usecase.errors import DeclarationError
+
+Approval = Literal["automatic", "manual"]
+APPROVALS: tuple[Approval, ...] = get_args(Approval)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Policy:
                       rows come in bursts, or labels of one kind are rare, monitor multiplies them by the measured pace
     confidence        one-sided confidence that the evidence for a promotion or a rollback must reach, at any time
     give_up_rows      paired mature rows after which a challenger that could not be shown to be better is dropped
+    approval          "manual": a person approves each promotion that the evidence speaks for (`driftloop approve`)
     lateness          how far behind the clock an event may lie and still change an aggregate
     dedupe_horizon    how long the id of an event is remembered
     """
@@ -52,6 +57,7 @@ class Policy:
     gain: float = 0.01
     confidence: float = 0.98
     give_up_rows: int = 3_000
+    approval: Approval = "automatic"
     lateness: str = "24h"
     dedupe_horizon: str = "7d"
 
@@ -68,6 +74,8 @@ class Policy:
             raise DeclarationError(
                 "policy: need 0 < canary_rows ≤ promote_rows ≤ give_up_rows and bootstrap_rows ≥ 100"
             )
+        if self.approval not in APPROVALS:
+            raise DeclarationError(f"policy: approval is {' or '.join(APPROVALS)}, not {self.approval!r}")
         _ = self.budget_retrains, self.budget_period_us
 
     def _budget(self) -> tuple[int, int]:

@@ -16,7 +16,6 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     COMMAND_KIND_BUNDLE_REFUSED,
     COMMAND_KIND_GUARDRAIL,
     COMMAND_KIND_RETRAIN,
-    COMMAND_KIND_ROLL_BACK,
     DECISION_KIND_BUNDLE_REFUSED,
     DECISION_KIND_DROP_CHALLENGER,
     DECISION_KIND_FIRST_MODEL,
@@ -41,9 +40,11 @@ from driftloop.contracts.ordering import pack, unpack
 from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model
 from driftloop.usecase import Answer, UseCase
+from services.monitor.commands import OF_PEOPLE, obey
 from services.monitor.drift import Alarm, DriftWatch
 from services.monitor.policy import RetrainPolicy
 from services.monitor.release import OF_ALL_ROWS, Candidate, Releases, Step, Trial
+from services.monitor.standing import Standing
 
 SNAPSHOT_VERSION = 1
 CHAMPION_CHANGES = (DECISION_KIND_FIRST_MODEL, DECISION_KIND_PROMOTE, DECISION_KIND_ROLL_BACK)
@@ -63,7 +64,8 @@ class Judging:
         self._buffer = KnownTimeBuffer()
         self._watch = DriftWatch(use_case)
         self._policy = RetrainPolicy(use_case.policy, use_case.predict.task)
-        self._releases = Releases(use_case.policy, use_case.predict.task)
+        self._standing = Standing(replicas)
+        self._releases = Releases(use_case.policy, use_case.predict.task, self._standing.missing)
         self._held: dict[str, Record] = {}
         self._done: set[str] = set()
         self._recent: deque[str] = deque(maxlen=RECENT_SCORES)
@@ -89,11 +91,14 @@ class Judging:
                     self._take_held(out)
             elif not message.is_watermark:
                 self._buffer.add(record)
-            elif self._watermarks.observe(
-                record.topic, record.partition, message.payload.writer, message.payload.known_at_us
-            ):
+            elif self._moves_clock(record):
                 self._advance(out)
         return out
+
+    def _moves_clock(self, record: Record) -> bool:
+        mark = record.message.payload
+        self._standing.heard(mark.writer, mark.revision, mark.refused_models)
+        return self._watermarks.observe(record.topic, record.partition, mark.writer, mark.known_at_us)
 
     # what has a place in time -------------------------------------------------------------------------------------
 
@@ -262,7 +267,11 @@ class Judging:
             because=because,
             clock_us=self.clock_us,
             decision_id=decision_id,
+            pinned=self._releases.orders.pinned,
+            paused=self._releases.orders.paused,
+            awaiting_approval=self._releases.orders.awaiting,
         )
+        self._standing.released(self._revision, [arm.model_id for arm in ([champion] if champion else []) + arms])
         release_id = derive_id("release", self._use_case.name, self._revision, self.clock_us)
         out.append(self._message("releases", payload, release_id, (decision_id,)))
 
@@ -306,8 +315,21 @@ class Judging:
             self._take_finding(command, causes, out)
         elif command.kind == COMMAND_KIND_RETRAIN:
             self._policy.commanded(command.who, command.why, message.id)
-        elif command.kind == COMMAND_KIND_ROLL_BACK:
-            self._release(self._releases.roll_back(f"{command.who}: {command.why}"), causes, out)
+        elif command.kind in OF_PEOPLE:
+            self._obey(command, causes, out)
+
+    def _obey(self, command: Command, causes: tuple[str, ...], out: list[Message[Any]]) -> None:
+        """Somebody asks for a change of the release, and is answered by a decision and a release, also when it is refused."""
+        done = obey(command, self._releases)
+        decision_id = self._decision(done.kind, done.model_id, done.because, {}, causes, out)
+        followed = [step for step in done.steps if step.kind != done.kind]
+        if any(step.kind in CHAMPION_CHANGES for step in done.steps):
+            self._watch.champion_changed()
+        for step in followed:
+            decision_id = self._decision(
+                step.kind, step.model_id, step.because, step.evidence, (decision_id, *causes), out
+            )
+        self._publish_release(done.because, decision_id, out)
 
     def _take_finding(self, command: Command, causes: tuple[str, ...], out: list[Message[Any]]) -> None:
         """Serving could not load a model, or it fails or is slow where it answers: an incident, and what follows from it."""
@@ -357,6 +379,7 @@ class Judging:
             "watch": self._watch.snapshot(),
             "policy": self._policy.snapshot(),
             "releases": self._releases.snapshot(),
+            "standing": self._standing.snapshot(),
             "held": [pack(record) for record in self._held.values()],
             "done": sorted(self._done),
             "recent": list(self._recent),
@@ -371,6 +394,7 @@ class Judging:
         self._watch.restore(state["watch"])
         self._policy.restore(state["policy"])
         self._releases.restore(state["releases"])
+        self._standing.restore(state.get("standing", [{}, {}, {}]))  # absent from checkpoints of before it was kept
         self._held = {record.message.id: record for record in map(unpack, state["held"])}
         self._done = set(state["done"])
         self._recent.extend(state["recent"])

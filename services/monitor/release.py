@@ -9,10 +9,12 @@ Sinha, Kennedy, Ramdas: "Time-uniform central limit theory and asymptotic confid
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    DECISION_KIND_AWAIT_APPROVAL,
     DECISION_KIND_CANARY,
     DECISION_KIND_DROP_CHALLENGER,
     DECISION_KIND_FIRST_MODEL,
@@ -24,11 +26,13 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     ROLE_CHAMPION,
     ROLE_PREVIOUS,
     ROLE_SHADOW,
+    ROLE_STANDBY,
     Arm,
     DecisionKind,
     Role,
 )
 from driftloop.usecase import LOSS_UNITS, Policy, Task
+from services.monitor.orders import Orders, restored
 
 SNAPSHOT_VERSION = 1
 CANARY_CONFIDENCE = 0.8  # to answer a tenth of the entities takes less certainty than to answer all
@@ -144,10 +148,19 @@ class Evidence:
 
 
 class Releases:
-    """The state of who answers, for one use case: a champion and at most one other arm under comparison."""
+    """The state of who answers, for one use case: a champion and at most one other arm under comparison.
 
-    def __init__(self, policy: Policy, task: Task = "binary") -> None:
+    The champion before stays loaded, as the previous one while it is compared, then as standby: a rollback needs nothing but a
+    release. `missing` says, of a model, which replicas do not hold it: until then it goes no step further.
+    """
+
+    def __init__(
+        self, policy: Policy, task: Task = "binary", missing: Callable[[str], str] = lambda model_id: ""
+    ) -> None:
         self._policy = policy
+        self._missing = missing
+        self.orders = Orders()
+        self.standby: Candidate | None = None
         self._unit = LOSS_UNITS[task]
         self.champion: Candidate | None = None
         self.other: Candidate | None = None
@@ -172,9 +185,17 @@ class Releases:
         """The champion's arm and the others'."""
         if self.champion is None:
             return None, []
-        share = self._policy.canary_share if self.other_role == ROLE_CANARY and self.other is not None else 0.0
-        others = [] if self.other is None else [_arm(self.other, self.other_role, share)]
+        role = ROLE_SHADOW if self.other_role == ROLE_CANARY and not self.orders.may_answer else self.other_role
+        share = self._policy.canary_share if role == ROLE_CANARY and self.other is not None else 0.0
+        others = [] if self.other is None else [_arm(self.other, role, share)]
+        if self.standby is not None:
+            others.append(_arm(self.standby, ROLE_STANDBY, 0.0))
         return _arm(self.champion, ROLE_CHAMPION, 1.0 - share), others
+
+    def known(self) -> list[Candidate]:
+        """Every model that may answer or did: the champion first, then the archive, newest first."""
+        found = [self.champion, self.other, self.standby, *reversed(self.archive)]
+        return list({each.model_id: each for each in found if each is not None}.values())
 
     def published(self, candidate: Candidate, trial: Trial | None = None) -> list[Step]:
         """A model passed trainer's gates: the first one answers at once, a later one is compared in the shadow."""
@@ -182,7 +203,8 @@ class Releases:
             return [self._first(candidate, "the first model: nothing to compare it with")]
         steps = []
         if self.has_challenger and self.other is not None:
-            steps.append(self._drop("a newer challenger takes its place"))
+            steps.append(self.drop("a newer challenger takes its place"))
+        self._retire()
         self._trial = trial or Trial()
         self.other, self.other_role, self._evidence = candidate, ROLE_SHADOW, self._fresh()
         self._evidence.start_with(self._trial.gains, self._trial.rows)
@@ -203,12 +225,14 @@ class Releases:
         A champion that has answered stays: replicas keep what they have. One that never did leaves its place to a challenger,
         or empty: nobody could ever answer otherwise, nor anything be compared with it.
         """
+        self._forget_standby(model_id)
         if self.other is not None and self.other.model_id == model_id:
-            return [self._drop(f"serving refused its bundle: {why}")]
+            return [self.drop(f"serving refused its bundle: {why}")]
         if self.champion is None or self.champion.model_id != model_id or self._has_answered:
             return []
         challenger = self.other
         self.champion, self.other, self.other_role, self._evidence = None, None, ROLE_SHADOW, self._fresh()
+        self.orders = Orders(paused=self.orders.paused, drained=self.orders.drained)
         if challenger is None:
             return []
         return [self._first(challenger, f"the first model that can answer: serving refused the one before it: {why}")]
@@ -218,19 +242,52 @@ class Releases:
 
         A champion without a previous one stays: serving answers by what is known without looking, and says so.
         """
+        self._forget_standby(model_id)
         if self.other is not None and self.other.model_id == model_id:
-            return [self._drop(f"serving's guardrail: {why}")]
+            return [self.drop(f"serving's guardrail: {why}")]
         if self.champion is None or self.champion.model_id != model_id:
             return []
         return self.roll_back(f"serving's guardrail: {why}")
 
     def roll_back(self, why: str) -> list[Step]:
-        """Puts the previous champion back; nothing happens if none is held ready."""
-        if self.champion is None or self.other is None or self.other_role != ROLE_PREVIOUS:
+        """Puts the former champion back, and lets the one that failed go; nothing happens if none is held ready."""
+        failed, pinned = self.champion, self.orders.pinned
+        if failed is not None and failed.model_id == pinned:
             return []
+        steps = self.return_to_former(why)
+        if steps:
+            self.standby = None
+        return steps
+
+    def return_to_former(self, why: str) -> list[Step]:
+        """Puts the former champion back; the one that it replaces is held ready in its place. A pin is over with it."""
+        former = self.other if self.other is not None and self.other_role == ROLE_PREVIOUS else self.standby
+        return [] if self.champion is None or former is None else self._replace(former, DECISION_KIND_ROLL_BACK, why)
+
+    def put(self, candidate: Candidate, why: str) -> list[Step]:
+        """Makes a known model the champion, whatever the evidence."""
+        return self._replace(candidate, DECISION_KIND_PROMOTE, why)
+
+    def _replace(self, candidate: Candidate, kind: DecisionKind, why: str) -> list[Step]:
         evidence = self._evidence.as_map(self._policy.confidence)
-        self.champion, self.other, self._evidence = self.other, None, self._fresh()
-        return [Step(DECISION_KIND_ROLL_BACK, self.champion.model_id, why, evidence)]
+        self.orders.pinned = ""
+        if self.other is not None and (self.other_role == ROLE_PREVIOUS or self.other == candidate):
+            self.orders.forget(self.other.model_id)
+            self.other, self.other_role = None, ROLE_SHADOW
+        self.champion, self.standby = candidate, self.champion
+        # Held-out rows compared the challenger with another champion.
+        self._trial, self._has_answered = Trial(pace=self._trial.pace), True
+        self._evidence = self._fresh()
+        return [Step(kind, candidate.model_id, why, evidence)]
+
+    def _forget_standby(self, model_id: str) -> None:
+        if self.standby is not None and self.standby.model_id == model_id:
+            self.standby = None
+
+    def _retire(self) -> None:
+        """The previous champion is no longer compared, and stays at hand."""
+        if self.other is not None and self.other_role == ROLE_PREVIOUS:
+            self.standby = self.other
 
     def labelled(self, losses: dict[str, float]) -> None:
         """The losses, by model, on one mature row that was predicted: counts if both models had scored it."""
@@ -242,7 +299,7 @@ class Releases:
 
     def decide(self) -> list[Step]:
         """The steps that the evidence allows now."""
-        if self.champion is None or self.other is None:
+        if self.champion is None or self.other is None or not self.orders.may_step:
             return []
         return self._on_probation() if self.other_role == ROLE_PREVIOUS else self._on_trial(self.other)
 
@@ -253,8 +310,15 @@ class Releases:
         canary_rows, promote_rows, give_up_rows = map(
             self._rows_of, (policy.canary_rows, policy.promote_rows, policy.give_up_rows)
         )
+        held_back = not self.orders.may_answer or bool(self._missing(challenger.model_id))
         if evidence.rows >= promote_rows and evidence.lower(policy.confidence) > 0 and evidence.mean >= worth:
+            if held_back:
+                return []
+            if policy.approval == "manual" and self.orders.approved != challenger.model_id:
+                return self._await_approval(challenger, shown)
             assert self.champion is not None
+            self.orders.forget(challenger.model_id)
+            self.standby = None
             self.archive = [*self.archive, self.champion][-ARCHIVE_MAX:]
             self.champion, self.other, self.other_role = challenger, self.champion, ROLE_PREVIOUS
             self._has_answered = True
@@ -264,14 +328,23 @@ class Releases:
             ]
         if evidence.rows >= canary_rows and evidence.upper(policy.confidence) < worth:
             less = "is worse than" if evidence.upper(policy.confidence) < 0 else "gains too little over"
-            return [self._drop(f"mature labels show that it {less} production")]
+            return [self.drop(f"mature labels show that it {less} production")]
         if evidence.rows >= give_up_rows:
-            return [self._drop(f"not shown to be better within {give_up_rows} paired mature rows")]
+            return [self.drop(f"not shown to be better within {give_up_rows} paired mature rows")]
         if self.other_role == ROLE_SHADOW and evidence.rows >= canary_rows and evidence.lower(CANARY_CONFIDENCE) > 0:
+            if held_back:
+                return []
             self.other_role = ROLE_CANARY
             because = f"ahead {self._gained(shown)}"
             return [Step(DECISION_KIND_CANARY, challenger.model_id, because, shown)]
         return []
+
+    def _await_approval(self, challenger: Candidate, shown: dict[str, float]) -> list[Step]:
+        if self.orders.awaiting == challenger.model_id:
+            return []
+        self.orders.awaiting = challenger.model_id
+        because = f"better than production {self._gained(shown)}; its promotion waits for a person"
+        return [Step(DECISION_KIND_AWAIT_APPROVAL, challenger.model_id, because, shown)]
 
     def _gained(self, shown: dict[str, float]) -> str:
         return f"by {shown['gain']:.4f} {self._unit} a row on {int(shown['paired_rows'])} paired mature rows"
@@ -284,15 +357,18 @@ class Releases:
             step = Step(
                 DECISION_KIND_KEEP, self.champion.model_id, "its probation is over", evidence.as_map(policy.confidence)
             )
-            self.other, self._evidence = None, self._fresh()
+            self._retire()
+            self.other, self.other_role, self._evidence = None, ROLE_SHADOW, self._fresh()
             return [step]
         return []
 
-    def _drop(self, because: str) -> Step:
+    def drop(self, because: str) -> Step:
+        """The other arm leaves the comparison."""
         assert self.other is not None
         step = Step(
             DECISION_KIND_DROP_CHALLENGER, self.other.model_id, because, self._evidence.as_map(self._policy.confidence)
         )
+        self.orders.forget(self.other.model_id)
         self.other, self.other_role, self._evidence = None, ROLE_SHADOW, self._fresh()
         return step
 
@@ -307,6 +383,8 @@ class Releases:
             "archive": [_plain(candidate) for candidate in self.archive],
             "trial": [list(self._trial.gains), self._trial.rows, self._trial.production_loss, self._trial.pace],
             "evidence": self._evidence.snapshot(),
+            "standby": _plain(self.standby),
+            "orders": self.orders.snapshot(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -319,6 +397,9 @@ class Releases:
         self._trial = Trial(tuple(gains), rows, production_loss, pace)
         self._evidence = self._fresh()
         self._evidence.restore(state["evidence"])
+        # Absent from checkpoints of before there were any.
+        self.standby = Candidate(*state["standby"]) if state.get("standby") else None
+        self.orders = restored(state.get("orders", {}))
 
 
 def _plain(candidate: Candidate | None) -> list[str] | None:

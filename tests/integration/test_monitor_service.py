@@ -117,19 +117,23 @@ class World(ServiceWorld):
     def ids(self) -> set[str]:
         return {r.message.id for topic in WRITTEN for r in self.of(topic) if not r.message.is_watermark}
 
-    def answer(self, request: RetrainRequest) -> None:
+    def answer(
+        self, request: RetrainRequest, model_id: str = "m1", bundle_url: str = "bundles/m1", bundle_digest: str = "d1"
+    ) -> None:
         """Trainer's answer to a request."""
         model = Model(
             use_case=self.name,
-            id="m1",
+            id=model_id,
             request_id=request.id,
             outcome=OUTCOME_PUBLISHED,
-            bundle_url="bundles/m1",
-            bundle_digest="d1",
+            bundle_url=bundle_url,
+            bundle_digest=bundle_digest,
             trained_rows=200,
             clock_us=request.clock_us,
         )
-        self.tell([Message("models", self.name, model, "m1", "driftloop/trainer", request.clock_us, request.clock_us)])
+        self.tell(
+            [Message("models", self.name, model, model_id, "driftloop/trainer", request.clock_us, request.clock_us)]
+        )
 
 
 @pytest.fixture
@@ -140,7 +144,7 @@ def world(kafka_bootstrap_servers: str, tmp_path: Path) -> Iterator[World]:
     found.close()
 
 
-def _until_request(world: World) -> int:
+def until_request(world: World) -> int:
     """Steps until monitor asks for the first model, and no further, as a replay does; returns the next step."""
     for number in range(40):
         world.step(number)
@@ -154,7 +158,7 @@ def _until_request(world: World) -> int:
 def test_labels_are_matched_and_the_first_model_is_asked_for_and_released(world: World) -> None:
     process = world.start()
     world.await_serving()
-    following = _until_request(world)
+    following = until_request(world)
     scores: list[Score] = world.payloads("scores")
     assert {score.state for score in scores} == {LABEL_STATE_MATCHED, LABEL_STATE_NEVER}
     (request,) = world.payloads("retrain")
@@ -172,7 +176,7 @@ def test_labels_are_matched_and_the_first_model_is_asked_for_and_released(world:
 def test_killed_around_trainers_answer_it_says_what_an_undisturbed_monitor_says(world: World) -> None:
     process = world.start()
     world.await_serving()
-    following = _until_request(world)
+    following = until_request(world)
     world.kill(process)
     (request,) = world.payloads("retrain")
     world.answer(request)

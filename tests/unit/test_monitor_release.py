@@ -17,6 +17,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     ROLE_CHAMPION,
     ROLE_PREVIOUS,
     ROLE_SHADOW,
+    ROLE_STANDBY,
 )
 from driftloop.usecase import Policy, row_loss
 from services.monitor.release import ARCHIVE_MAX, Candidate, Evidence, Releases, Trial
@@ -117,7 +118,7 @@ def test_a_champion_that_keeps_its_place_ends_its_probation():
     while releases.champion.model_id == "a":
         feed(releases, 200, 1.0, seed=3)
     assert feed(releases, POLICY.give_up_rows, -1.0, seed=5) == [DECISION_KIND_KEEP]
-    assert releases.arms()[1] == []
+    assert [(arm.model_id, arm.role) for arm in releases.arms()[1]] == [("a", ROLE_STANDBY)]
 
 
 def test_a_newer_challenger_takes_the_place_of_an_older_one():

@@ -1,0 +1,201 @@
+"""`driftloop rollback` and what else people may ask of a release: sent to monitor, answered by its decision and release."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+import grpc
+
+from driftloop.contracts import Message, Record
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    COMMAND_KIND_APPROVE,
+    COMMAND_KIND_DRAIN,
+    COMMAND_KIND_PAUSE,
+    COMMAND_KIND_PIN,
+    COMMAND_KIND_REJECT,
+    COMMAND_KIND_RESUME,
+    COMMAND_KIND_ROLL_BACK,
+    COMMAND_KIND_UNPIN,
+    DECISION_KIND_COMMAND_REFUSED,
+    Command,
+    CommandKind,
+    Decision,
+    Release,
+)
+from driftloop.contracts.serving.v1.serving_pb2 import GetReleaseRequest
+from driftloop.contracts.serving.v1.serving_pb2_grpc import PredictionServiceStub
+from driftloop.messaging import KafkaProducer, KafkaReader, MessagingError
+
+_POLL_S, _BATCH_RECORDS = 0.5, 1_000
+_ASK_AGAIN_S, _SEND_TIMEOUT_S = 0.02, 10.0
+_KINDS: dict[str, tuple[CommandKind, str]] = {
+    "rollback": (COMMAND_KIND_ROLL_BACK, "Return to the former champion at once."),
+    "approve": (COMMAND_KIND_APPROVE, "Approve the promotion that waits for a person."),
+    "reject": (COMMAND_KIND_REJECT, "Take the challenger out of the comparison."),
+    "pin": (COMMAND_KIND_PIN, "Keep the champion, or --model, in its place until unpin."),
+    "unpin": (COMMAND_KIND_UNPIN, "Let evidence decide again about a pinned champion."),
+    "pause": (COMMAND_KIND_PAUSE, "Let the release stand still until resume; a rollback still happens."),
+    "drain": (COMMAND_KIND_DRAIN, "Let the challenger answer nobody until resume."),
+    "resume": (COMMAND_KIND_RESUME, "End a pause or a drain."),
+}
+
+
+def command_of(use_case: str, kind: CommandKind, who: str, why: str, model_id: str = "") -> Message[Command]:
+    """The message of what somebody asks for; its id is new each time, because asking twice is two wishes."""
+    command_id, at_us = uuid.uuid4().hex, time.time_ns() // 1000
+    payload = Command(use_case=use_case, id=command_id, kind=kind, who=who, why=why, model_id=model_id, at_us=at_us)
+    return Message("commands", use_case, payload, command_id, f"people/{who}", at_us, at_us)
+
+
+class Asked:
+    """A command that was sent, and monitor's answer to it."""
+
+    def __init__(self, servers: str, use_case: str, message: Message[Command]) -> None:
+        self._id = message.id
+        self._reader = KafkaReader(servers, use_case, ["decisions", "releases"], from_start=False, client_id="orders")
+        producer = KafkaProducer(servers, use_case, "orders")
+        try:
+            producer.send(message)
+        finally:
+            producer.close(_SEND_TIMEOUT_S)
+
+    def answer(self, timeout_s: float) -> tuple[list[Decision], Release]:
+        """The decisions that follow from the command and the release that they lead to; TimeoutError."""
+        until_s = time.monotonic() + timeout_s
+        decisions: dict[str, Decision] = {}
+        releases: dict[str, Release] = {}
+        while time.monotonic() < until_s:
+            for record in self._reader.poll(_POLL_S, _BATCH_RECORDS):
+                if not isinstance(record, Record) or record.message.is_watermark:
+                    continue
+                message = record.message
+                if record.topic == "decisions" and self._id in message.causes:
+                    decisions[message.id] = message.payload
+                elif record.topic == "releases":
+                    releases[message.payload.decision_id] = message.payload
+            for decision_id in decisions:
+                if decision_id in releases:
+                    return list(decisions.values()), releases[decision_id]
+        raise TimeoutError(f"monitor has not answered within {timeout_s:g} s: is it up?")
+
+    def close(self) -> None:
+        """Ends the reading."""
+        self._reader.close()
+
+
+def await_applied(addresses: Sequence[str], use_case: str, revision: int, until_s: float) -> list[str]:
+    """Waits until each serving answers by a release of that revision or a newer one; those that do not, and why."""
+    behind = []
+    for address in addresses:
+        with grpc.insecure_channel(address) as channel:
+            stub: Any = PredictionServiceStub(channel)
+            why = "it has not applied the release"
+            while True:
+                try:
+                    found = stub.GetRelease(GetReleaseRequest(use_case=use_case), timeout=1.0).release.revision
+                    why = f"it answers by release {found}"
+                    if found >= revision:
+                        break
+                except grpc.RpcError as error:
+                    why = f"{error.code().name}: {error.details()}"
+                if time.monotonic() >= until_s:
+                    behind.append(f"{address}: {why}")
+                    break
+                time.sleep(_ASK_AGAIN_S)
+    return behind
+
+
+def _made(name: str, kind: CommandKind, summary: str) -> click.Command:
+    def run(
+        use_case: str,
+        model_id: str,
+        who: str,
+        why: str,
+        servers: str,
+        serving: tuple[str, ...],
+        timeout_s: float,
+        as_json: bool,
+    ) -> None:
+        began_s = time.monotonic()
+        try:
+            asked = Asked(servers, use_case, command_of(use_case, kind, who, why, model_id))
+            try:
+                decisions, release = asked.answer(timeout_s)
+            finally:
+                asked.close()
+        except (MessagingError, TimeoutError) as error:
+            raise click.ClickException(str(error)) from error
+        refused = [d.because for d in decisions if d.kind == DECISION_KIND_COMMAND_REFUSED]
+        if refused:
+            raise click.ClickException("; ".join(refused))
+        behind = await_applied(serving, use_case, release.revision, began_s + timeout_s)
+        seconds = time.monotonic() - began_s
+        state = {
+            "use_case": use_case,
+            "revision": release.revision,
+            "champion": release.champion.model_id,
+            "pinned": release.pinned,
+            "paused": release.paused,
+            "awaiting_approval": release.awaiting_approval,
+            "seconds": round(seconds, 3),
+            "not_applied": behind,
+        }
+        if as_json:
+            click.echo(json.dumps(state))
+        else:
+            held = "".join(f", {name} is pinned" for name in [release.pinned] if name) + ", paused" * release.paused
+            click.echo(
+                f"release {release.revision}: {release.champion.model_id or 'no model'} answers{held} ({seconds:.2f} s)"
+            )
+        if behind:
+            raise click.ClickException("not applied yet by " + "; ".join(behind))
+
+    for option in _options(kind):
+        run = option(run)
+    return click.command(name, help=summary)(run)
+
+
+def _options(kind: CommandKind) -> list[Callable[..., Any]]:
+    hidden = kind not in (COMMAND_KIND_PIN, COMMAND_KIND_APPROVE, COMMAND_KIND_REJECT)
+    model = click.option(
+        "--model", "model_id", default="", hidden=hidden, help="A model's id; by default the one that is meant."
+    )
+    return [
+        click.option("--json", "as_json", is_flag=True, help="One JSON object."),
+        click.option(
+            "--timeout", "timeout_s", default=10.0, show_default=True, help="Seconds until it must be in effect."
+        ),
+        click.option(
+            "--serving",
+            multiple=True,
+            envvar="SERVING_ADDRESS",
+            default=("127.0.0.1:7003",),
+            show_default=True,
+            help="Where to see that it is in effect; several times for several replicas.",
+        ),
+        click.option(
+            "--bootstrap-servers",
+            "servers",
+            envvar="KAFKA_BOOTSTRAP_SERVERS",
+            default="127.0.0.1:7092",
+            show_default=True,
+        ),
+        click.option("--why", default="no reason was given", help="For the log."),
+        click.option(
+            "--who", default=lambda: f"{getpass.getuser()}@{socket.gethostname()}", help="For the log: by default you."
+        ),
+        model,
+        click.argument("use_case", default="flights"),
+    ]
+
+
+rollback, approve, reject, pin, unpin, pause, drain, resume = (
+    _made(name, kind, summary) for name, (kind, summary) in _KINDS.items()
+)
