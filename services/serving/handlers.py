@@ -320,7 +320,9 @@ class Handlers:
         if router is None:
             raise NoModelYet("no model has been released yet")
         # Updates come ahead of the watermarks behind them: an answer is as of what it read, where that is later than the clock.
-        as_of_us = max(self._clock.clock_us, max(one.assembled.known_at_us for one in asked))
+        as_of_us = self._clock.clock_us
+        if self._view.newest_us > as_of_us:
+            as_of_us = max(as_of_us, max(one.assembled.known_at_us for one in asked))
         answered = answer(self._use_case, router, asked, as_of_us)
         self._log.write(answered.logged, as_of_us)
         self._recent.add(answered.logged)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from driftloop.contracts import Message, from_value
+from driftloop.contracts import UNSET_US, Message, from_value
 from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
 from driftloop.usecase import FieldValue, UseCase
 
@@ -62,6 +62,8 @@ class FeatureView:
         self._sizes = {view.name: len(view.features) for view in use_case.views}
         self._max_entities = max_entities
         self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self.newest_us = UNSET_US
+        """When the newest of all values that were held was known, in microseconds."""
         self.evicted = 0
         self.ignored = 0
         self.hits = 0
@@ -96,6 +98,7 @@ class FeatureView:
             self._make_room()
         self._entries[key] = entry
         self._entries.move_to_end(key)
+        self.newest_us = max(self.newest_us, entry.known_at_us)
         return True
 
     def _make_room(self) -> None:
