@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as Payload
 
 from driftloop.contracts.serving.v1.serving_pb2 import (
     DESCRIPTOR,
@@ -21,7 +23,7 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
     WaitForClockRequest,
     WaitForClockResponse,
 )
-from services.serving.errors import ServingError
+from services.serving.errors import InvalidRequest, ServingError, Violation
 from services.serving.gateways.status import code_of, refusal_of, refuse
 from services.serving.handlers import Served
 from services.serving.instruments import CallInstruments
@@ -45,14 +47,14 @@ class PredictionDoor:
         """Opens the door on a server that has not started."""
         unary = grpc.unary_unary_rpc_method_handler
         methods = {
-            "Predict": unary(self.Predict, PredictRequest.FromString),
-            "PredictBatch": unary(self.PredictBatch, PredictBatchRequest.FromString),
-            "PredictStream": grpc.stream_stream_rpc_method_handler(self.PredictStream, PredictBatchRequest.FromString),
-            "Explain": unary(self.Explain, ExplainRequest.FromString, ExplainResponse.SerializeToString),
-            "ListModels": unary(self.ListModels, ListModelsRequest.FromString, ListModelsResponse.SerializeToString),
-            "GetRelease": unary(self.GetRelease, GetReleaseRequest.FromString, GetReleaseResponse.SerializeToString),
+            "Predict": unary(self.Predict, _reader(PredictRequest)),
+            "PredictBatch": unary(self.PredictBatch, _reader(PredictBatchRequest)),
+            "PredictStream": grpc.stream_stream_rpc_method_handler(self.PredictStream, _reader(PredictBatchRequest)),
+            "Explain": unary(self.Explain, _reader(ExplainRequest), ExplainResponse.SerializeToString),
+            "ListModels": unary(self.ListModels, _reader(ListModelsRequest), ListModelsResponse.SerializeToString),
+            "GetRelease": unary(self.GetRelease, _reader(GetReleaseRequest), GetReleaseResponse.SerializeToString),
             "WaitForClock": unary(
-                self.WaitForClock, WaitForClockRequest.FromString, WaitForClockResponse.SerializeToString
+                self.WaitForClock, _reader(WaitForClockRequest), WaitForClockResponse.SerializeToString
             ),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
@@ -121,6 +123,29 @@ class PredictionDoor:
     async def _refuse(self, context: Context, error: ServingError) -> NoReturn:
         self._instruments.refused(code_of(error).name)
         await refuse(context, error)
+
+
+class Unreadable:
+    """Bytes that are no message: left to themselves, gRPC would answer UNKNOWN and log a trace for each."""
+
+    @property
+    def use_case(self) -> str:
+        """What any handler asks first; InvalidRequest."""
+        raise InvalidRequest([Violation("", "encoding", "the bytes of the call are no message of this method")])
+
+    requests = use_case
+
+
+def _reader(kind: type[Payload]) -> Callable[[bytes], Any]:
+    parse = kind.FromString
+
+    def read(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return Unreadable()
+
+    return read
 
 
 def _traceparent(context: Context) -> str:
