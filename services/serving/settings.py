@@ -121,7 +121,7 @@ class ServingSettings(BaseSettings):
     )
 
     log_pause_s: float = Field(
-        default=0.02,
+        default=0.1,
         ge=0,
         description="between two sends of answers to the broker: what comes in it shares one request and one wake-up",
     )
