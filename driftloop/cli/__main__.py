@@ -25,6 +25,7 @@ COMMANDS = {
     "pause": "driftloop.cli.orders:pause",
     "drain": "driftloop.cli.orders:drain",
     "resume": "driftloop.cli.orders:resume",
+    "bundles": "driftloop.cli.bundles:bundles",
 }
 SUMMARIES = {
     "up": "Start Kafka and the five services here, until Ctrl-C.",
@@ -45,6 +46,7 @@ SUMMARIES = {
     "pause": "Let the release stand still.",
     "drain": "Let the challenger answer nobody.",
     "resume": "End a pause or a drain.",
+    "bundles": "Remove published models that nobody will need again.",
 }
 
 
