@@ -156,7 +156,7 @@ def test_workers_that_join_leave_and_are_killed_under_load_change_no_value(world
     finally:
         done.set()
         loading.join()
-    world.read_until(world.reached(told_us), 90.0)
+    world.read_until(world.reached(told_us), 180.0)
     assert _values_at(world.updates(), told_us) == _values_at(world.expected(), told_us)
     request = RetrainRequest(use_case=world.name, id="r1", clock_us=told_us)
     world.send([Message("retrain", world.name, request, "r1", "test", told_us, told_us)])
