@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -18,6 +18,9 @@ from services.serving.gateways.door import SERVICE, PredictionDoor
 from services.serving.handlers import Served
 from services.serving.instruments import CallInstruments, ServingInstruments
 from services.serving.settings import ServingSettings
+
+if TYPE_CHECKING:
+    from services.serving.gateways.http import HttpDoor
 
 _COLLECTED_AFTER = 20_000
 _PUBLISH_EVERY_S = 1.0  # far below the interval at which metrics are exported
@@ -35,12 +38,17 @@ class Replica:
             for (use_case, outside), instruments in zip(use_cases, self._instruments, strict=True)
         ]
         self.served = Served({desk.name: desk.handlers for desk in self._desks})
-        self._door = PredictionDoor(self.served, settings, CallInstruments())
+        self._use_cases = [use_case for use_case, _ in use_cases]
+        self._calls = CallInstruments()
+        self._door = PredictionDoor(self.served, settings, self._calls)
+        self._http: HttpDoor | None = None
         self.ready = asyncio.Event()
         """Set once every desk answers."""
         self.listening = asyncio.Event()
         """Set once the door is open on `port`; calls are answered when their desk is ready."""
         self.port = 0
+        self.http_port = 0
+        """Of the HTTP door; 0 without one."""
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Serves until `stopped` is set; raises what cannot be recovered from. CannotStart: the address is taken."""
@@ -61,6 +69,12 @@ class Replica:
         except RuntimeError as error:
             raise CannotStart(f"cannot listen on {settings.address}") from error
         await server.start()
+        if settings.http_address:
+            # Imported here: HTTP takes a third of a second, which a replica without this door need not pay.
+            from services.serving.gateways.http import HttpDoor
+
+            self._http = HttpDoor(self.served, self._use_cases, settings, self._calls)
+            self.http_port = await self._http.open(settings.http_address)
         self.listening.set()
         left = sum(desk.recover() for desk in self._desks)
         _logger.info("listens on port %d; %d answers of an earlier process are still to be logged", self.port, left)
@@ -76,6 +90,8 @@ class Replica:
             # An answer's objects die by themselves; looking for cycles after every 700 of them cost a twentieth of the time.
             gc.set_threshold(_COLLECTED_AFTER, 10, 10)
             await health.set_serving(True)
+            if self._http is not None:
+                self._http.is_ready = True
             self.ready.set()
             _logger.info("ready")
 
@@ -91,6 +107,9 @@ class Replica:
         try:
             await _first_failure(tasks, stop)
             await health.set_serving(False)
+            if self._http is not None:
+                self._http.is_ready = False
+                await self._http.close()
             await server.stop(settings.stop_grace_s)
             for task in tasks:
                 if task.done():

@@ -30,6 +30,7 @@ class ServingSettings(BaseSettings):
     log_level: str = Field(default="INFO", validation_alias=_named("driftloop_log_level"))
 
     address: str = Field(default="127.0.0.1:7003", description="host:port of the gRPC door")
+    http_address: str = Field(default="", description="host:port of the HTTP/JSON door; empty: none")
     workers: int = Field(
         default=1,
         ge=1,
