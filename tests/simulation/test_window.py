@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,10 +11,14 @@ from click.testing import CliRunner
 
 from driftloop.cli.replay_window import replay_window
 from driftloop.contracts import Record
+from driftloop.usecase import DAY_US, load_replay, load_use_case, replay_steps
 from simulation.faults import parsed
+from simulation.loop import Loop
 from simulation.simulate import simulate
+from simulation.trainer import RecordedTrainer
 from simulation.trips import trips
-from simulation.window import Window, WindowUnusable, load, replay, save, window_of
+from simulation.window import TOPICS, Window, WindowUnusable, load, replay, save, window_of
+from tests.backtest_twin import QUICK
 
 FAR_US = 1 << 60
 
@@ -40,6 +45,22 @@ def test_a_recorded_run_gives_the_same_ids_and_decisions(faults):
     found = replay(trips, window(faults))
     assert [str(difference) for difference in found.differences] == []
     for topic in ("features", "scores", "decisions", "retrain", "releases"):
+        assert found.same[topic] > 0, topic
+
+
+@pytest.mark.timeout(300)
+def test_a_window_of_recorded_flights_gives_the_same_ids_and_decisions():
+    declared = load_use_case("flights")
+    flights = replace(declared, policy=replace(declared.policy, bootstrap_rows=1_000))
+    stretch = load_replay("flights").stretch(days=3)
+    loop = Loop(flights, RecordedTrainer(flights, QUICK))
+    loop.run(replay_steps(stretch, flights.step_us, DAY_US))
+    recorded = [r for place in loop.bus.places(TOPICS) for r in loop.bus.read(*place) if isinstance(r, Record)]
+    found = replay(flights, window_of("flights", recorded, stretch.start_us + DAY_US, stretch.end_us))
+    assert [str(difference) for difference in found.differences] == []
+    assert found.same["features"] > 5_000
+    assert found.same["scores"] > 1_000
+    for topic in ("decisions", "retrain", "releases"):
         assert found.same[topic] > 0, topic
 
 
