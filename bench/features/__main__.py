@@ -79,13 +79,13 @@ def join(given: argparse.Namespace) -> list[Result]:
         peers: list[float | None] = []
         for _ in range(given.repetitions):
             ours.append(bench.ours()[0])
-            if case == "small" or not peers:
+            if case != "full" or not peers:
                 peers.append(bench.peer(python, given.join_cap))
-        name = f"join {size.rows:,} × {size.updates:,}"
+        name = f"join {size.rows:,} × {size.updates:,}, {size.keys:,} keys"
         capped = None in peers
         peer_s = given.join_cap if capped else median(each for each in peers if each is not None)
         baseline = f"Feast on DuckDB{', stopped after that' if capped else ''}"
-        target = 50 if case == "full" else None
+        target = None if case == "small" else 50
         found += [
             Result(name, "duration", median(ours), "s", baseline, peer_s),
             Result(

@@ -1,7 +1,7 @@
 """The point-in-time join of 100,000 rows with 1,000,000 updates, through Feast's door: our store and Feast's own on DuckDB.
 
-The peer runs in an environment of its own, with a cap on its time: at full size it takes minutes. Where it was stopped, the ratio
-is a lower bound.
+The peer runs in an environment of its own, with a cap on its time: it pairs each row with all updates of its key before it, so that
+its time grows as keys become fewer. Where it was stopped, the ratio is a lower bound.
 """
 
 from __future__ import annotations
@@ -29,33 +29,38 @@ from driftloop.usecase import load_use_case
 
 PEER_PACKAGE = "feast[duckdb]==0.67.0"
 SPAN_US = 30 * 86_400_000_000
-KEYS = 10_000
 
 
 @dataclass(frozen=True)
 class Size:
-    """Entity rows and updates."""
+    """Entity rows, updates, and the keys that both are spread over."""
 
     rows: int
     updates: int
+    keys: int
 
 
-SIZES = {"small": Size(5_000, 200_000), "full": Size(100_000, 1_000_000)}
+SIZES = {
+    "small": Size(5_000, 200_000, 1_000),
+    "many keys": Size(100_000, 1_000_000, 10_000),
+    "full": Size(100_000, 1_000_000, 1_000),
+}
 
 
 class Join:
     """Both stores over the same updates."""
 
     def __init__(self, folder: Path, size: Size) -> None:
-        self._folder = folder / f"join{size.updates}"
+        self._folder = folder / f"join{size.updates}x{size.keys}"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._use_case = load_use_case(NAME, str(declare(self._folder, NAME)))
+        self._keys = size.keys
         draw = np.random.default_rng(7)
         self._write_log(draw, size.updates)
         view = self._use_case.views[0]
         self.entities = pd.DataFrame(
             {
-                join_key(view): _keys(view.name, draw, size.rows),
+                join_key(view): self._drawn(draw, size.rows),
                 "event_timestamp": pd.to_datetime(START_US + draw.integers(0, SPAN_US, size.rows), unit="us", utc=True),
             }
         )
@@ -69,7 +74,7 @@ class Join:
         store, view = ArtifactStore(self._folder / "artifacts"), self._use_case.views[0]
         known_us = np.sort(START_US + draw.integers(0, SPAN_US, updates))
         at_us = known_us - draw.integers(0, 3_600_000_000, updates)
-        columns = [_keys(view.name, draw, updates), at_us, known_us, np.arange(updates)]
+        columns = [self._drawn(draw, updates), at_us, known_us, np.arange(updates)]
         columns += [np.array([f"u{n}" for n in range(updates)]), *[draw.random(updates) for _ in view.features]]
         schema = view_schema(view)
         arrays = [pa.array(column).cast(each.type) for column, each in zip(columns, schema, strict=True)]
@@ -82,6 +87,10 @@ class Join:
         for stage in STAGES:
             parts = (Part(path, view.name, 0, updates - 1, updates),) if stage == "features" else ()
             store.put(manifest_path(NAME, stage, 0), Manifest(stage, 0, 1, clock_us, parts).to_json())
+
+    def _drawn(self, draw: np.random.Generator, count: int) -> np.ndarray:
+        view = self._use_case.views[0].name
+        return np.array([f"{view}|s{n}" for n in draw.integers(0, self._keys, count)], dtype=object)
 
     def ours(self) -> tuple[float, pd.DataFrame]:
         """Seconds of `get_historical_features`, and what it found."""
@@ -112,7 +121,3 @@ class Join:
             process.kill()
             process.wait()
         return float(out)
-
-
-def _keys(view: str, draw: np.random.Generator, count: int) -> np.ndarray:
-    return np.array([f"{view}|s{n}" for n in draw.integers(0, KEYS, count)], dtype=object)
