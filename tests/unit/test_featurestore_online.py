@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from driftloop.featurestore.online import OnlineEntry, OnlineWriter, online_reader, online_writer
 from driftloop.featurestore.store import FeatureStoreSettings, feature_store
 from tests.featurestore_twin import SEEN, SOLD, shop, update
+from tests.redis_server import redis_server
 
 Places = Callable[[], FeatureStoreSettings]
 
@@ -23,13 +24,21 @@ cases = count()  # every example has keys of its own
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """host:port of a Redis server of this module's own."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Places:
     """Where a store lies, each time it is opened with a registry of its own: the online side is shared."""
     folder = tmp_path_factory.mktemp("online")
+    address = request.getfixturevalue("redis") if request.param == "redis" else ""
 
     def opened() -> FeatureStoreSettings:
         registry = folder / f"registry-{next(cases)}.db"
-        return FeatureStoreSettings(registry, str(folder), folder / "online.db")
+        return FeatureStoreSettings(registry, str(folder), folder / "online.db", online_redis=address)
 
     return opened
 
