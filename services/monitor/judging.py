@@ -175,7 +175,7 @@ class Judging:
             elif step.kind in (DECISION_KIND_DROP_CHALLENGER, DECISION_KIND_ROLL_BACK):
                 self._policy.failed()
         self._watch_decay()
-        self._policy.pace = self._watch.pace
+        self._policy.pace, self._policy.error = self._watch.pace, self._watch.recent_error
         if self._watch.take_warning() and not self._releases.has_challenger:
             self._policy.warned(tuple(self._recent))
         verdict = self._policy.decide(self.clock_us, tuple(self._recent), self._releases.has_challenger)

@@ -8,12 +8,16 @@ New rows are tried at an interval that follows what they brought: a candidate th
 recent rows only, halves it (the world moves), one that was not makes it longer, up to a share of the regime; one that won by
 resting on all rows makes it half of the regime (the world stands still, and only many more rows will tell more). What fits may
 cost in all, in rows, is bounded by `fit_budget`.
+
+An alarm only supposes that a new regime has begun. It is proven by a model that was worth promoting since. Where the error falls
+back without one, or two candidates in a row were not worth it, the rows from before are as good as they were: the former regime
+goes on, with all its rows.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
 from driftloop.contracts import UNSET_US
@@ -38,7 +42,12 @@ RECENT_ROWS_MIN = 800  # that a candidate is adapted on: a quarter of them, whic
 TRIAL_INTERVALS = 2  # after which a challenger that is still on trial is no reason to wait
 EVIDENCE_ROWS = 80  # that candidates are compared on, at the least
 DRIFT_FIT_ROWS = 5  # times the rows since a change may be fitted even where the budget is spent: a change cannot wait
-KEPT_ROWS = 100_000  # prediction times kept to count the rows since a change
+SUSPICION_LONGER = 2.0  # of the rows between two suspicions that are followed, after one in vain: where hard rows come in bursts, all are
+PASSED_ROWS = 1_000  # after an alarm, times the pace, before an error that is back where it was proves a burst
+UNPROVEN_TRIES = (
+    2  # candidates without worth after which an alarm is taken for a burst: the first has few rows to learn from
+)
+KEPT_ROWS = 200_000  # prediction times kept to count the rows since a change
 _LABELS_ALONE = {
     "binary": "the label's own rate",
     "multiclass": "the classes' own frequencies",
@@ -55,6 +64,18 @@ class Wanted:
     causes: tuple[str, ...]
     since_us: int = 0
     urgent: bool = False  # not held back by budget or cooldown
+    is_suspicion: bool = False  # no alarm yet: worth a cheap look at the newest rows
+
+
+@dataclass
+class _Supposed:
+    """A change that an alarm supposes: what was before it, the error half way up, and what has come of it."""
+
+    since_us: int
+    interval_rows: float
+    halfway: float
+    at_rows: int
+    failures: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +108,11 @@ class RetrainPolicy:
         self._tried_at_rows = 0
         self._interval_rows = float(policy.recent_rows)
         self._cost_rows = 0
+        self._supposed: _Supposed | None = None
+        self._suspicion_rows = float(policy.recent_rows)
+        self._suspected_at_rows = 0
+        self._tries_suspicion = False  # whether the newest request followed one
+        self.error = 0.0  # production's mean loss over its newest blocks
         self.pace = 1  # blocks per independent piece of evidence: every count of rows is multiplied by it
         self.has_model = False
         self.open_request = ""
@@ -101,12 +127,32 @@ class RetrainPolicy:
     def alarmed(self, alarm: Alarm, alarm_id: str) -> None:
         """A series changed. Only the error asks for a model."""
         if alarm.kind == SERIES_KIND_ERROR:
-            self._regime_since_us = alarm.since_us
-            self.regime_rows = sum(at_us >= alarm.since_us for at_us in self._rows_at)
+            halfway = (alarm.before + alarm.after) / 2
+            if self._supposed is None:
+                self._supposed = _Supposed(self._regime_since_us, self._interval_rows, halfway, self._rows)
+            else:
+                self._supposed.halfway, self._supposed.at_rows = halfway, self._rows
+            self._regime_begins(alarm.since_us)
             unit = LOSS_UNITS[self._task]
             because = f"the error rose from {alarm.before:.3f} to {alarm.after:.3f} {unit} over {alarm.rows_since} mature labels"
             self._interval_rows = self._rows_of(self._policy.recent_rows)
             self._want(Wanted(RETRAIN_REASON_DRIFT, because, (alarm_id,), alarm.since_us))
+
+    def _regime_begins(self, since_us: int) -> None:
+        self._regime_since_us = since_us
+        self.regime_rows = sum(at_us >= since_us for at_us in self._rows_at) if since_us else self._rows
+
+    def _reconsider(self) -> None:
+        """Takes a supposed change back if nothing speaks for it any more."""
+        supposed = self._supposed
+        if supposed is None or self.open_request:
+            return
+        passed = self._rows - supposed.at_rows >= self._rows_of(PASSED_ROWS) and self.error < supposed.halfway
+        if passed or supposed.failures >= UNPROVEN_TRIES:
+            self._regime_begins(supposed.since_us)
+            self._interval_rows, self._supposed = supposed.interval_rows, None
+            if self._wanted is not None and self._wanted.reason == RETRAIN_REASON_DRIFT:
+                self._wanted, self._excused = None, ""
 
     def decayed(self, decay: Decay, causes: tuple[str, ...]) -> None:
         """The production model does no better than what knows only the labels before; a change that was found says more."""
@@ -139,6 +185,7 @@ class RetrainPolicy:
 
     def promoted(self, of_all_rows: bool) -> None:
         """A challenger was worth its promotion; `of_all_rows`: it rests on the whole regime, not on recent rows."""
+        self._supposed, self._suspicion_rows = None, self._rows_of(self._policy.recent_rows)
         if of_all_rows:
             self._interval_rows = max(self._interval_rows, self.regime_rows / 2)
         else:
@@ -146,15 +193,27 @@ class RetrainPolicy:
 
     def failed(self) -> None:
         """A candidate was not worth its fit."""
+        if self._supposed is not None:
+            self._supposed.failures += 1
+        if self._tries_suspicion:
+            self._suspicion_rows = min(self._suspicion_rows * SUSPICION_LONGER, INTERVAL_SHARE_MAX * self.regime_rows)
+            return
         longest = min(self._interval_rows * LONGER, INTERVAL_SHARE_MAX * self.regime_rows)
         self._interval_rows = max(self._rows_of(self._policy.recent_rows), longest)
 
     def warned(self, recent: tuple[str, ...]) -> None:
-        """The error looks suspicious: tried sooner, if that is not soon anyway."""
-        least = self._rows_of(self._policy.recent_rows)
-        if self.has_model and self._interval_rows > 2 * least and self._rows - self._tried_at_rows >= least:
-            self._interval_rows = max(least, self._interval_rows / 2)
-            self._want(self._new_rows("the error looks suspicious, though it is no alarm", recent))
+        """The error looks suspicious: the newest rows are looked at, if a candidate is not due soon anyway.
+
+        Suspicions that came to nothing are followed ever more seldom, and never put off what is due.
+        """
+        least, tried = self._rows_of(self._policy.recent_rows), max(self._tried_at_rows, self._suspected_at_rows)
+        if (
+            self.has_model
+            and self._interval_rows > 2 * least
+            and self._rows - tried >= max(least, self._suspicion_rows)
+        ):
+            wanted = self._new_rows("the error looks suspicious, though it is no alarm", recent)
+            self._want(replace(wanted, is_suspicion=True))
 
     def _rows_of(self, rows: int) -> float:
         return float(rows * self.pace)
@@ -168,6 +227,7 @@ class RetrainPolicy:
 
         A challenger that has not been `on_trial` for long is not replaced for the sake of more rows or a schedule.
         """
+        self._reconsider()
         wanted = self._wanted or self._due(clock_us, recent, on_trial)
         if wanted is None or self.open_request:
             return None
@@ -176,7 +236,8 @@ class RetrainPolicy:
         if not hold:
             return offered
         if self._too_dear(offered) and wanted.reason in (RETRAIN_REASON_NEW_DATA, RETRAIN_REASON_FOLLOW_UP):
-            self._wanted, self._tried_at_rows = None, self._rows
+            self._suspected_at_rows = self._rows
+            self._wanted, self._tried_at_rows = None, self._tried_at_rows if wanted.is_suspicion else self._rows
         if hold == self._excused:
             return None
         self._excused = hold
@@ -203,13 +264,19 @@ class RetrainPolicy:
         return Wanted(reason, because, recent, self._regime_since_us)
 
     def _offered(self, wanted: Wanted) -> Verdict:
+        least = RECENT_ROWS_MIN * self.pace
+        recent_rows = least if wanted.is_suspicion else max(least, int(2 * self._interval_rows))
+        recent_rows = min(self.regime_rows, recent_rows)
         left = int(self._policy.fit_budget * self._rows) - self._cost_rows
-        if wanted.reason in (RETRAIN_REASON_DRIFT, RETRAIN_REASON_DECAY):
+        if wanted.reason == RETRAIN_REASON_DRIFT:
             left = max(left, DRIFT_FIT_ROWS * self.regime_rows)
-        recent_rows = max(RECENT_ROWS_MIN * self.pace, int(2 * self._interval_rows))
+        elif wanted.reason == RETRAIN_REASON_DECAY:
+            left = max(left, DRIFT_FIT_ROWS * min(least, self.regime_rows))
+        elif wanted.is_suspicion:
+            left = min(left, DRIFT_FIT_ROWS * recent_rows)
         return Verdict(
             wanted,
-            recent_rows=min(self.regime_rows, recent_rows),
+            recent_rows=recent_rows,
             evidence_rows=EVIDENCE_ROWS * self.pace,
             block_rows=self._policy.block_labels * self.pace,
             rows_max=0 if wanted.urgent else left,
@@ -240,7 +307,11 @@ class RetrainPolicy:
         """The request was written: it is open until trainer answers."""
         self.open_request, self.asked_at_us = request_id, clock_us
         self._spent_us.append(clock_us)
-        self._tried_at_rows = self._rows
+        self._tries_suspicion = self._wanted is not None and self._wanted.is_suspicion
+        if self._tries_suspicion:
+            self._suspected_at_rows = self._rows
+        else:
+            self._tried_at_rows = self._rows
         self._wanted, self._excused = None, ""
 
     def snapshot(self) -> dict[str, Any]:
@@ -253,10 +324,13 @@ class RetrainPolicy:
             "spent_us": self._spent_us,
             "wanted": None
             if wanted is None
-            else [int(wanted.reason), wanted.because, list(wanted.causes), wanted.since_us, wanted.urgent],
+            else [int(wanted.reason), wanted.because, list(wanted.causes), *astuple(wanted)[3:]],
             "excused": self._excused,
             "regime": [self._regime_since_us, self.regime_rows],
             "tries": [self._tried_at_rows, self._interval_rows, self._cost_rows, self.pace],
+            "supposed": None if self._supposed is None else list(asdict(self._supposed).values()),
+            "error": self.error,
+            "suspicion": [self._suspicion_rows, self._suspected_at_rows, self._tries_suspicion],
             "has_model": self.has_model,
             "open_request": self.open_request,
             "asked_at_us": self.asked_at_us,
@@ -267,10 +341,14 @@ class RetrainPolicy:
         self._rows_at = deque(state["rows_at"], maxlen=KEPT_ROWS)
         self._rows, self._spent_us, self._excused = state["rows"], list(state["spent_us"]), state["excused"]
         if state["wanted"] is not None:
-            reason, because, causes, since_us, urgent = state["wanted"]
-            self._wanted = Wanted(reason, because, tuple(causes), since_us, urgent)
+            reason, because, causes, *others = state["wanted"]
+            self._wanted = Wanted(reason, because, tuple(causes), *others)
         self._regime_since_us, self.regime_rows = state["regime"]
         self._tried_at_rows, self._interval_rows, self._cost_rows, self.pace = state["tries"]
+        supposed = state.get("supposed")  # absent from checkpoints of when every alarm was believed
+        self._supposed, self.error = None if supposed is None else _Supposed(*supposed), state.get("error", 0.0)
+        if "suspicion" in state:
+            self._suspicion_rows, self._suspected_at_rows, self._tries_suspicion = state["suspicion"]
         self.has_model, self.open_request, self.asked_at_us = (
             state["has_model"],
             state["open_request"],

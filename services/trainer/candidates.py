@@ -18,7 +18,7 @@ Places = npt.NDArray[np.int64]
 BLOCK_ROWS = 40
 GROWN = 1.8  # times the rows that the champion has learned from: fewer teach little more
 WIDER = 1.5  # times the newest rows: fewer are nearly the same ones
-EVIDENCE_ROWS_MAX = 2_000  # more would only be kept from learning
+EVIDENCE_ROWS_MAX = 2_000  # independent ones; more would only be kept from learning
 HELD_OUT_SHARE, HELD_OUT_SHARE_MAX = 0.25, 0.4  # of the smallest candidate's rows
 
 
@@ -90,7 +90,7 @@ class Setting:
     def fresh(self, name: str, rows: Places, change: int = 0) -> Candidate:
         """From scratch."""
         rates = self.rates
-        batch_rows = rates.batch_rows * (2 if len(rows) >= rates.large_rows else 1)
+        batch_rows = rates.batch_rows * _larger(len(rows), rates.large_rows)
         return Candidate(
             name, rows, Pace(rates.rate, rates.heads_rate if change else rates.rate, batch_rows), False, change
         )
@@ -108,7 +108,12 @@ class Setting:
         return Candidate("recalibrated", rows, pace, from_champion=True)
 
     def _tuning_batch_rows(self, rows: Places) -> int:
-        return self.rates.tuning_batch_rows * (2 if len(rows) >= self.rates.large_rows // 2 else 1)
+        return self.rates.tuning_batch_rows * _larger(len(rows), self.rates.large_rows // 2)
+
+
+def _larger(rows: int, large_rows: int) -> int:
+    """By how many times a batch of so many rows is larger."""
+    return 4 if rows >= 4 * large_rows else 2 if rows >= large_rows else 1
 
 
 def candidates(setting: Setting, asked: Asked) -> list[Candidate]:
@@ -125,7 +130,11 @@ def candidates(setting: Setting, asked: Asked) -> list[Candidate]:
         recent = setting.places(setting.total - min(regime, asked.recent_rows or regime))
         if regime >= GROWN * setting.learned_rows and regime >= WIDER * len(recent):
             found = [setting.fresh("all", sampled(setting, len(recent)))]
+            if setting.since > 0:
+                found.append(setting.fresh("history", with_earlier(setting), setting.since))
             if asked.rows_max and len(found[0].rows) + len(recent) > asked.rows_max:
+                if len(found[0].rows) <= asked.rows_max:
+                    return found[:1]
                 found = [setting.fresh("recent", recent)]
         elif regime <= len(recent):
             found = [setting.fresh("all", recent)]
@@ -145,6 +154,14 @@ def sampled(setting: Setting, recent_rows: int) -> Places:
     return np.concatenate([np.sort(drawn), rows[-kept:]])
 
 
+def with_earlier(setting: Setting) -> Places:
+    """All rows of the regime, and a draw of as many from before it."""
+    drawn = np.random.default_rng(setting.seed).choice(
+        setting.since, min(setting.since, setting.total - setting.since), replace=False
+    )
+    return np.concatenate([np.sort(drawn), setting.places(setting.since)])
+
+
 def _affordable(found: list[Candidate], rows_max: int) -> list[Candidate]:
     if not rows_max:
         return found
@@ -162,5 +179,5 @@ def held_out_rows(found: list[Candidate], asked: Asked) -> int:
     """How many of the newest rows all candidates are compared on; at least one stays to learn from."""
     block_rows, smallest = asked.block_rows or BLOCK_ROWS, min(len(candidate.rows) for candidate in found)
     wanted = max(2 * block_rows, asked.evidence_rows, round(HELD_OUT_SHARE * smallest))
-    most = max(EVIDENCE_ROWS_MAX, round(2.5 * block_rows))
+    most = EVIDENCE_ROWS_MAX * max(1, block_rows // BLOCK_ROWS)
     return max(1, min(wanted, most, int(HELD_OUT_SHARE_MAX * smallest), smallest - 1))

@@ -134,10 +134,21 @@ class Pace:
 
 @dataclass(frozen=True)
 class Limits:
-    """When a fit ends: after `epochs`, or, with validation rows, after `patience` epochs without a better loss."""
+    """When a fit ends: after `epochs`, or, with validation rows, after a time without a better loss.
+
+    That time is `patience` epochs, or where an epoch has many steps the fewer that hold `patience_steps`, two at the least: what
+    steps have not found an epoch more does not find.
+    """
 
     epochs: int
     patience: int
+    patience_steps: int = 0
+
+    def patience_of(self, steps: int) -> int:
+        """Epochs without a better loss after which a fit of so many steps an epoch ends."""
+        return (
+            min(self.patience, max(2, math.ceil(self.patience_steps / steps))) if self.patience_steps else self.patience
+        )
 
 
 @dataclass(frozen=True)
@@ -175,7 +186,8 @@ def fit(
     best_loss, best_epoch, best_state, epoch = math.inf, 0, None, 0
     if validation is not None:
         best_loss, best_state = mean_loss(network, validation), copy.deepcopy(network.state_dict())
-    while epoch < limits.epochs and (validation is None or epoch - best_epoch < limits.patience):
+    patience = limits.patience_of(len(range(0, len(rows), pace.batch_rows)))
+    while epoch < limits.epochs and (validation is None or epoch - best_epoch < patience):
         epoch += 1
         _epoch(network, rows, optimiser, pace.batch_rows)
         if validation is not None:

@@ -71,8 +71,10 @@ class TrainingSettings:
     dropout, weight_decay  what keeps a network from learning rows by heart
     rate, tuning_rate    learning rates from scratch, and of a champion that is trained further
     heads_rate           learning rate of gains and offsets when a champion is adapted: few numbers, few rows, large steps
-    large_rows           rows from which batches are twice as large, to save time; half of it where a champion is adapted
+    large_rows           rows from which batches are twice as large, to save time, and from four times as many four times; half of it
+                         where a champion is adapted
     patience             epochs without a better validation loss after which a fit ends
+    patience_steps       the same in steps, where an epoch has many: see `Limits`
     since_rows_min       rows since a change below which all history is taken for one regime
     sampled_rows_max     rows that one fit takes at the most: of older ones a draw does as well
     threads              CPU threads; more than one makes sums, and so digests, depend on the machine
@@ -92,8 +94,9 @@ class TrainingSettings:
     large_rows: int = 12_000
     epochs: int = 120
     patience: int = 12
+    patience_steps: int = 200
     since_rows_min: int = 100
-    sampled_rows_max: int = 30_000
+    sampled_rows_max: int = 200_000
     threads: int = 1
     device: Device = "cpu"
 
@@ -404,7 +407,7 @@ def _attempt(run: _Run, candidate: Candidate, held: int) -> _Fit:
     network.to(settings.device)
     encoded = _encoded(run, preprocessing, target, places, candidate.change)
     validation = _encoded(run, preprocessing, target, np.arange(held, len(rows)), 0)
-    limits = Limits(settings.epochs, settings.patience)
+    limits = Limits(settings.epochs, settings.patience, settings.patience_steps)
     fitted = fit(network, encoded, validation, candidate.pace, limits, settings.weight_decay)
     run.count(encoded, fitted)
     rows_told = f"after {fitted.epochs} epochs of {len(encoded)} rows"

@@ -163,6 +163,50 @@ def test_an_alarm_makes_the_next_candidates_come_soon():
     assert policy.decide(2 * DAY_US, ()).wanted.reason == RETRAIN_REASON_FOLLOW_UP
 
 
+def supposed_change() -> RetrainPolicy:
+    """With a model, 1,000 rows from before and as many as a change needs since an alarm (error .3 → .8)."""
+    policy = with_model()
+    policy.alarmed(alarm(5), "d1")
+    policy.error = 0.8
+    rows(policy, CHANGE_ROWS, 6)
+    assert policy.regime_rows == CHANGE_ROWS
+    return policy
+
+
+def test_an_error_that_falls_back_without_a_new_model_was_a_burst_and_the_former_regime_goes_on():
+    policy = supposed_change()
+    policy.error = 0.35
+    policy.decide(DAY_US, ())
+    assert policy.regime_rows == CHANGE_ROWS
+    rows(policy, 1_000, 6)
+    verdict = policy.decide(DAY_US, ())
+    assert verdict is None or verdict.wanted.reason != RETRAIN_REASON_DRIFT
+    assert policy.regime_rows == 2_000 + CHANGE_ROWS
+
+
+def test_two_candidates_without_worth_take_a_supposed_change_back():
+    policy = supposed_change()
+    tried(policy, DAY_US, published=False)
+    policy.decide(DAY_US, ())
+    assert policy.regime_rows == CHANGE_ROWS
+    rows(policy, 640, 6)
+    tried(policy, 2 * DAY_US, published=False)
+    policy.decide(2 * DAY_US, ())
+    assert policy.regime_rows == 1_000 + CHANGE_ROWS + 640
+
+
+def test_a_promotion_proves_a_supposed_change():
+    policy = supposed_change()
+    tried(policy, DAY_US, published=True)
+    policy.promoted(of_all_rows=False)
+    policy.error = 0.3
+    rows(policy, 3_000, 6)
+    policy.failed()
+    policy.failed()
+    policy.decide(2 * DAY_US, ())
+    assert policy.regime_rows == CHANGE_ROWS + 3_000
+
+
 def test_a_warning_brings_a_candidate_forward_and_only_one():
     policy = with_model()
     rows(policy, 500)
@@ -173,6 +217,33 @@ def test_a_warning_brings_a_candidate_forward_and_only_one():
     tried(policy, DAY_US, published=False)
     policy.warned(("s2",))
     assert policy.decide(2 * DAY_US, ()) is None
+
+
+def test_a_suspicion_costs_a_look_at_the_newest_rows_and_puts_nothing_off():
+    policy = with_model(fit_budget=10.0)
+    rows(policy, 900)
+    policy.warned(())
+    verdict = policy.decide(DAY_US, ())
+    assert (verdict.not_now, verdict.recent_rows) == ("", 800)
+    assert verdict.rows_max == 5 * 800
+    tried(policy, DAY_US, published=False)
+    rows(policy, 100)
+    verdict = policy.decide(2 * DAY_US, ())
+    assert "1000 mature labelled rows" in verdict.wanted.because
+
+
+def test_suspicions_in_vain_are_followed_ever_more_seldom():
+    policy = RetrainPolicy(Policy(bootstrap_rows=20_000, fit_budget=100.0))
+    rows(policy, 20_000)
+    tried(policy, 0, published=True)
+    followed = []
+    for row in range(1, 7_000):
+        rows(policy, 1)
+        policy.warned(())
+        if policy.decide(DAY_US * row, ()) is not None:
+            tried(policy, DAY_US * row, published=False)
+            followed.append(row)
+    assert followed == [400, 1_200, 2_800, 6_000]
 
 
 def test_where_evidence_is_slow_every_count_of_rows_is_larger():

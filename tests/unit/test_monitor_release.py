@@ -229,3 +229,26 @@ def test_former_champions_are_kept_and_not_too_many():
     names = [one.model_id for one in releases.archive]
     assert len(names) == ARCHIVE_MAX
     assert names[-1] == f"m{ARCHIVE_MAX + 1}"
+
+
+def test_gains_that_come_in_bursts_prove_less_where_hard_rows_come_in_bursts():
+    rng = np.random.default_rng(3)
+    burst = np.repeat(rng.normal(0.02, 0.05, 12), 8)  # of eight blocks each
+    apart, together = Evidence(1), Evidence(1, bursty=True)
+    for gain in burst.tolist():
+        apart.add(gain, 0.0)
+        together.add(gain, 0.0)
+    assert together.mean == apart.mean
+    assert together.half_width(0.98) > 1.5 * apart.half_width(0.98)
+    again = Evidence(1, bursty=True)
+    again.restore(together.snapshot())
+    assert again.half_width(0.98) == together.half_width(0.98)
+
+
+def test_the_neighbours_of_independent_gains_change_the_bound_little():
+    rng = np.random.default_rng(4)
+    apart, together = Evidence(1), Evidence(1, bursty=True)
+    for gain in rng.normal(0.02, 0.05, 100).tolist():
+        apart.add(gain, 0.0)
+        together.add(gain, 0.0)
+    assert together.half_width(0.98) < 1.4 * apart.half_width(0.98)

@@ -44,11 +44,25 @@ def test_where_all_rows_cost_too_much_the_newest_do():
     assert sizes(14_000, 0, 7_000, recent_rows=800, rows_max=1_000) == {"recent": 800}
 
 
+def test_all_rows_go_before_another_try_of_the_newest_where_only_one_is_paid_for():
+    assert sizes(14_000, 0, 7_000, recent_rows=9_000, rows_max=15_000) == {"all": 14_000}
+
+
+def test_in_a_grown_regime_rows_from_before_it_are_tried_beside_its_own():
+    found = {one.name: one for one in candidates(setting(30_000, 20_000, 500), Asked(recent_rows=800))}
+    assert set(found) == {"all", "history", "tuned"}
+    assert found["history"].change == 20_000
+    assert np.array_equal(found["history"].rows[-10_000:], found["all"].rows)
+    assert len(found["history"].rows) == 20_000
+    assert np.all(np.diff(found["history"].rows) > 0)
+
+
 def test_of_very_many_rows_the_newest_are_whole_and_older_ones_drawn():
-    (fresh, _) = candidates(setting(100_000, 0, 7_000), Asked(recent_rows=5_000))
-    again = candidates(setting(100_000, 0, 7_000), Asked(recent_rows=5_000))[0]
-    assert len(fresh.rows) == TrainingSettings().sampled_rows_max
-    assert np.array_equal(fresh.rows[-5_000:], np.arange(95_000, 100_000))
+    most = TrainingSettings().sampled_rows_max
+    (fresh, _) = candidates(setting(2 * most, 0, 7_000), Asked(recent_rows=5_000))
+    again = candidates(setting(2 * most, 0, 7_000), Asked(recent_rows=5_000))[0]
+    assert len(fresh.rows) == most
+    assert np.array_equal(fresh.rows[-5_000:], np.arange(2 * most - 5_000, 2 * most))
     assert np.all(np.diff(fresh.rows) > 0)
     assert np.array_equal(fresh.rows, again.rows)
 
@@ -61,6 +75,7 @@ def test_of_very_many_rows_the_newest_are_whole_and_older_ones_drawn():
         (400, Asked(), 100),
         (400, Asked(evidence_rows=300), 160),
         (2_000, Asked(block_rows=320, evidence_rows=640), 640),
+        (100_000, Asked(block_rows=320, evidence_rows=640), 16_000),
     ],
 )
 def test_enough_rows_are_held_out_and_never_too_many(total, asked, expected):
