@@ -77,14 +77,16 @@ class Bench:
         self.measured: dict[str, Measured] = defaultdict(Measured)
         self.sent: Counter[str] = Counter()
         self.lost = self.doubled = 0
-        self._address, self._echo_address = (f"127.0.0.1:{free_base_port()}" for _ in range(2))
+        self._address, self._http_address, self._echo_address = (f"127.0.0.1:{free_base_port()}" for _ in range(3))
         self._ingest = _start(
             stack,
             "services.ingest",
             KAFKA_BOOTSTRAP_SERVERS=servers,
             DRIFTLOOP_USE_CASE=NAME,
             DRIFTLOOP_USECASES=str(USE_CASES),
+            DRIFTLOOP_ARTIFACTS_URL=str(FOLDER / "artifacts"),
             INGEST_ADDRESS=self._address,
+            INGEST_HTTP_ADDRESS=self._http_address,
             INGEST_WINDOW_IDS_MAX="200000",
         )
         self._echo = _start(stack, "bench.ingest.echo", self._echo_address)

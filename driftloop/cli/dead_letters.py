@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,38 +13,52 @@ from google.protobuf.message import DecodeError
 
 from driftloop.cli.history import first_by_id, read_topics
 from driftloop.contracts import Message, rfc3339
+from driftloop.contracts.cloudevents import CloudEventsReader
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.ingest.v1.ingest_pb2 import OUTCOME_DUPLICATE, IngestRequest
 from driftloop.contracts.ingest.v1.ingest_pb2_grpc import IngestServiceStub
+from driftloop.usecase import UnknownUseCase, load_use_case
 
 TOPIC = "dead-letters"
 _CALL_S = 30.0
 
 
-def _event(letter: Any) -> Event | None:
-    """The event of a letter that ingest's door has refused and kept whole; None where there is none to send again."""
-    if letter.refused_by != "ingest" or letter.topic:
+def _event(letter: Any, reader: CloudEventsReader) -> Event | None:
+    """The event of a letter that one of ingest's doors has refused and kept whole; None where there is none to send again."""
+    if letter.refused_by != "ingest":
+        return None
+    read = reader.record(letter.value, dict(letter.headers))
+    if read.faults:
         return None
     try:
-        event = Event.FromString(letter.value)
+        event = Event.FromString(read.events[0])
     except DecodeError:
         return None
     return event if event.id else None
 
 
+def _reader(use_case: str) -> CloudEventsReader:
+    try:
+        return CloudEventsReader(load_use_case(use_case, os.environ.get("DRIFTLOOP_USECASES", "")))
+    except UnknownUseCase:  # its letters can be looked at all the same
+        return CloudEventsReader(use_case)
+
+
 def _letters(
     servers: str, use_case: str, ids: Sequence[str], rule: str, event_type: str, refused_by: str
-) -> Iterator[Message[Any]]:
+) -> Iterator[tuple[Message[Any], Event | None]]:
+    """Letters that the filters let through, each with its event if it has one, by the schema of now."""
+    reader = _reader(use_case)
     for message in first_by_id(read_topics(servers, use_case, [TOPIC])).values():
         letter = message.payload
-        event = _event(letter)
+        event = _event(letter, reader)
         if (
             (not ids or message.id in ids or letter.event_id in ids)
             and (not rule or rule in letter.rule.split(","))
             and (not refused_by or letter.refused_by == refused_by)
             and (not event_type or (event is not None and event.type == event_type))
         ):
-            yield message
+            yield message, event
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -72,7 +87,7 @@ def list_letters(
     use_case: str, bootstrap_servers: str, rule: str, event_type: str, refused_by: str, as_json: bool
 ) -> None:
     """One line for each dead letter, oldest first."""
-    for message in _letters(bootstrap_servers, use_case, (), rule, event_type, refused_by):
+    for message, _ in _letters(bootstrap_servers, use_case, (), rule, event_type, refused_by):
         letter = message.payload
         row = {"id": message.id, "known_at": rfc3339(message.known_at_us), "refused_by": letter.refused_by}
         row |= {"rule": letter.rule, "event_id": letter.event_id, "reason": letter.reason}
@@ -87,9 +102,8 @@ def show(letter_id: str, use_case: str, bootstrap_servers: str, rule: str, event
     found = list(_letters(bootstrap_servers, use_case, [letter_id], rule, event_type, refused_by))
     if not found:
         raise click.ClickException(f"no dead letter of {use_case} has the id {letter_id}")
-    for message in found:
+    for message, event in found:
         letter = message.payload
-        event = _event(letter)
         where = f"{letter.topic}/{letter.partition}@{letter.offset}" if letter.topic else "the door"
         click.echo(f"{message.id}: refused by {letter.refused_by} at {where}, rule {letter.rule}: {letter.reason}")
         click.echo(str(event) if event is not None else f"{len(letter.value)} bytes: {letter.value[:200]!r}")
@@ -116,8 +130,7 @@ def redrive(
     counts = {"accepted": 0, "duplicate": 0, "refused again": 0, "not an event of ingest's door": 0}
     with grpc.insecure_channel(address) as channel:
         ingest = IngestServiceStub(channel)
-        for message in _letters(bootstrap_servers, use_case, letter_ids, rule, event_type, refused_by):
-            event = _event(message.payload)
+        for message, event in _letters(bootstrap_servers, use_case, letter_ids, rule, event_type, refused_by):
             if event is None:
                 counts["not an event of ingest's door"] += 1
                 continue

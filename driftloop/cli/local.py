@@ -38,6 +38,7 @@ def up(use_case: str, clock_mode: Literal["live", "replay"] | None, state_dir: P
     _require_use_case(use_case)
     settings = local_settings()
     from deploy.local import LocalError, LocalLoop
+    from deploy.local.loop import HTTP_DOORS
 
     # Whatever asks politely is treated as Ctrl-C, which a shell's background job would ignore otherwise; what does not ask
     # is the keeper's business.
@@ -47,7 +48,8 @@ def up(use_case: str, clock_mode: Literal["live", "replay"] | None, state_dir: P
     try:
         with loop:
             for name, address in loop.addresses.items():
-                _say(f"  {name:<9} {address}")
+                http = f"  http://{loop.http_addresses[name]}" if name in HTTP_DOORS else ""
+                _say(f"  {name:<9} {address}{http}")
             _say(f"  {'kafka':<9} {loop.bootstrap_servers}")
             _say(f"The loop runs; logs are in {loop.log_dir}. Stop it with Ctrl-C or driftloop down.")
             loop.wait()

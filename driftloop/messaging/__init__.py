@@ -3,7 +3,7 @@
 What needs Faust is imported by its own name (`driftloop.messaging.faust_worker`), so that services without it need not have it.
 """
 
-from driftloop.messaging.dead_letters import Malformed, Refused, dead_letter, read_record
+from driftloop.messaging.dead_letters import Malformed, Origin, RawRecord, Refused, dead_letter, read_record
 from driftloop.messaging.errors import DeliveryFailed, MessagingError, QueueFull, ReadFailed, Stalled, TopicsMissing
 from driftloop.messaging.interfaces import Offsets, OnAck, Producer, Reader, TopicPartition
 from driftloop.messaging.memory import MemoryBus, MemoryProducer, MemoryReader
@@ -25,8 +25,10 @@ __all__ = [
     "MessagingError",
     "Offsets",
     "OnAck",
+    "Origin",
     "Producer",
     "QueueFull",
+    "RawRecord",
     "ReadFailed",
     "Reader",
     "Refused",

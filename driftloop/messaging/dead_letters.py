@@ -32,16 +32,40 @@ class Malformed:
 
 
 @dataclass(frozen=True, slots=True)
+class RawRecord:
+    """A record as it lies in a topic (short name), not read yet; `appended_at_us` is the broker's time."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers | None
+    appended_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """An event as it came to a door. `topic` (short name), `partition` and `offset` where that is a topic, else empty."""
+
+    value: bytes
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+    key: bytes = b""
+    topic: str = ""
+    partition: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
-    """An event refused at a door, before any topic; `value` are its bytes as they came."""
+    """An event refused at a door."""
 
     event_id: str
-    value: bytes
+    origin: Origin
     rule: str
     reason: str
     time_us: int
     known_at_us: int
-    headers: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def read_record(
@@ -75,10 +99,14 @@ def dead_letter(refused: Malformed | Refused, refused_by: str, use_case: str) ->
         )
         causes: tuple[str, ...] = ()
     else:
-        content = derive_id(refused.value.hex())
-        letter_id = derive_id("dead-letter", use_case, refused_by, refused.event_id, content)
-        payload = DeadLetter(event_id=refused.event_id)
-        headers, key, value = dict(refused.headers), b"", refused.value
+        origin = refused.origin
+        stood = (origin.topic, origin.partition, origin.offset)
+        what = stood if origin.topic else (refused.event_id, derive_id(origin.value.hex()))
+        letter_id = derive_id("dead-letter", use_case, refused_by, *what)
+        payload = DeadLetter(
+            event_id=refused.event_id, topic=origin.topic, partition=origin.partition, offset=origin.offset
+        )
+        headers, key, value = dict(origin.headers), origin.key, origin.value
         time_us, known_at_us = refused.time_us, refused.known_at_us
         causes = (refused.event_id,) if refused.event_id else ()
     reason = refused.reason

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from driftloop.contracts import Record
 from driftloop.messaging import interfaces
-from driftloop.messaging.dead_letters import Malformed, read_record
+from driftloop.messaging.dead_letters import Malformed, RawRecord, read_record
 from driftloop.messaging.errors import ReadFailed
 from driftloop.messaging.settings import KafkaSettings
 
@@ -26,6 +27,9 @@ _FATAL = {
 # A topic's leader is chosen after the topic is created, and moves when a broker goes: asking again a moment later helps.
 _NO_LEADER_YET = {KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_LEADER_EPOCH}
 _ASK_AGAIN_S = 0.05
+
+
+_Made = TypeVar("_Made")
 
 
 class KafkaReader:
@@ -74,14 +78,30 @@ class KafkaReader:
 
     def poll(self, timeout_s: float, max_records: int) -> list[Record | Malformed]:
         """See `Reader.poll`."""
+        return self._poll(timeout_s, max_records, read_record)
+
+    def poll_raw(self, timeout_s: float, max_records: int) -> list[RawRecord]:
+        """As `poll`, for a topic whose records are read by its reader: nothing is refused here."""
+        return self._poll(timeout_s, max_records, RawRecord)
+
+    def lags(self) -> dict[interfaces.TopicPartition, int]:
+        """Records behind the next one to be read, by partition, as the broker last said; no call is made for it."""
+        found = {}
+        for at in self._consumer.position(self._consumer.assignment()):
+            bounds = self._consumer.get_watermark_offsets(TopicPartition(at.topic, at.partition), cached=True)
+            if bounds is not None and at.offset >= 0:
+                found[(at.topic.removeprefix(self._prefix), at.partition)] = max(0, bounds[1] - at.offset)
+        return found
+
+    def _poll(self, timeout_s: float, max_records: int, make: Callable[..., _Made]) -> list[_Made]:
         # consume() alone would wait for a full batch; so the first record comes by poll(), the rest is what is there.
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
         rest = self._consumer.consume(max_records - 1, 0) if max_records > 1 else []
-        return [record for found in (first, *rest) if (record := self._read(found)) is not None]
+        return [record for found in (first, *rest) if (record := self._read(found, make)) is not None]
 
-    def _read(self, found: KafkaMessage) -> Record | Malformed | None:
+    def _read(self, found: KafkaMessage, make: Callable[..., _Made]) -> _Made | None:
         if (error := found.error()) is not None:
             if error.code() in _FATAL or error.fatal():
                 raise ReadFailed(f"{found.topic() or ', '.join(self._topics)}: {error.str()}")
@@ -93,7 +113,7 @@ class KafkaReader:
         headers = found.headers()
         _, appended_at_ms = found.timestamp()
         short = topic.removeprefix(self._prefix)
-        return read_record(short, partition, offset, found.key(), value, headers, appended_at_ms * 1000)
+        return make(short, partition, offset, found.key(), value, headers, appended_at_ms * 1000)
 
     def commit(self, offsets: interfaces.Offsets) -> None:
         """See `Reader.commit`; ReadFailed if the group has given the partitions to another member."""

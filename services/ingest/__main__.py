@@ -15,14 +15,18 @@ from typing import Any
 import grpc
 import uvloop
 
+from driftloop.contracts.cloudevents import CloudEventsReader
 from driftloop.contracts.ingest.v1 import ingest_pb2
-from driftloop.messaging import KafkaProducer, KafkaSettings, MessagingError, await_topics
+from driftloop.messaging import KafkaProducer, KafkaReader, KafkaSettings, MessagingError, await_topics
 from driftloop.telemetry import add_health_and_reflection, instruments, setup_logging, setup_telemetry
 from driftloop.usecase import UseCase, UseCaseError, load_use_case
 from services.ingest.admission import TOPIC, Admission
 from services.ingest.errors import CannotStart, IngestError
 from services.ingest.gateways import KafkaLog, Outbox, restore
 from services.ingest.handlers import IngestHandlers, add_ingest_service
+from services.ingest.http_door import HttpDoor
+from services.ingest.inbox import TOPIC as INBOX
+from services.ingest.inbox import Inbox
 from services.ingest.instruments import IngestInstruments
 from services.ingest.intake import Intake
 from services.ingest.settings import IngestSettings
@@ -35,7 +39,7 @@ _TRY_AGAIN_S = 0.5
 def _restored(use_case: UseCase, settings: IngestSettings, kafka: KafkaSettings) -> Admission:
     servers, deadline = settings.kafka_bootstrap_servers, time.monotonic() + settings.start_timeout_s
     _log.info("waiting for the topics of %s on %s", use_case.name, servers)
-    wanted = [TOPIC, "dead-letters", "incidents"]
+    wanted = [TOPIC, "dead-letters", "incidents", INBOX]
     spread = await_topics(servers, use_case.name, wanted, settings.start_timeout_s, kafka)[TOPIC]
     while True:
         admission = Admission(use_case, spread, settings.window_ids_max, settings.in_flight_max, settings.clock_mode)
@@ -79,18 +83,36 @@ async def serve(use_case: UseCase, settings: IngestSettings, kafka: KafkaSetting
             polled=True,
         )
     )
+    inbox = KafkaReader(
+        settings.kafka_bootstrap_servers,
+        use_case.name,
+        [INBOX],
+        f"{use_case.name}.ingest",
+        f"ingest-{settings.replica}",
+        settings=kafka,
+        client_id="driftloop-ingest-inbox",
+    )
     try:
-        await _serve(use_case, settings, admission, outbox, stop)
+        await _serve(use_case, settings, admission, outbox, inbox, stop)
     finally:
         outbox.close(settings.flush_timeout_s)
+        inbox.close()
 
 
 async def _serve(
-    use_case: UseCase, settings: IngestSettings, admission: Admission, outbox: Outbox, stop: asyncio.Event
+    use_case: UseCase,
+    settings: IngestSettings,
+    admission: Admission,
+    outbox: Outbox,
+    reader: KafkaReader,
+    stop: asyncio.Event,
 ) -> None:
     measured = IngestInstruments()
     intake = Intake(use_case.name, admission, outbox, settings, measured, now_us=lambda: time.time_ns() // 1000)
     handlers = IngestHandlers(intake, admission, settings, measured)
+    events = CloudEventsReader(use_case)
+    inbox = Inbox(intake, events, settings, measured)
+    http = HttpDoor(use_case, events, intake, admission, settings, measured)
     options = [
         ("grpc.max_receive_message_length", settings.call_bytes_max),
         ("grpc.max_send_message_length", settings.call_bytes_max),
@@ -104,9 +126,12 @@ async def _serve(
         server.add_insecure_port(settings.address)
     except RuntimeError as error:
         raise CannotStart(f"cannot listen on {settings.address}") from error
+    if settings.http_address:
+        await http.open(settings.http_address)
     await server.start()
     await health.set_serving(True)
-    _log.info("serving %s on %s", use_case.name, settings.address)
+    http.is_ready = True
+    _log.info("serving %s on %s, HTTP on %s", use_case.name, settings.address, settings.http_address or "no address")
 
     async def observe() -> None:
         outbox.look()
@@ -115,6 +140,7 @@ async def _serve(
     tasks: list[asyncio.Future[Any]] = [
         asyncio.create_task(_every(_OBSERVE_EVERY_S, observe)),
         asyncio.create_task(stop.wait()),
+        asyncio.create_task(inbox.run(reader)),
     ]
     if admission.mode == "live":
         tasks.append(asyncio.create_task(_every(settings.tick_s, intake.tick)))
@@ -122,8 +148,9 @@ async def _serve(
     try:
         done, _ = await asyncio.wait([*tasks, failed], return_when=asyncio.FIRST_COMPLETED)
     finally:
+        http.is_ready = False
         await health.set_serving(False)
-        await server.stop(settings.stop_grace_s)
+        await asyncio.gather(server.stop(settings.stop_grace_s), http.close())
         for task in tasks:
             task.cancel()
     if failed in done:

@@ -7,7 +7,7 @@ id sets of features and monitor.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -25,6 +25,7 @@ from services.ingest.validation import (
     EVENT_BYTES_MAX,
     STAMP_BYTES,
     TIME_US_MAX,
+    VIOLATIONS_MAX,
     ClockMode,
     EventRules,
     Finding,
@@ -38,6 +39,7 @@ from services.ingest.watch import Watch
 TOPIC = "events"
 WRITER = "ingest"
 _BYTES_MAX = EVENT_BYTES_MAX - STAMP_BYTES
+_NO_FAULTS: Mapping[int, Sequence[Violation]] = {}
 _HEAD = attrgetter("use_case", "id", "type", "source", "entity", "event_time_us", "known_at_us", "fields")
 
 
@@ -134,10 +136,19 @@ class Admission:
         """Ids remembered."""
         return len(self._oldest)
 
-    def take(self, sent: Sequence[bytes], now_us: int, traceparent: str = "", *, redriven: bool = False) -> Taken:
+    def take(
+        self,
+        sent: Sequence[bytes],
+        now_us: int,
+        traceparent: str = "",
+        *,
+        redriven: bool = False,
+        faults: Mapping[int, Sequence[Violation]] = _NO_FAULTS,
+    ) -> Taken:
         """What becomes of events that stand at the door, as their senders serialised them. The admitted count as in flight.
 
         Their bytes are kept; a live clock's stamp is appended. `redriven`: a dead letter comes again, known from now on.
+        `faults`: what a door could not read of an event, by position, for which it is refused.
         A retry of what is in the log is a duplicate whatever the clock says by then. Otherwise an event that was known at or
         before the clock comes too late: the watermark has promised every reader that there will be none. Raises NoRoom,
         and then nothing has changed.
@@ -159,6 +170,12 @@ class Admission:
             if event is None:
                 ids.append("")
                 taken.others[position] = Rejected([_unreadable(value)])
+                continue
+            if faults and position in faults:
+                ids.append(event.id)
+                taken.others[position] = Rejected(
+                    faults[position][:VIOLATIONS_MAX], False, event.event_time_us, event.known_at_us
+                )
                 continue
             if redriven and not is_live:
                 event.known_at_us = max(event.known_at_us, clock_us + 1)

@@ -16,7 +16,7 @@ from driftloop.telemetry import span
 from services.ingest.admission import Admission, Duplicate, Rejected
 from services.ingest.errors import EventRejected, IdTaken, IngestError, Overloaded
 from services.ingest.instruments import IngestInstruments
-from services.ingest.intake import Begun, Intake, Outcomes
+from services.ingest.intake import Begun, Intake, Outcomes, Sent
 from services.ingest.settings import IngestSettings
 from services.ingest.status import code_number, refuse
 
@@ -77,7 +77,7 @@ class IngestHandlers:
         """One event; a rejection fails the call."""
         with self._call("Ingest", context) as traceparent:
             try:
-                outcomes = await self._intake.submit([request.event], traceparent, request.redrive_of)
+                outcomes = await self._intake.submit(Sent([request.event], traceparent, request.redrive_of))
                 rejected = outcomes.others.get(0)
                 if isinstance(rejected, Rejected):
                     raise (IdTaken if rejected.id_taken else EventRejected)(outcomes.ids[0], rejected.violations)
@@ -89,7 +89,7 @@ class IngestHandlers:
         """Many events, an outcome for each, in order. Refused as a whole if there is no room for all of them."""
         with self._call("IngestBatch", context) as traceparent:
             try:
-                outcomes = await self._intake.submit(request.events, traceparent)
+                outcomes = await self._intake.submit(Sent(request.events, traceparent))
             except IngestError as error:
                 await self._refuse(context, error)
         return _batch_response(outcomes)
@@ -144,7 +144,7 @@ class IngestHandlers:
         last: Exception | None = None
         try:
             async for events in sent:
-                await begun.put(await self._intake.begin_when_room(events, traceparent))
+                await begun.put(await self._intake.begin_when_room(Sent(events, traceparent)))
         except Exception as error:  # whatever it is belongs to the call, which reads it from the queue
             last = error
         await begun.put(last)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from driftloop.contracts import Message
+from driftloop.contracts.ingest.v1.ingest_pb2 import Violation
 from driftloop.contracts.monitor.v1.monitor_pb2 import Incident
-from driftloop.messaging import DeliveryFailed, Producer, QueueFull, Refused, dead_letter
+from driftloop.messaging import DeliveryFailed, Origin, Producer, QueueFull, Refused, dead_letter
 from services.ingest.admission import TOPIC, Admission, Duplicate, Moved, NotAdmitted, OnItsWay, Rejected, Taken
 from services.ingest.errors import BatchTooLarge, NoRoom, NotAcknowledged, NotDelivered, Overloaded
 from services.ingest.instruments import IngestInstruments
@@ -57,15 +58,27 @@ class Flight:
             self.ack.set_result(self._lost)
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Events of one call or poll, serialised. `faults`: what the door could not read of them, by position.
+
+    `origin` gives an event as it came, by position, for its dead letter; asked only for refused ones.
+    """
+
+    events: Sequence[bytes]
+    traceparent: str = ""
+    redrive_of: str = ""
+    faults: Mapping[int, Sequence[Violation]] = field(default_factory=dict)
+    origin: Callable[[int], Origin] | None = None
+
+
 @dataclass(slots=True)
 class Begun:
     """Events taken in, not yet answered for."""
 
-    sent: Sequence[bytes]
+    sent: Sent
     taken: Taken
     flight: Flight
-    traceparent: str
-    redrive_of: str
 
 
 class Intake:
@@ -94,21 +107,24 @@ class Intake:
         self._untold: deque[Message[Incident]] = deque(maxlen=settings.incidents_max)
         self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
-    async def submit(self, sent: Sequence[bytes], traceparent: str = "", redrive_of: str = "") -> Outcomes:
-        """Takes serialised events in and returns once the broker has acknowledged what the outcomes speak of.
+    async def submit(self, sent: Sent) -> Outcomes:
+        """Takes events in and returns once the broker has acknowledged what the outcomes speak of.
 
         Raises BatchTooLarge, Overloaded (nothing, or only a part, was taken in), NotAcknowledged, NotDelivered.
         """
-        return await self.finish(self.begin(sent, traceparent, redrive_of))
+        return await self.finish(self.begin(sent))
 
-    def begin(self, sent: Sequence[bytes], traceparent: str = "", redrive_of: str = "") -> Begun:
+    def begin(self, sent: Sent) -> Begun:
         """Decides and sends, without waiting: events get into the log in the order in which they are taken."""
         if self.failed.done():
             raise NotDelivered("the broker lost a message: this process is about to restart")
-        if len(sent) > self._settings.batch_events_max:
-            raise BatchTooLarge(f"{len(sent)} events in one call, more than {self._settings.batch_events_max}")
+        events, is_redriven = sent.events, bool(sent.redrive_of)
+        if len(events) > self._settings.batch_events_max:
+            raise BatchTooLarge(f"{len(events)} events in one call, more than {self._settings.batch_events_max}")
         try:
-            taken = self._admission.take(sent, self._now_us(), traceparent, redriven=bool(redrive_of))
+            taken = self._admission.take(
+                events, self._now_us(), sent.traceparent, redriven=is_redriven, faults=sent.faults
+            )
         except NoRoom as error:
             raise Overloaded("in_flight", self._settings.retry_after_s) from error
         self._untold += taken.incidents
@@ -123,15 +139,18 @@ class Intake:
             if isinstance(other, Duplicate):
                 self._instruments.duplicate.add(1, {"event_type": other.event_type})
             elif isinstance(other, Rejected):
-                self._reject(taken.ids[position], sent[position], other, flight, is_kept=not redrive_of)
+                self._note_rejected(other)
+                if not is_redriven:
+                    origin = sent.origin(position) if sent.origin is not None else Origin(events[position])
+                    self._keep(taken.ids[position], origin, other, flight)
         flight.answered(None)
-        return Begun(sent, taken, flight, traceparent, redrive_of)
+        return Begun(sent, taken, flight)
 
-    async def begin_when_room(self, sent: Sequence[bytes], traceparent: str = "") -> Begun:
+    async def begin_when_room(self, sent: Sent) -> Begun:
         """As `begin`, once there is room."""
         while True:
             try:
-                return self.begin(sent, traceparent)
+                return self.begin(sent)
             except Overloaded as error:
                 await asyncio.sleep(error.retry_after_s)
 
@@ -151,7 +170,7 @@ class Intake:
             ahead = self._flights.get(found.number)
             if ahead is not None:
                 await self._acknowledged(ahead)
-            again = await self.begin_when_room([begun.sent[position]], begun.traceparent)
+            again = await self.begin_when_room(_alone(begun.sent, position))
             await self._acknowledged(again.flight)
             found = again.taken.others.get(0)
         return found
@@ -225,15 +244,12 @@ class Intake:
         self._note(lost)
         flight.answered(lost)
 
-    def _reject(self, event_id: str, value: bytes, rejected: Rejected, flight: Flight, *, is_kept: bool) -> None:
-        rules = list(dict.fromkeys(violation.rule for violation in rejected.violations))
-        self._instruments.rejected.add(1, {"rule": rules[0]})
-        if not is_kept:
-            return
+    def _keep(self, event_id: str, origin: Origin, rejected: Rejected, flight: Flight) -> None:
+        rules = _rules(rejected)
         named = not name_violations("id", event_id, ID_CHARACTERS_MAX, reserved=",")
         refused = Refused(
             event_id if named else "",
-            value,
+            origin,
             ",".join(rules),
             described(rejected.violations),
             _writable(rejected.event_time_us),
@@ -241,6 +257,9 @@ class Intake:
         )
         self._send(dead_letter(refused, _SERVICE, self._use_case), flight)
         self._instruments.dead_letters.add(1, {"rule": rules[0]})
+
+    def _note_rejected(self, rejected: Rejected) -> None:
+        self._instruments.rejected.add(1, {"rule": _rules(rejected)[0]})
 
     def _send(self, message: Message[Any], flight: Flight) -> None:
         flight.add()
@@ -272,6 +291,17 @@ class Intake:
         lost = flight.ack.result()
         if lost is not None:
             raise NotDelivered(str(lost))
+
+
+def _rules(rejected: Rejected) -> list[str]:
+    return list(dict.fromkeys(violation.rule for violation in rejected.violations))
+
+
+def _alone(sent: Sent, position: int) -> Sent:
+    """One event of a call; it was read without a fault."""
+    origin = sent.origin
+    own = (lambda _: origin(position)) if origin is not None else None
+    return Sent([sent.events[position]], sent.traceparent, sent.redrive_of, origin=own)
 
 
 def _writable(at_us: int) -> int:

@@ -27,6 +27,13 @@ class IngestSettings(BaseSettings):
     log_level: str = Field(default="INFO", validation_alias=_named("driftloop_log_level"))
 
     address: str = Field(default="127.0.0.1:7001", description="host:port of the gRPC door")
+    http_address: str = Field(default="127.0.0.1:7021", description="host:port of the HTTP door; empty: none")
+    http_body_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="a body of 8 MiB at 1 MB/s; a sender that dribbles must not hold one of the calls",
+    )
+    http_idle_s: float = Field(default=75.0, gt=0, description="an idle connection is kept so long for its next call")
     window_ids_max: int = Field(default=200_000, gt=0, description="ids remembered: 40 MB; retries come within seconds")
     restore_records_max: int = Field(
         default=200_000, gt=0, description="newest records read at a start, over all partitions: at most 2 s of it"
@@ -37,6 +44,10 @@ class IngestSettings(BaseSettings):
     batch_events_max: int = Field(
         default=5_000, gt=0, description="events in a call: 0.3 s during which no other call is served"
     )
+    inbox_records_max: int = Field(
+        default=1_000, gt=0, description="records of the inbox taken in at once: 50 ms during which no call is served"
+    )
+    inbox_wait_s: float = Field(default=0.5, gt=0, description="how long the inbox's reader waits in a quiet time")
     stream_in_flight_max: int = Field(
         default=500, gt=0, description="unanswered events of one stream; then it is not read further"
     )

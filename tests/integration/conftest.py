@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from deploy.local import LocalKafka, Ports, free_base_port
+from tests.integration.ingest_process import Ingest
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +27,16 @@ def kafka_bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     ports = Ports(free_base_port())
     with LocalKafka(tmp_path_factory.mktemp("kafka"), ports.kafka, ports.controller) as kafka:
         yield kafka.bootstrap_servers
+
+
+@pytest.fixture
+def start_ingest(kafka_bootstrap_servers: str, tmp_path: Path) -> Iterator[Callable[..., Ingest]]:
+    """Starts ingest for a use case of its own, in a clock mode; killed at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def started(clock: str = "replay") -> Ingest:
+            ingest = Ingest(kafka_bootstrap_servers, tmp_path, clock)
+            stack.callback(ingest.end, signal.SIGKILL)
+            return ingest
+
+        yield started

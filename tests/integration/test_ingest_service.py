@@ -9,133 +9,31 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 from click.testing import CliRunner
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from deploy.local import LocalKafka, Ports, create_topics, free_base_port
+from deploy.local import LocalKafka, Ports, free_base_port
 from driftloop.cli.dead_letters import dead_letters
-from driftloop.client import ClientError, ClientSettings, EventsClient, NewEvent
+from driftloop.client import ClientError, NewEvent
 from driftloop.contracts import Record
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.ingest.v1 import ingest_pb2 as pb
 from driftloop.contracts.ingest.v1.ingest_pb2_grpc import IngestServiceStub
-from driftloop.messaging import KafkaReader
-from driftloop.usecase import DAY_US, UseCase, load_use_case
+from driftloop.usecase import DAY_US
+from tests.integration.ingest_process import DECLARATION, NOON_US, ROOT, SPREAD, STEP_US, Ingest, event
 
 pytestmark = pytest.mark.timeout(120)
-ROOT = Path(__file__).resolve().parents[2]
-NOON_US = 1_362_139_200_000_000
-STEP_US = 900_000_000
-SPREAD = 2
-
-DECLARATION = """
-from driftloop.usecase import Event, Field, Label, Prediction, UseCase, before
-
-announced = Event("announced", entity="order", fields={{
-    "shop": Field(str), "price": Field(float, ge=0, le=500), "note": Field(str, optional=True, max_length=2_000_000),
-    "due": Field("time", optional=True)}})
-delivered = Event("delivered", entity="order", fields={{"late": Field(bool)}})
-orders = UseCase(
-    name="{name}", events=[announced, delivered], predict=Prediction(on=announced, at=before("due", "60m")), features=[],
-    label=Label(on=delivered, value=lambda e: bool(e["late"])), clock="{clock}")
-"""
 
 
-class Ingest:
-    """The service as a process that can be killed and started again."""
-
-    def __init__(self, bootstrap_servers: str, folder: Path, clock: str = "replay") -> None:
-        self.name = f"orders-{uuid.uuid4().hex[:8]}"
-        (folder / self.name).mkdir()
-        (folder / self.name / "usecase.py").write_text(DECLARATION.format(name=self.name, clock=clock))
-        self.use_case: UseCase = load_use_case(self.name, str(folder))
-        create_topics(bootstrap_servers, self.name, 30.0, SPREAD)
-        self.bootstrap_servers = bootstrap_servers
-        self.address = f"127.0.0.1:{free_base_port()}"
-        self._environment = os.environ | {
-            "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
-            "DRIFTLOOP_USE_CASE": self.name,
-            "DRIFTLOOP_USECASES": str(folder),
-            "DRIFTLOOP_CLOCK_MODE": "",
-            "INGEST_ADDRESS": self.address,
-            "INGEST_TICK_S": "0.1",
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Starts the process; it serves a moment later, for which every client waits."""
-        self._process = subprocess.Popen([sys.executable, "-m", "services.ingest"], cwd=ROOT, env=self._environment)
-
-    def end(self, number: signal.Signals) -> int:
-        """Sends a signal and returns the exit status."""
-        assert self._process is not None
-        self._process.send_signal(number)
-        return self._process.wait(15)
-
-    def ready(self) -> None:
-        """Waits until health says SERVING."""
-        with grpc.insecure_channel(self.address) as channel:
-            asked = health_pb2.HealthCheckRequest(service="driftloop.ingest")
-            answers = health_pb2_grpc.HealthStub(channel).Watch(asked, timeout=30, wait_for_ready=True)
-            assert any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in answers)
-            answers.cancel()
-
-    def client(self, **settings: Any) -> EventsClient:
-        return EventsClient(self.address, self.use_case, settings=ClientSettings(**settings))
-
-    def written(self, topic: str, enough: Callable[[list[Record]], bool] = bool) -> list[Record]:
-        """All records of a topic, as soon as they are enough; fails with what there was otherwise."""
-        reader = KafkaReader(self.bootstrap_servers, self.name, [topic])
-        found: list[Record] = []
-        try:
-            for _ in range(100):
-                there = sum(reader.end_offsets().values())
-                while len(found) < there:
-                    found += [record for record in reader.poll(1.0, 10_000) if isinstance(record, Record)]
-                if enough(found):
-                    return found
-                found += [record for record in reader.poll(0.2, 10_000) if isinstance(record, Record)]
-        finally:
-            reader.close()
-        raise AssertionError(f"{topic} holds {len(found)} records: not what was expected")
-
-    def events(self) -> list[Record]:
-        """The events written, watermarks left out."""
-        return [record for record in self.written("events") if not record.message.is_watermark]
-
-
-@pytest.fixture
-def start(kafka_bootstrap_servers: str, tmp_path: Path) -> Iterator[Callable[..., Ingest]]:
-    with contextlib.ExitStack() as stack:
-
-        def started(clock: str = "replay") -> Ingest:
-            ingest = Ingest(kafka_bootstrap_servers, tmp_path, clock)
-            stack.callback(ingest.end, signal.SIGKILL)
-            return ingest
-
-        yield started
-
-
-def event(number: int, after_us: int = 0, **fields: Any) -> NewEvent:
-    known_at_us = NOON_US + 1 + after_us + number
-    return NewEvent(
-        "announced", f"a{number}", f"order-{number % 50}", known_at_us, {"shop": "n", "price": 5} | fields, known_at_us
-    )
-
-
-def test_accepted_events_are_in_the_log_in_order_before_the_watermark(start: Callable[..., Ingest]) -> None:
-    ingest = start()
+def test_accepted_events_are_in_the_log_in_order_before_the_watermark(start_ingest: Callable[..., Ingest]) -> None:
+    ingest = start_ingest()
     with ingest.client() as client:
         assert client.advance(NOON_US) == NOON_US
         outcomes = client.send_batch([event(number) for number in range(300)])
@@ -156,8 +54,10 @@ def test_accepted_events_are_in_the_log_in_order_before_the_watermark(start: Cal
     assert accepted["a7"].fields["price"].number == 5.0
 
 
-def test_kill_9_in_the_middle_of_a_stream_loses_nothing_and_writes_nothing_twice(start: Callable[..., Ingest]) -> None:
-    ingest = start()
+def test_kill_9_in_the_middle_of_a_stream_loses_nothing_and_writes_nothing_twice(
+    start_ingest: Callable[..., Ingest],
+) -> None:
+    ingest = start_ingest()
     with ingest.client(stream_events_max=500) as client:
         client.advance(NOON_US)
         outcomes = client.stream(event(number) for number in range(3_000))
@@ -172,9 +72,9 @@ def test_kill_9_in_the_middle_of_a_stream_loses_nothing_and_writes_nothing_twice
 
 
 def test_a_call_made_while_ingest_is_away_succeeds_once_it_is_back_and_the_clock_is_where_it_was(
-    start: Callable[..., Ingest],
+    start_ingest: Callable[..., Ingest],
 ) -> None:
-    ingest = start()
+    ingest = start_ingest()
     with ingest.client() as client, ThreadPoolExecutor(1) as threads:
         client.advance(NOON_US)
         client.send(event(1))
@@ -244,8 +144,8 @@ BAD: dict[str, tuple[str, str, Callable[[Event], object]]] = {
 }
 
 
-def test_every_bad_event_is_refused_by_name_and_kept_in_dead_letters(start: Callable[..., Ingest]) -> None:
-    ingest = start()
+def test_every_bad_event_is_refused_by_name_and_kept_in_dead_letters(start_ingest: Callable[..., Ingest]) -> None:
+    ingest = start_ingest()
     with ingest.client() as client, grpc.insecure_channel(ingest.address) as channel:
         client.advance(NOON_US)
         stub = IngestServiceStub(channel)
@@ -272,8 +172,8 @@ def test_every_bad_event_is_refused_by_name_and_kept_in_dead_letters(start: Call
     assert [record.message.id for record in ingest.events()] == ["a100"]
 
 
-def test_the_largest_event_that_is_let_in_is_one_that_the_broker_takes(start: Callable[..., Ingest]) -> None:
-    ingest = start()
+def test_the_largest_event_that_is_let_in_is_one_that_the_broker_takes(start_ingest: Callable[..., Ingest]) -> None:
+    ingest = start_ingest()
     with ingest.client() as client:
         client.advance(NOON_US)
         room = 983_040 - client.wire(event(1, note="n")).ByteSize() - 16
@@ -283,8 +183,8 @@ def test_the_largest_event_that_is_let_in_is_one_that_the_broker_takes(start: Ca
     assert {record.message.id for record in ingest.events()} == {"a1", "a2"}
 
 
-def test_a_live_clock_ticks_in_quiet_times_and_stamps_what_comes(start: Callable[..., Ingest]) -> None:
-    ingest = start("live")
+def test_a_live_clock_ticks_in_quiet_times_and_stamps_what_comes(start_ingest: Callable[..., Ingest]) -> None:
+    ingest = start_ingest("live")
     ingest.ready()
 
     def three_ticks_each(found: list[Record]) -> bool:
@@ -305,8 +205,8 @@ def test_a_live_clock_ticks_in_quiet_times_and_stamps_what_comes(start: Callable
     assert all(record.message.known_at_us >= sent.message.known_at_us for record in after)
 
 
-def test_sigterm_ends_it_cleanly_and_health_says_when_it_is_ready(start: Callable[..., Ingest]) -> None:
-    ingest = start()
+def test_sigterm_ends_it_cleanly_and_health_says_when_it_is_ready(start_ingest: Callable[..., Ingest]) -> None:
+    ingest = start_ingest()
     ingest.ready()
     assert ingest.end(signal.SIGTERM) == 0
 
@@ -344,8 +244,10 @@ def test_sigterm_ends_it_while_it_still_waits_for_the_broker() -> None:
         assert process.wait(10) == 0
 
 
-def test_dead_letters_are_listed_shown_and_sent_again_with_their_ids_and_times(start: Callable[..., Ingest]) -> None:
-    ingest = start()
+def test_dead_letters_are_listed_shown_and_sent_again_with_their_ids_and_times(
+    start_ingest: Callable[..., Ingest],
+) -> None:
+    ingest = start_ingest()
     with ingest.client() as client:
         client.advance(NOON_US + STEP_US)
         late, costly = client.send_batch([event(1), event(2, after_us=STEP_US, price=501)])

@@ -1,4 +1,4 @@
-"""Ingest behind its real gRPC door, on an in-memory bus, with acknowledgements that a test may hold back or refuse."""
+"""Ingest behind its real doors, on an in-memory bus, with acknowledgements that a test may hold back or refuse."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 import grpc
 
 from driftloop.contracts import Encoded, Message, decode, to_value
+from driftloop.contracts.cloudevents import CloudEventsReader
 from driftloop.contracts.event.v1.event_pb2 import Event as WireEvent
 from driftloop.contracts.ingest.v1.ingest_pb2_grpc import IngestServiceStub
 from driftloop.messaging import DeliveryFailed, MemoryBus, OnAck, QueueFull
 from driftloop.usecase import DAY_US, Event, Field, Label, Prediction, UseCase, before
 from services.ingest.admission import Admission
 from services.ingest.handlers import IngestHandlers, add_ingest_service
+from services.ingest.http_door import HttpDoor
 from services.ingest.instruments import IngestInstruments
 from services.ingest.intake import Intake
 from services.ingest.settings import IngestSettings
@@ -141,6 +143,8 @@ class Door:
     producer: StubbornProducer
     admission: Admission
     intake: Intake
+    http: HttpDoor
+    url: str
 
     def written(self, topic: str) -> list[Message[Any]]:
         """The messages of a topic, partition by partition."""
@@ -165,9 +169,13 @@ async def door(use_case: UseCase | None = None, now_us: int = NOON_US, **setting
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", known.call_bytes_max)])
     add_ingest_service(IngestHandlers(intake, admission, known, measured), server)
     port = server.add_insecure_port("127.0.0.1:0")
+    http = HttpDoor(use_case, CloudEventsReader(use_case), intake, admission, known, measured)
+    http_port = await http.open("127.0.0.1:0")
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Door(IngestServiceStub(channel), bus, producer, admission, intake)
+            url = f"http://127.0.0.1:{http_port}"
+            yield Door(IngestServiceStub(channel), bus, producer, admission, intake, http, url)
     finally:
+        await http.close()
         await server.stop(None)

@@ -12,6 +12,7 @@ from driftloop.contracts.event.v1.event_pb2 import Event as WireEvent
 from driftloop.contracts.monitor.v1.monitor_pb2 import Incident
 from driftloop.usecase import HOUR_US, MINUTE_US, Arrivals, DeclarationError, Event, Expectation, Field, UseCase
 from services.ingest.admission import Admission, Rejected, Taken
+from services.ingest.intake import Sent
 from tests.unit.ingest_twin import NOON_US, SPREAD, announced, delivered, door, orders
 
 PAID = {
@@ -132,7 +133,7 @@ def test_a_source_that_tells_too_little_or_too_much_in_a_whole_window_is_told_of
 async def test_incidents_are_on_their_topic_behind_the_event_that_caused_them() -> None:
     small = Expectation("small", lambda e: e["amount"] < 50)
     async with door(declared([small])) as open_door:
-        await open_door.intake.submit([payment(1, amount=60.0).SerializeToString()])
+        await open_door.intake.submit(Sent([payment(1, amount=60.0).SerializeToString()]))
         assert [message.payload.rule for message in open_door.written("incidents")] == ["small"]
 
 

@@ -3,7 +3,7 @@
 from driftloop.contracts import MAX_RECORD_BYTES, Record, decode, encode
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.message import Message
-from driftloop.messaging import Malformed, Refused, dead_letter, read_record
+from driftloop.messaging import Malformed, Origin, Refused, dead_letter, read_record
 
 
 def _event() -> Message[Event]:
@@ -37,9 +37,9 @@ def test_the_same_record_refused_twice_gives_the_same_letter() -> None:
 
 
 def test_an_event_refused_at_the_door_is_told_apart_by_its_content() -> None:
-    first = dead_letter(Refused("e1", b"one", "range", "too large", 1, 2), "ingest", "flights")
-    again = dead_letter(Refused("e1", b"one", "range", "too large", 1, 2), "ingest", "flights")
-    other = dead_letter(Refused("e1", b"two", "conflict", "same id, other content", 1, 2), "ingest", "flights")
+    first = dead_letter(Refused("e1", Origin(b"one"), "range", "too large", 1, 2), "ingest", "flights")
+    again = dead_letter(Refused("e1", Origin(b"one"), "range", "too large", 1, 2), "ingest", "flights")
+    other = dead_letter(Refused("e1", Origin(b"two"), "conflict", "same id, other content", 1, 2), "ingest", "flights")
     assert first.id == again.id != other.id
     assert first.causes == ("e1",)
     assert first.payload.topic == ""
