@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class ArtifactError(Exception):
     """Base of every error of the artifact store."""
@@ -22,3 +24,11 @@ class BundleRefused(ArtifactError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class SchemaRefused(ArtifactError):
+    """A declared schema may not follow the stored one: keep what is in use, and correct the declaration. `why`: all that breaks."""
+
+    def __init__(self, use_case: str, why: Sequence[str]) -> None:
+        super().__init__(f"the schema of {use_case} may not follow the stored one: " + " | ".join(why))
+        self.why = tuple(why)

@@ -26,6 +26,7 @@ COMMANDS = {
     "drain": "driftloop.cli.orders:drain",
     "resume": "driftloop.cli.orders:resume",
     "bundles": "driftloop.cli.bundles:bundles",
+    "schema": "driftloop.cli.schema:schema",
 }
 SUMMARIES = {
     "up": "Start Kafka and the five services here, until Ctrl-C.",
@@ -47,6 +48,7 @@ SUMMARIES = {
     "drain": "Let the challenger answer nobody.",
     "resume": "End a pause or a drain.",
     "bundles": "Remove published models that nobody will need again.",
+    "schema": "See what a change of the schema would break, before it does.",
 }
 
 

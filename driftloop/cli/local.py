@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from driftloop.artifacts import ArtifactStore
+from driftloop.artifacts.schemas import SchemaHistory
 from driftloop.cli.checkout import import_from_checkout
-from driftloop.usecase import UnknownUseCase, UseCaseError, load_use_case
+from driftloop.usecase import UnknownUseCase, UseCase, UseCaseError, load_use_case
 
 if TYPE_CHECKING:
     from deploy.local.settings import LocalSettings
@@ -35,7 +37,7 @@ _STATE = click.option(
 @_STATE
 def up(use_case: str, clock_mode: Literal["live", "replay"] | None, state_dir: Path | None) -> None:
     """Start Kafka and the five services here and keep them running until Ctrl-C."""
-    _require_use_case(use_case)
+    declared = _require_use_case(use_case)
     settings = local_settings()
     from deploy.local import LocalError, LocalLoop
     from deploy.local.loop import HTTP_DOORS
@@ -45,6 +47,12 @@ def up(use_case: str, clock_mode: Literal["live", "replay"] | None, state_dir: P
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     loop = LocalLoop(use_case, state_dir, clock_mode=clock_mode, reporter=_say, settings=settings)
+    refused = SchemaHistory(ArtifactStore(loop.artifacts_url), use_case).judged(declared).refused
+    if refused:  # ingest would say so too, in its log, three times
+        listed = "".join(f"\n  {why}" for why in refused)
+        raise click.ClickException(
+            f"the schema of {use_case} may not follow the one in use (driftloop schema):{listed}"
+        )
     try:
         with loop:
             for name, address in loop.addresses.items():
@@ -74,9 +82,9 @@ def down(state_dir: Path | None) -> None:
     click.echo("Stopped." if stopped else f"Nothing runs in {state_dir}.")
 
 
-def _require_use_case(name: str) -> None:
+def _require_use_case(name: str) -> UseCase:
     try:
-        load_use_case(name, os.environ.get("DRIFTLOOP_USECASES", ""))
+        return load_use_case(name, os.environ.get("DRIFTLOOP_USECASES", ""))
     except UnknownUseCase as error:
         raise click.UsageError(str(error)) from error
     except UseCaseError as error:

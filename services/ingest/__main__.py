@@ -15,6 +15,8 @@ from typing import Any
 import grpc
 import uvloop
 
+from driftloop.artifacts import ArtifactError, ArtifactStore
+from driftloop.artifacts.schemas import SchemaHistory
 from driftloop.contracts.cloudevents import CloudEventsReader
 from driftloop.contracts.ingest.v1 import ingest_pb2
 from driftloop.messaging import KafkaProducer, KafkaReader, KafkaSettings, MessagingError, await_topics
@@ -168,13 +170,15 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     try:
         use_case = load_use_case(settings.use_case, settings.usecases)
+        for change in SchemaHistory(ArtifactStore(settings.artifacts_url), use_case.name).accept(use_case).changes:
+            _log.info("schema version %d, %s", use_case.schema_version, change)
         admission = _restored(use_case, settings, kafka)
         # Events are freed as soon as they are answered, and nothing in them refers to itself: looking for cycles after every
         # few of them found none and took a tenth of the time.
         gc.freeze()
         gc.set_threshold(settings.gc_allocations)
         uvloop.run(serve(use_case, settings, kafka, admission))
-    except (IngestError, MessagingError, UseCaseError) as error:
+    except (IngestError, MessagingError, UseCaseError, ArtifactError) as error:
         _log.error("stopping: %s", error)
         return 1
     except Exception:

@@ -22,6 +22,7 @@ class IngestSettings(BaseSettings):
     usecases: str = Field(
         default="", validation_alias=_named("driftloop_usecases"), description="folders that hold use cases"
     )
+    artifacts_url: str = Field(default="build/local/artifacts", validation_alias=_named("driftloop_artifacts_url"))
     clock_mode: Literal["live", "replay"] | None = Field(default=None, validation_alias=_named("driftloop_clock_mode"))
     replica: int = Field(default=0, ge=0, validation_alias=_named("driftloop_replica"))
     log_level: str = Field(default="INFO", validation_alias=_named("driftloop_log_level"))

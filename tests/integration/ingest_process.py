@@ -44,7 +44,9 @@ class Ingest:
     def __init__(self, bootstrap_servers: str, folder: Path, clock: str = "replay") -> None:
         self.name = f"orders-{uuid.uuid4().hex[:8]}"
         (folder / self.name).mkdir()
-        (folder / self.name / "usecase.py").write_text(DECLARATION.format(name=self.name, clock=clock))
+        self.declaration = folder / self.name / "usecase.py"
+        self.declaration.write_text(DECLARATION.format(name=self.name, clock=clock))
+        self.artifacts = folder / "artifacts"
         self.use_case: UseCase = load_use_case(self.name, str(folder))
         create_topics(bootstrap_servers, self.name, 30.0, SPREAD)
         self.bootstrap_servers = bootstrap_servers
@@ -56,7 +58,7 @@ class Ingest:
             "DRIFTLOOP_USE_CASE": self.name,
             "DRIFTLOOP_USECASES": str(folder),
             "DRIFTLOOP_CLOCK_MODE": "",
-            "DRIFTLOOP_ARTIFACTS_URL": str(folder / "artifacts"),
+            "DRIFTLOOP_ARTIFACTS_URL": str(self.artifacts),
             "INGEST_ADDRESS": self.address,
             "INGEST_HTTP_ADDRESS": self.http_address,
             "INGEST_TICK_S": "0.1",
@@ -64,9 +66,11 @@ class Ingest:
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
-    def start(self) -> None:
-        """Starts the process; it serves a moment later, for which every client waits."""
-        self._process = subprocess.Popen([sys.executable, "-m", "services.ingest"], cwd=ROOT, env=self._environment)
+    def start(self, log: int | None = None) -> subprocess.Popen[bytes]:
+        """Starts the process; it serves a moment later, for which every client waits. `log`: where it says things."""
+        command = [sys.executable, "-m", "services.ingest"]
+        self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stderr=log)
+        return self._process
 
     def end(self, number: signal.Signals) -> int:
         """Sends a signal and returns the exit status."""

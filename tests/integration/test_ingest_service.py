@@ -222,6 +222,7 @@ def test_without_topics_it_says_so_and_exits(kafka_bootstrap_servers: str, tmp_p
             "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers,
             "DRIFTLOOP_USE_CASE": "orders",
             "DRIFTLOOP_USECASES": str(tmp_path),
+            "DRIFTLOOP_ARTIFACTS_URL": str(tmp_path / "artifacts"),
             "INGEST_START_TIMEOUT_S": "1",
         },
         capture_output=True,
@@ -234,8 +235,9 @@ def test_without_topics_it_says_so_and_exits(kafka_bootstrap_servers: str, tmp_p
     assert "orders.events" in ended.stderr
 
 
-def test_sigterm_ends_it_while_it_still_waits_for_the_broker() -> None:
+def test_sigterm_ends_it_while_it_still_waits_for_the_broker(tmp_path: Path) -> None:
     nowhere = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "DRIFTLOOP_USE_CASE": "flights"}
+    nowhere["DRIFTLOOP_ARTIFACTS_URL"] = str(tmp_path)
     command = [sys.executable, "-m", "services.ingest"]
     with subprocess.Popen(command, cwd=ROOT, env=nowhere, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

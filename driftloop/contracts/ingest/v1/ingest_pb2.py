@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from driftloop.contracts.event.v1 import event_pb2 as driftloop_dot_event_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n driftloop/ingest/v1/ingest.proto\x12\x13\x64riftloop.ingest.v1\x1a\x1e\x64riftloop/event/v1/event.proto\"=\n\tViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"M\n\rIngestRequest\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.driftloop.event.v1.Event\x12\x12\n\nredrive_of\x18\x02 \x01(\t\"\x93\x01\n\x0eIngestResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12-\n\x07outcome\x18\x02 \x01(\x0e\x32\x1c.driftloop.ingest.v1.Outcome\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\x12\x32\n\nviolations\x18\x04 \x03(\x0b\x32\x1e.driftloop.ingest.v1.Violation\"?\n\x12IngestBatchRequest\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.driftloop.event.v1.Event\"6\n\x11SerializedRequest\x12\r\n\x05\x65vent\x18\x01 \x01(\x0c\x12\x12\n\nredrive_of\x18\x02 \x01(\t\"!\n\x0fSerializedBatch\x12\x0e\n\x06\x65vents\x18\x01 \x03(\x0c\"M\n\x13IngestBatchResponse\x12\x36\n\tresponses\x18\x01 \x03(\x0b\x32#.driftloop.ingest.v1.IngestResponse\"7\n\x0e\x41\x64vanceRequest\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x13\n\x0bknown_at_us\x18\x02 \x01(\x03\"#\n\x0f\x41\x64vanceResponse\x12\x10\n\x08\x63lock_us\x18\x01 \x01(\x03\"m\n\x06Schema\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32 .driftloop.ingest.v1.EventSchema\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\"\x9b\x01\n\x0b\x45ventSchema\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12\x30\n\x06\x66ields\x18\x03 \x03(\x0b\x32 .driftloop.ingest.v1.FieldSchema\x12<\n\x0c\x65xpectations\x18\x04 \x03(\x0b\x32&.driftloop.ingest.v1.ExpectationSchema\"\xe6\x01\n\x0b\x46ieldSchema\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x10\n\x08optional\x18\x04 \x01(\x08\x12\x0f\n\x02ge\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x02le\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06one_of\x18\x07 \x03(\t\x12\x12\n\nmax_length\x18\x08 \x01(\x05\x12\x0f\n\x07pattern\x18\t \x01(\t\x12\x11\n\totherwise\x18\n \x01(\t\x12\x12\n\ndeprecated\x18\x0b \x01(\t\x12\x0f\n\x07readers\x18\x0c \x03(\tB\x05\n\x03_geB\x05\n\x03_le\"4\n\x11\x45xpectationSchema\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\totherwise\x18\x02 \x01(\t*e\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ACCEPTED\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\x12\x14\n\x10OUTCOME_REJECTED\x10\x03\x32\xe3\x03\n\rIngestService\x12Q\n\x06Ingest\x12\".driftloop.ingest.v1.IngestRequest\x1a#.driftloop.ingest.v1.IngestResponse\x12`\n\x0bIngestBatch\x12\'.driftloop.ingest.v1.IngestBatchRequest\x1a(.driftloop.ingest.v1.IngestBatchResponse\x12[\n\x0cIngestStream\x12\".driftloop.ingest.v1.IngestRequest\x1a#.driftloop.ingest.v1.IngestResponse(\x01\x30\x01\x12j\n\x11IngestBatchStream\x12\'.driftloop.ingest.v1.IngestBatchRequest\x1a(.driftloop.ingest.v1.IngestBatchResponse(\x01\x30\x01\x12T\n\x07\x41\x64vance\x12#.driftloop.ingest.v1.AdvanceRequest\x1a$.driftloop.ingest.v1.AdvanceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n driftloop/ingest/v1/ingest.proto\x12\x13\x64riftloop.ingest.v1\x1a\x1e\x64riftloop/event/v1/event.proto\"=\n\tViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"M\n\rIngestRequest\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.driftloop.event.v1.Event\x12\x12\n\nredrive_of\x18\x02 \x01(\t\"\x93\x01\n\x0eIngestResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12-\n\x07outcome\x18\x02 \x01(\x0e\x32\x1c.driftloop.ingest.v1.Outcome\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\x12\x32\n\nviolations\x18\x04 \x03(\x0b\x32\x1e.driftloop.ingest.v1.Violation\"?\n\x12IngestBatchRequest\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.driftloop.event.v1.Event\"6\n\x11SerializedRequest\x12\r\n\x05\x65vent\x18\x01 \x01(\x0c\x12\x12\n\nredrive_of\x18\x02 \x01(\t\"!\n\x0fSerializedBatch\x12\x0e\n\x06\x65vents\x18\x01 \x03(\x0c\"M\n\x13IngestBatchResponse\x12\x36\n\tresponses\x18\x01 \x03(\x0b\x32#.driftloop.ingest.v1.IngestResponse\"7\n\x0e\x41\x64vanceRequest\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x13\n\x0bknown_at_us\x18\x02 \x01(\x03\"#\n\x0f\x41\x64vanceResponse\x12\x10\n\x08\x63lock_us\x18\x01 \x01(\x03\"\x87\x01\n\x06Schema\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32 .driftloop.ingest.v1.EventSchema\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x18\n\x10\x61\x63\x63\x65pted_because\x18\x05 \x01(\t\"\x9b\x01\n\x0b\x45ventSchema\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12\x30\n\x06\x66ields\x18\x03 \x03(\x0b\x32 .driftloop.ingest.v1.FieldSchema\x12<\n\x0c\x65xpectations\x18\x04 \x03(\x0b\x32&.driftloop.ingest.v1.ExpectationSchema\"\xe6\x01\n\x0b\x46ieldSchema\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x10\n\x08optional\x18\x04 \x01(\x08\x12\x0f\n\x02ge\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x02le\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06one_of\x18\x07 \x03(\t\x12\x12\n\nmax_length\x18\x08 \x01(\x05\x12\x0f\n\x07pattern\x18\t \x01(\t\x12\x11\n\totherwise\x18\n \x01(\t\x12\x12\n\ndeprecated\x18\x0b \x01(\t\x12\x0f\n\x07readers\x18\x0c \x03(\tB\x05\n\x03_geB\x05\n\x03_le\"4\n\x11\x45xpectationSchema\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\totherwise\x18\x02 \x01(\t*e\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ACCEPTED\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\x12\x14\n\x10OUTCOME_REJECTED\x10\x03\x32\xe3\x03\n\rIngestService\x12Q\n\x06Ingest\x12\".driftloop.ingest.v1.IngestRequest\x1a#.driftloop.ingest.v1.IngestResponse\x12`\n\x0bIngestBatch\x12\'.driftloop.ingest.v1.IngestBatchRequest\x1a(.driftloop.ingest.v1.IngestBatchResponse\x12[\n\x0cIngestStream\x12\".driftloop.ingest.v1.IngestRequest\x1a#.driftloop.ingest.v1.IngestResponse(\x01\x30\x01\x12j\n\x11IngestBatchStream\x12\'.driftloop.ingest.v1.IngestBatchRequest\x1a(.driftloop.ingest.v1.IngestBatchResponse(\x01\x30\x01\x12T\n\x07\x41\x64vance\x12#.driftloop.ingest.v1.AdvanceRequest\x1a$.driftloop.ingest.v1.AdvanceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'driftloop.ingest.v1.ingest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOME']._serialized_start=1266
-  _globals['_OUTCOME']._serialized_end=1367
+  _globals['_OUTCOME']._serialized_start=1293
+  _globals['_OUTCOME']._serialized_end=1394
   _globals['_VIOLATION']._serialized_start=89
   _globals['_VIOLATION']._serialized_end=150
   _globals['_INGESTREQUEST']._serialized_start=152
@@ -52,14 +52,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADVANCEREQUEST']._serialized_end=671
   _globals['_ADVANCERESPONSE']._serialized_start=673
   _globals['_ADVANCERESPONSE']._serialized_end=708
-  _globals['_SCHEMA']._serialized_start=710
-  _globals['_SCHEMA']._serialized_end=819
-  _globals['_EVENTSCHEMA']._serialized_start=822
-  _globals['_EVENTSCHEMA']._serialized_end=977
-  _globals['_FIELDSCHEMA']._serialized_start=980
-  _globals['_FIELDSCHEMA']._serialized_end=1210
-  _globals['_EXPECTATIONSCHEMA']._serialized_start=1212
-  _globals['_EXPECTATIONSCHEMA']._serialized_end=1264
-  _globals['_INGESTSERVICE']._serialized_start=1370
-  _globals['_INGESTSERVICE']._serialized_end=1853
+  _globals['_SCHEMA']._serialized_start=711
+  _globals['_SCHEMA']._serialized_end=846
+  _globals['_EVENTSCHEMA']._serialized_start=849
+  _globals['_EVENTSCHEMA']._serialized_end=1004
+  _globals['_FIELDSCHEMA']._serialized_start=1007
+  _globals['_FIELDSCHEMA']._serialized_end=1237
+  _globals['_EXPECTATIONSCHEMA']._serialized_start=1239
+  _globals['_EXPECTATIONSCHEMA']._serialized_end=1291
+  _globals['_INGESTSERVICE']._serialized_start=1397
+  _globals['_INGESTSERVICE']._serialized_end=1880
 # @@protoc_insertion_point(module_scope)

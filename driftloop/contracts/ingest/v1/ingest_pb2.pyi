@@ -90,16 +90,18 @@ class AdvanceResponse(_message.Message):
     def __init__(self, clock_us: _Optional[int] = ...) -> None: ...
 
 class Schema(_message.Message):
-    __slots__ = ("use_case", "version", "events", "digest")
+    __slots__ = ("use_case", "version", "events", "digest", "accepted_because")
     USE_CASE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_BECAUSE_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     version: int
     events: _containers.RepeatedCompositeFieldContainer[EventSchema]
     digest: str
-    def __init__(self, use_case: _Optional[str] = ..., version: _Optional[int] = ..., events: _Optional[_Iterable[_Union[EventSchema, _Mapping]]] = ..., digest: _Optional[str] = ...) -> None: ...
+    accepted_because: str
+    def __init__(self, use_case: _Optional[str] = ..., version: _Optional[int] = ..., events: _Optional[_Iterable[_Union[EventSchema, _Mapping]]] = ..., digest: _Optional[str] = ..., accepted_because: _Optional[str] = ...) -> None: ...
 
 class EventSchema(_message.Message):
     __slots__ = ("name", "entity", "fields", "expectations")
