@@ -21,15 +21,17 @@ from statistics import median
 
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.ingest.doors import GrpcDoor, accepted
-from bench.ingest.events import NAME, SPREAD, USE_CASES, batches, requests
+from bench.ingest.doors import GrpcDoor, HttpDoor, InboxDoor, accepted
+from bench.ingest.events import NAME, SPREAD, USE_CASES, batches, json_batches, json_events, requests, values
 from bench.ingest.machine import SERVER_CORES, Meter, client_cores
 from bench.results import Result, write
 from deploy.local import LocalKafka, Ports, create_topics, free_base_port
+from driftloop.contracts.cloudevents import BATCH as BATCH_JSON
+from driftloop.contracts.cloudevents import STRUCTURED
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "bench" / "ingest"
-EVENTS, BATCH, SINGLES = 200_000, 1_000, 10_000
+EVENTS, BATCH, SINGLES = 100_000, 1_000, 8_000
 
 
 @dataclass
@@ -98,11 +100,15 @@ class Bench:
         self._door, self._echo_door = GrpcDoor(self._address), GrpcDoor(self._echo_address)
         await self._door.ready()
         await self._echo_door.ready()
+        self._http_door = HttpDoor(self._http_address)
+        self._inbox_door = InboxDoor(self._servers, f"{NAME}.inbox", f"{NAME}.ingest")
 
     async def close(self) -> None:
         """Closes the channels."""
         await self._door.close()
         await self._echo_door.close()
+        await self._http_door.close()
+        self._inbox_door.close()
 
     def bare(self, case: str, run: str) -> None:
         """The bare producer's next run."""
@@ -124,6 +130,22 @@ class Bench:
         """A stream of ingest's."""
         made = batches(run, count, BATCH) if "Batch" in method else requests(run, count)
         await self._measure(case, run, method, count, lambda: self._door.stream(method, made, unanswered), self._ingest)
+
+    async def http(self, case: str, run: str, media: str, unanswered: int, count: int) -> None:
+        """CloudEvents in JSON."""
+        made = json_batches(run, count, BATCH) if media == BATCH_JSON else json_events(run, count)
+        await self._measure(
+            case, run, "Http", count, lambda: self._http_door.calls(media, made, unanswered), self._ingest
+        )
+
+    async def inbox(self, case: str, run: str, count: int) -> None:
+        """Records of the inbox, from the first that is written to the last that is settled."""
+        made = values(run, count)
+        meter = Meter(self._ingest.pid)
+        started_s, used_s = time.perf_counter(), meter.cpu_s()
+        await asyncio.to_thread(self._inbox_door.send, made)
+        self._note(case, count, time.perf_counter() - started_s, meter.cpu_s() - used_s)
+        self.sent[run] += count
 
     async def echo(self, case: str, method: str, unanswered: int, count: int) -> None:
         """The same of the bare server."""
@@ -183,6 +205,9 @@ async def run(repetitions: int, events: int, singles: int, only: Sequence[str]) 
         cases: dict[str, Callable[[int], Awaitable[None]]] = {
             "grpc batches": lambda n: bench.calls("grpc batches", f"b{n}", "IngestBatch", 8, events),
             "grpc batch stream": lambda n: bench.stream("grpc batch stream", f"s{n}", "IngestBatchStream", 8, events),
+            "http batches": lambda n: bench.http("http batches", f"h{n}", BATCH_JSON, 8, events),
+            "inbox": lambda n: bench.inbox("inbox", f"i{n}", events),
+            "http single": lambda n: bench.http("http single", f"p{n}", STRUCTURED, 32, singles),
             "grpc unary": lambda n: bench.calls("grpc unary", f"u{n}", "Ingest", 32, singles),
             "echo unary": lambda n: bench.echo("echo unary", "Ingest", 32, singles),
             "grpc stream": lambda n: bench.stream("grpc stream", f"e{n}", "IngestStream", 200, singles),
@@ -224,10 +249,12 @@ def results(bench: Bench) -> list[Result]:
     def cpu(case: str, baseline: str) -> float:
         return median(a / b for a, b in zip(measured[case].cpu_us, measured[baseline].cpu_us, strict=True))
 
-    for case, target in {"grpc batches": 0.3, "grpc batch stream": 0.3, "http batches": 0.15}.items():
+    for case, target in {"grpc batches": 0.3, "grpc batch stream": 0.3, "http batches": 0.15, "inbox": 0.0}.items():
         if case in measured:
             found.append(
-                Result(case, "events of the bare producer's", rates(case, "bare"), "", target=target, at_most=False)
+                Result(
+                    case, "events of the bare producer's", rates(case, "bare"), "", target=target or None, at_most=False
+                )
             )
             found.append(Result(case, "events of one without reports", rates(case, "bare, no reports"), ""))
             found.append(Result(case, "CPU of the bare producer's", cpu(case, "bare"), "x"))

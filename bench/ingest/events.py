@@ -56,6 +56,16 @@ def requests(run: str, count: int) -> list[bytes]:
     return [IngestRequest(event=event(run, number)).SerializeToString() for number in range(count)]
 
 
+def values(run: str, count: int) -> list[bytes]:
+    """Serialised events, as the inbox takes them."""
+    return [event(run, number).SerializeToString() for number in range(count)]
+
+
+def json_events(run: str, count: int) -> list[bytes]:
+    """CloudEvents in JSON, structured."""
+    return [json.dumps(cloud_event(run, number)).encode() for number in range(count)]
+
+
 def batches(run: str, count: int, size: int) -> list[bytes]:
     """IngestBatchRequests of `size` events."""
     return [
