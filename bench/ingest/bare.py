@@ -15,7 +15,9 @@ from confluent_kafka import Producer
 
 from bench.ingest.events import NAME, records
 from driftloop.messaging import KafkaSettings
-from services.ingest.settings import IngestSettings
+
+# What suits a producer that is always busy.
+_LINGER_MS = 1.0
 
 
 def main() -> None:
@@ -28,7 +30,7 @@ def main() -> None:
             "enable.idempotence": True,
             "compression.type": "lz4",
             "partitioner": "murmur2_random",
-            "linger.ms": IngestSettings().linger_ms,
+            "linger.ms": _LINGER_MS,
             "queue.buffering.max.messages": KafkaSettings().queue_messages_max,
             "queue.buffering.max.kbytes": KafkaSettings().queue_kbytes_max,
         }

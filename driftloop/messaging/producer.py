@@ -87,6 +87,7 @@ class KafkaProducer:
                 # librdkafka's default partitioner puts three keys of four elsewhere than Java, aiokafka and our twin do.
                 "partitioner": "murmur2_random",
                 "linger.ms": settings.linger_ms,
+                "max.in.flight.requests.per.connection": settings.requests_in_flight_max,
                 "queue.buffering.max.messages": settings.queue_messages_max,
                 "queue.buffering.max.kbytes": settings.queue_kbytes_max,
                 "delivery.timeout.ms": int(settings.delivery_timeout_s * 1000),

@@ -35,6 +35,12 @@ class KafkaSettings(BaseSettings):
         ge=0,
         description="what one fold says leaves in one request: at 0 each message wakes its readers, a third more work",
     )
+    requests_in_flight_max: int = Field(
+        default=5,
+        ge=1,
+        le=5,
+        description="requests sent to a broker and not answered: an idempotent producer may have 5",
+    )
     delivery_timeout_s: float = Field(
         default=60.0, gt=0, description="a broker restart takes 5 to 30 s; past this a message counts as lost"
     )

@@ -74,7 +74,8 @@ async def serve(use_case: UseCase, settings: IngestSettings, kafka: KafkaSetting
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     # What is taken in is kept until the broker takes it, however long that takes: its ids then never become uncertain.
-    patient = kafka.model_copy(update={"linger_ms": settings.linger_ms, "delivery_timeout_s": 0.0})
+    batching = {"linger_ms": settings.linger_ms, "requests_in_flight_max": settings.requests_in_flight_max}
+    patient = kafka.model_copy(update=batching | {"delivery_timeout_s": 0.0})
     outbox = Outbox(
         KafkaProducer(
             settings.kafka_bootstrap_servers,

@@ -71,7 +71,9 @@ def refusal(error: IngestError) -> web.Response:
     """The answer to a call that ends with `error`."""
     status = STATUSES[type(error)]
     if isinstance(error, EventRejected):
-        return problem(status, str(error), id=error.event_id, violations=told(error.violations))
+        violations = told(error.violations)
+        detail = "; ".join(f"{each['field'] or 'event'}: {each['description']}" for each in violations)
+        return problem(status, detail, id=error.event_id, violations=violations)
     if isinstance(error, Overloaded | NotAcknowledged):
         # HTTP counts whole seconds; whoever can wait shorter finds the time in the body.
         retry = {"Retry-After": str(math.ceil(error.retry_after_s))}
