@@ -63,7 +63,9 @@ def measure(servers: str, folder: Path, seconds: float) -> list[float]:
             "KAFKA_BOOTSTRAP_SERVERS": servers,
             "DRIFTLOOP_USE_CASE": NAME,
             "DRIFTLOOP_USECASES": str(folder / "usecases"),
+            "DRIFTLOOP_ARTIFACTS_URL": str(folder / "artifacts"),
             "INGEST_ADDRESS": address,
+            "INGEST_HTTP_ADDRESS": "",
             "DRIFTLOOP_LOG_LEVEL": "WARNING",
         }
         ingest = stack.enter_context(started([sys.executable, "-m", "services.ingest"], environment))

@@ -26,7 +26,7 @@ from deploy.local.topics import create_topics
 from driftloop.usecase.discovery import search_path
 
 SERVICES = ("ingest", "features", "serving", "monitor", "trainer")
-HTTP_DOORS = ("ingest",)
+HTTP_DOORS = ("ingest", "serving")
 """Services that also open a door on their HTTP address."""
 ClockMode = Literal["live", "replay"]
 # What a fresh start removes: folders that only a loop writes, never the state folder itself, which a user chose.
