@@ -15,7 +15,7 @@ export BENTOML_DO_NOT_TRACK := true
 export FEAST_USAGE := False
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak test-fast lint format simulate bench bench-ingest bench-serving bench-features bench-loop bench-backtest bench-policy contracts lock wheel clean
+.PHONY: help setup demo test soak test-fast lint format simulate bench bench-ingest bench-serving bench-features bench-loop bench-backtest bench-policy bench-gates contracts lock wheel clean
 
 help: ## show what can be typed
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,7 +62,7 @@ format: .venv/.installed ## put the code in form
 simulate: .venv/.installed ## the whole loop on a virtual clock with faults: SEEDS=200
 	@$(BIN)/python -m simulation --seeds $(SEEDS)
 
-bench: bench-loop bench-ingest bench-serving bench-features bench-backtest ## all benchmarks
+bench: bench-loop bench-ingest bench-serving bench-features bench-backtest bench-gates ## all benchmarks
 
 bench-ingest: setup ## ingest's doors beside a bare producer, into build/bench/ingest.json
 	@$(BIN)/python -m bench.ingest
@@ -76,6 +76,9 @@ bench-serving: setup ## serving beside a bare echo and servers glued by hand, in
 bench-loop: setup ## the loop's own speeds, from a demo run, into build/bench/loop.json
 	@test -f build/demo/measurements.json || $(BIN)/driftloop demo flights $(if $(DAYS),--days $(DAYS))
 	@$(BIN)/python -m bench.loop
+
+bench-gates: .venv/.installed ## what gates and releases refuse and promote over many seeds, into build/bench/gates.json
+	@$(BIN)/python -m bench.gates
 
 bench-backtest: .venv/.installed ## a year of flights through the default policy, into build/bench/backtest.json
 	@$(BIN)/python -m bench.backtest

@@ -107,7 +107,7 @@ class Loop:
         if not vectors_only:
             matching = [Matching(use_case, p, SPREAD, 1) for p in places]
             self._monitor.append(_Stage(matching, self.bus.reader(["events", "predictions"])))
-            judged = self.bus.reader(["predictions", "scores", "models", "commands"])
+            judged = self.bus.reader(["predictions", "scores", "models", "commands", "incidents"])
             self._monitor.append(_Stage([Judging(use_case, SPREAD, 1)], judged))
         self._features = self.bus.reader(["features"])
         self._retrain = self.bus.reader(["retrain"])

@@ -99,7 +99,7 @@ def describe(message: Message[Any]) -> str:
         "events": lambda: f"{payload.type} of {payload.entity}",
         "features": lambda: f"{payload.key} changed",
         "predictions": lambda: f"{payload.entity}: {payload.score:.3f} by {payload.model_id[:12]} ({payload.arm})",
-        "scores": lambda: f"{payload.entity}: label {payload.label:g}",
+        "scores": lambda: payload.incident.what or f"{payload.entity}: label {payload.label:g}",
         "drift": lambda: f"{payload.series}: {payload.before:.3f} → {payload.after:.3f}",
         "decisions": lambda: payload.because,
         "retrain": lambda: payload.because,

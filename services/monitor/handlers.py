@@ -11,7 +11,7 @@ from driftloop.messaging.heart_host import HeartHost
 
 Batch = Sequence[Record | Malformed]
 MATCHING_TOPICS = ("events", "predictions")
-JUDGING_TOPICS = ("predictions", "scores", "models", "commands")
+JUDGING_TOPICS = ("predictions", "scores", "models", "commands", "incidents")
 
 
 class MatchingHandlers:
@@ -46,6 +46,7 @@ class JudgingHandlers:
             "scores": self.scores,
             "models": self.models,
             "commands": self.commands,
+            "incidents": self.incidents,
         }
 
     async def predictions(self, partition: int, records: Batch) -> None:
@@ -63,3 +64,7 @@ class JudgingHandlers:
     async def commands(self, partition: int, records: Batch) -> None:
         """What people and serving's guardrails ask for."""
         await self._host.deliver(("commands", partition), records)
+
+    async def incidents(self, partition: int, records: Batch) -> None:
+        """Ingest's: an expectation that stops training is not met; our own come back and say nothing new."""
+        await self._host.deliver(("incidents", partition), records)

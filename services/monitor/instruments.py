@@ -51,7 +51,7 @@ class MatchingInstruments(HostInstruments):
         """See `Watcher.folded`."""
         super().folded(group, heart, records, outputs, seconds)
         for message in outputs:
-            if isinstance(message.payload, Score):
+            if isinstance(message.payload, Score) and message.payload.entity:
                 self._scored(message.payload)
 
     def _scored(self, score: Score) -> None:

@@ -40,8 +40,10 @@ from driftloop.contracts.ordering import pack, unpack
 from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model
 from driftloop.usecase import Answer, UseCase
+from services.monitor.agreement import HeldOutRows, ProductionRecord
 from services.monitor.commands import OF_PEOPLE, obey
 from services.monitor.drift import Alarm, DriftWatch
+from services.monitor.faults import Faults
 from services.monitor.policy import RetrainPolicy
 from services.monitor.release import OF_ALL_ROWS, Candidate, Releases, Step, Trial
 from services.monitor.standing import Standing
@@ -66,11 +68,14 @@ class Judging:
         self._policy = RetrainPolicy(use_case.policy, use_case.predict.task)
         self._standing = Standing(replicas)
         self._releases = Releases(use_case.policy, use_case.predict.task, self._standing.missing)
+        self._record = ProductionRecord()
+        self._faults = Faults(use_case)
         self._held: dict[str, Record] = {}
         self._done: set[str] = set()
         self._recent: deque[str] = deque(maxlen=RECENT_SCORES)
         self._first_score, self._last_score = -1, -1
         self._revision = 0
+        self._challenger_clock_us = 0
         self._decisions = 0
         self.needs_checkpoint = False
 
@@ -85,7 +90,9 @@ class Judging:
         out: list[Message[Any]] = []
         for record in records:
             message = record.message
-            if record.topic in ("models", "commands"):
+            if record.topic == "incidents":
+                self._take_told(message, out)
+            elif record.topic in ("models", "commands"):
                 if message.id not in self._done and len(self._held) < MAX_HELD_ANSWERS:
                     self._held[message.id] = record
                     self._take_held(out)
@@ -119,6 +126,8 @@ class Judging:
         score = _score_of(prediction, champion.model_id)
         if score is not None:
             self._releases.answered()
+            if self._faults.covers(prediction.as_of_us):
+                return
             for alarm in self._watch.predicted(score, list(prediction.vector.numbers), prediction.as_of_us):
                 self._alarm(alarm, (message.id,), out)
 
@@ -126,14 +135,20 @@ class Judging:
         score: Score = record.message.payload
         self._first_score = record.offset if self._first_score < 0 else self._first_score
         self._last_score = max(self._last_score, record.offset)
-        if score.state != LABEL_STATE_MATCHED:
+        if score.HasField("incident"):
+            self._take_incident(score.incident, (record.message.id,), out)
+            return
+        # What was predicted from data at fault says nothing of the world, nor of models.
+        if score.state != LABEL_STATE_MATCHED or self._faults.covers(score.predicted_for_us):
             return
         self._recent.append(record.message.id)
         self._policy.labelled(score.predicted_for_us)
         answers: dict[str, Answer] = {
             scored.model_id: list(scored.class_probabilities) or scored.score for scored in score.scores
         }
-        self._releases.labelled({name: self._watch.loss(said, score.label) for name, said in answers.items()})
+        losses = {name: self._watch.loss(said, score.label) for name, said in answers.items()}
+        self._record.labelled(losses, score.predicted_for_us)
+        self._releases.labelled(losses, score.slices)
         champion = self._releases.champion
         if champion is None or champion.model_id not in answers:
             return
@@ -206,6 +221,7 @@ class Judging:
             evidence_rows=verdict.evidence_rows,
             block_rows=verdict.block_rows,
             rows_max=verdict.rows_max,
+            affected=self._faults.affected(),
             archive=[
                 Archived(model_id=a.model_id, bundle_url=a.bundle_url, bundle_digest=a.bundle_digest)
                 for a in reversed(self._releases.archive)
@@ -275,6 +291,12 @@ class Judging:
         release_id = derive_id("release", self._use_case.name, self._revision, self.clock_us)
         out.append(self._message("releases", payload, release_id, (decision_id,)))
 
+    def _take_told(self, message: Message[Incident], out: list[Message[Any]]) -> None:
+        """An incident of ingest's: an expectation that stops training is not met. Our own come back, too, and say nothing new."""
+        if message.payload.stops_training and message.payload.source != "monitor":
+            self.needs_checkpoint = True
+            self._take_incident(message.payload, (message.id,), out)
+
     # what has no place in time ------------------------------------------------------------------------------------
 
     def _take_held(self, out: list[Message[Any]]) -> None:
@@ -291,23 +313,58 @@ class Judging:
             else:
                 self._take_command(message, out)
 
+    def _take_incident(self, incident: Incident, causes: tuple[str, ...], out: list[Message[Any]]) -> None:
+        """A source's data are at fault, or healthy again: nothing is learned meanwhile, and what learned from it goes."""
+        if not self._faults.told(incident, self.clock_us):
+            return
+        if incident.source == "monitor":
+            out.append(self._message("incidents", incident, incident.id, causes))
+        self._policy.fault = self._faults.open
+        tainted = self._faults.taints(self._challenger_clock_us)
+        if tainted and not incident.to_us:
+            steps = self._releases.withdrawn(f"it may have learned from data at fault: {tainted}")
+            self._release(steps, (incident.id,), out)
+
     def _take_model(self, message: Message[Model], out: list[Message[Any]]) -> None:
         model, causes = message.payload, (message.id, message.payload.request_id)
-        published = model.outcome == OUTCOME_PUBLISHED
+        tainted = self._faults.taints(model.clock_us)
+        published = model.outcome == OUTCOME_PUBLISHED and not tainted
         self._policy.answered(model.request_id, published, model.fitted_rows, self._releases.has_challenger)
         if published:
             if self._releases.champion is None:
                 self._watch.scale = model.label_scale or 1.0
             candidate = Candidate(model.id, model.bundle_url, model.bundle_digest, model.candidate)
-            loss = self._watch.recent_error
-            trial = Trial(tuple(model.held_out_gains), model.held_out_rows, loss, self._watch.pace)
+            trial = self._trial_of(model, causes, out)
+            self._challenger_clock_us = model.clock_us
             steps = self._releases.published(candidate, trial)
             self._release(steps, causes, out)
         else:
+            because = f"it may have learned from data at fault: {tainted}" if tainted else model.because
             decision_id = self._decision(
-                DECISION_KIND_MODEL_REFUSED, model.id, model.because, dict(model.metrics), causes, out
+                DECISION_KIND_MODEL_REFUSED, model.id, because, dict(model.metrics), causes, out
             )
-            self._publish_release(model.because, decision_id, out)
+            self._publish_release(because, decision_id, out)
+
+    def _trial_of(self, model: Model, causes: tuple[str, ...], out: list[Message[Any]]) -> Trial:
+        """What the comparison starts from; an incident, and no held-out gains, if trainer's rows are not those of production."""
+        loss, pace, champion = self._watch.recent_error, self._watch.pace, self._releases.champion
+        said = HeldOutRows(
+            model.held_out_rows, model.held_out_from_us, model.held_out_to_us, model.held_out_champion_loss
+        )
+        disagreement = "" if champion is None else self._record.disagreement(champion.model_id, said)
+        if not disagreement:
+            return Trial(tuple(model.held_out_gains), model.held_out_rows, loss, pace)
+        self._incident(
+            "trainer", f"gains of model {model.id} on held-out rows count for nothing: {disagreement}", causes, out
+        )
+        return Trial((), 0, loss, pace)
+
+    def _incident(self, source: str, what: str, causes: tuple[str, ...], out: list[Message[Any]]) -> None:
+        incident_id = derive_id("incident", self._use_case.name, causes[0])
+        incident = Incident(
+            use_case=self._use_case.name, id=incident_id, source=source, what=what, clock_us=self.clock_us
+        )
+        out.append(self._message("incidents", incident, incident_id, causes))
 
     def _take_command(self, message: Message[Command], out: list[Message[Any]]) -> None:
         command, causes = message.payload, (message.id,)
@@ -336,16 +393,12 @@ class Judging:
         refused = command.kind == COMMAND_KIND_BUNDLE_REFUSED
         kind = DECISION_KIND_BUNDLE_REFUSED if refused else DECISION_KIND_GUARDRAIL
         decision_id = self._decision(kind, command.model_id, f"{command.who}: {command.why}", {}, causes, out)
-        incident_id = derive_id("incident", self._use_case.name, *causes)
         what = (
             f"bundle {command.model_id} was refused: {command.why}"
             if refused
             else f"model {command.model_id} fails where it answers: {command.why}"
         )
-        incident = Incident(
-            use_case=self._use_case.name, id=incident_id, source=command.who, what=what, clock_us=self.clock_us
-        )
-        out.append(self._message("incidents", incident, incident_id, (*causes, decision_id)))
+        self._incident(command.who, what, (*causes, decision_id), out)
         found = self._releases.refused_by_serving if refused else self._releases.failing
         steps = found(command.model_id, command.why)
         if self._releases.champion is None:
@@ -380,6 +433,8 @@ class Judging:
             "policy": self._policy.snapshot(),
             "releases": self._releases.snapshot(),
             "standing": self._standing.snapshot(),
+            "record": self._record.snapshot(),
+            "faults": [self._faults.snapshot(), self._challenger_clock_us],
             "held": [pack(record) for record in self._held.values()],
             "done": sorted(self._done),
             "recent": list(self._recent),
@@ -395,6 +450,12 @@ class Judging:
         self._policy.restore(state["policy"])
         self._releases.restore(state["releases"])
         self._standing.restore(state.get("standing", [{}, {}, {}]))  # absent from checkpoints of before it was kept
+        self._record.restore(state.get("record", {}))  # absent from checkpoints of before it was kept
+        faults, self._challenger_clock_us = state.get(
+            "faults", ([], 0)
+        )  # absent from checkpoints of before there were any
+        self._faults.restore(faults)
+        self._policy.fault = self._faults.open
         self._held = {record.message.id: record for record in map(unpack, state["held"])}
         self._done = set(state["done"])
         self._recent.extend(state["recent"])

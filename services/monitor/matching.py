@@ -15,11 +15,13 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     LABEL_STATE_CORRECTED,
     LABEL_STATE_MATCHED,
     LABEL_STATE_NEVER,
+    Incident,
     LabelState,
     Score,
 )
 from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.usecase import LabelRefused, UseCase, duration_us, floor_us
+from services.monitor.sources import Finding, SourceWatch
 
 SNAPSHOT_VERSION = 1
 
@@ -61,6 +63,7 @@ class Matching:
         self._buffer = KnownTimeBuffer()
         self._entities: dict[str, _Entity] = {}
         self._cohorts: dict[int, set[str]] = {}
+        self._sources = SourceWatch(use_case)
         self._closing = {event.name for event in use_case.label.never}
 
     @property
@@ -85,6 +88,8 @@ class Matching:
             ):
                 for due in self._buffer.advance(self.clock_us):
                     self._take(due.message, out)
+                for finding in self._sources.silences():
+                    out.append(self._incident(finding, self.clock_us, ()))
                 self._score_cohorts(out)
                 out.append(watermark("scores", 0, self._writer, self.clock_us))
         return out
@@ -93,7 +98,10 @@ class Matching:
         if isinstance(message.payload, Prediction):
             self._take_prediction(message.payload, message.known_at_us)
         else:
-            self._take_event(message.payload, out)
+            event: Event = message.payload
+            for finding in self._sources.took(event):
+                out.append(self._incident(finding, event.known_at_us, (event.id,)))
+            self._take_event(event, out)
 
     def _entity(self, name: str, predicted_for_us: int, known_at_us: int) -> _Entity:
         entity = self._entities.get(name)
@@ -204,12 +212,47 @@ class Matching:
             partition=0,
         )
 
+    def _incident(self, finding: Finding, known_at_us: int, causes: tuple[str, ...]) -> Message[Score]:
+        """Tells judging of a fault, through the topic by which it learns of everything else in order of time."""
+        field = f"'s {finding.field}" if finding.field else ""
+        source = f" of {finding.key}" if finding.key else ""
+        state = "is over" if finding.to_us else "begins"
+        place = (finding.fault, finding.event_type, finding.field, finding.key, finding.from_us, finding.to_us)
+        incident_id = derive_id("incident", self._use_case.name, self._writer, *place)
+        incident = Incident(
+            use_case=self._use_case.name,
+            id=incident_id,
+            source="monitor",
+            what=f"{finding.event_type}{field}{source}, {finding.fault} {state}: {finding.what}",
+            clock_us=known_at_us,
+            rule=finding.fault,
+            event_type=finding.event_type,
+            field=finding.field,
+            entity=finding.key,
+            stops_training=True,
+            from_us=finding.from_us,
+            to_us=finding.to_us,
+        )
+        payload = Score(use_case=self._use_case.name, incident=incident)
+        return Message(
+            topic="scores",
+            key=finding.event_type,
+            payload=payload,
+            id=derive_id("finding", incident_id),
+            source="driftloop/monitor",
+            time_us=known_at_us,
+            known_at_us=known_at_us,
+            causes=causes or (finding.last_id,),
+            partition=0,
+        )
+
     def snapshot(self) -> dict[str, Any]:
         """State as plain values."""
         return {
             "version": SNAPSHOT_VERSION,
             "watermarks": self._watermarks.snapshot(),
             "buffer": self._buffer.snapshot(),
+            "sources": self._sources.snapshot(),
             "entities": [
                 [
                     name,
@@ -232,6 +275,8 @@ class Matching:
         """Takes a snapshot back."""
         self._watermarks.restore(state["watermarks"])
         self._buffer.restore(state["buffer"])
+        if "sources" in state:  # absent from checkpoints of before sources were watched
+            self._sources.restore(state["sources"])
         self._entities, self._cohorts = {}, {}
         for name, *values in state["entities"]:
             entity = self._entities[name] = _Entity(*values)

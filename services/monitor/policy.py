@@ -114,6 +114,7 @@ class RetrainPolicy:
         self._tries_suspicion = False  # whether the newest request followed one
         self.error = 0.0  # production's mean loss over its newest blocks
         self.pace = 1  # blocks per independent piece of evidence: every count of rows is multiplied by it
+        self.fault = ""  # of data, that is not over, in words: what is predicted meanwhile teaches nothing
         self.has_model = False
         self.open_request = ""
         self.asked_at_us = UNSET_US
@@ -283,6 +284,8 @@ class RetrainPolicy:
         )
 
     def _held_back(self, wanted: Wanted, clock_us: int, offered: Verdict) -> str:
+        if self.fault:
+            return f"a fault of data is no change of the world: {self.fault}"
         least = int(self._rows_of(self._policy.change_rows))
         if wanted.since_us and self.regime_rows < least:
             return f"fewer than {least} mature rows since the change"

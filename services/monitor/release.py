@@ -4,13 +4,13 @@ Evidence is paired: champion and challenger score every prediction, and what cou
 on the same mature rows, whole cohorts only, in block means: those that trainer held out from both come first, those of
 production follow. It may be looked at after every block: the bound is an asymptotic confidence sequence (Waudby-Smith, Arbour,
 Sinha, Kennedy, Ramdas: "Time-uniform central limit theory and asymptotic confidence sequences", 2021), valid at all times at once.
+What trainer held out proposes, production disposes: nothing is promoted before production's own rows speak for it, too, and
+held-out gains that production surely does not see (labels or inputs that were not yet known when it had to answer) are struck out.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +33,20 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     Role,
 )
 from driftloop.usecase import LOSS_UNITS, Policy, Task
+from services.monitor.evidence import Evidence
 from services.monitor.orders import Orders, restored
+from services.monitor.slices import Harm, SliceGains
 
 SNAPSHOT_VERSION = 1
 CANARY_CONFIDENCE = 0.8  # to answer a tenth of the entities takes less certainty than to answer all
-PLANNED_BLOCKS = 20  # at which the bound is tightest
 GAIN_MIN = 0.002  # loss per row below which a better model is not worth a change, however small production's loss
-BATCHES_MIN = 8  # joined blocks that the deviation of bursty differences is taken from, at the least
 ARCHIVE_MAX = 8  # former champions kept: a concept may come back
+SLICE_HARM = 0.1  # of production's loss by which a slice must surely be worse: smaller losses are the price of a repaired concept
+SLICE_ROWS_SHARE = (
+    0.8  # of promote_rows: a slice that is turned upside down loses half a deviation a row, which 80 rows show
+)
+# Confidence of a slice's harm with which a promotion waits, and with which the challenger goes: it is looked at often.
+SLICE_SUSPICION, SLICE_CERTAINTY = 0.9, 0.999
 OF_ALL_ROWS = ("all", "history")  # candidates that rest on every row of the regime
 
 
@@ -74,97 +80,6 @@ class Step:
     evidence: dict[str, float]
 
 
-class Evidence:
-    """Paired differences of loss, reference less candidate (above 0: the candidate is better), in block means."""
-
-    def __init__(self, block_rows: int, bursty: bool = False) -> None:
-        self._block_rows, self._bursty = block_rows, bursty
-        self._values: list[float] = []  # of a bursty stream only; as many as a trial has blocks
-        self.rows = 0
-        self._open_sum, self._open_rows = 0.0, 0
-        self._blocks, self._mean, self._squares = 0, 0.0, 0.0
-
-    def add(self, reference_loss: float, candidate_loss: float) -> None:
-        """Takes one mature row in."""
-        self.rows += 1
-        self._open_sum += reference_loss - candidate_loss
-        self._open_rows += 1
-        if self._open_rows >= self._block_rows:
-            self._add_block(self._open_sum / self._open_rows)
-            self._open_sum, self._open_rows = 0.0, 0
-
-    def start_with(self, gains: tuple[float, ...], rows: int) -> None:
-        """Takes in the means of blocks that were held out, and how many rows they hold."""
-        self.rows += rows
-        for gain in gains:
-            self._add_block(gain)
-
-    def _add_block(self, value: float) -> None:
-        self._blocks += 1
-        if self._bursty:
-            self._values.append(value)
-        delta = value - self._mean
-        self._mean += delta / self._blocks
-        self._squares += delta * (value - self._mean)
-
-    @property
-    def mean(self) -> float:
-        """Mean gain in loss per row over the closed blocks."""
-        return self._mean
-
-    def half_width(self, confidence: float) -> float:
-        """Distance from the mean to the one-sided bound; infinite before there are three blocks.
-
-        The bound is asymptotic: of few blocks the deviation is not known well, and is taken to be larger.
-        """
-        blocks, alpha = self._blocks, 1.0 - confidence
-        if blocks < 3:
-            return math.inf
-        deviation = max(math.sqrt(self._squares / (blocks - 1)), self._deviation_of_neighbours()) * (1.0 + 2.0 / blocks)
-        spread = -2.0 * math.log(2.0 * alpha)
-        rho_squared = (spread + math.log(max(spread, 1.0)) + 1.0) / PLANNED_BLOCKS
-        grown = blocks * rho_squared + 1.0
-        return deviation * math.sqrt(
-            2.0 * grown / (blocks * blocks * rho_squared) * math.log1p(math.sqrt(grown) / (2.0 * alpha))
-        )
-
-    def _deviation_of_neighbours(self) -> float:
-        """Deviation of one block as means of 2, 4, 8 … neighbours suggest it (overlapping batch means, as in `rise`).
-
-        Where hard rows come in bursts, one model's advantage does, too: an hour of storms would count as many proofs.
-        """
-        deviation, size, count = 0.0, 2, len(self._values)
-        while count / size >= BATCHES_MIN:
-            sums = [0.0, *itertools.accumulate(value - self._mean for value in self._values)]
-            means = [(after - before) / size for before, after in zip(sums, sums[size:], strict=False)]
-            variance = math.fsum(mean * mean for mean in means) / len(means) * count / len(means)
-            deviation, size = max(deviation, math.sqrt(variance * size)), size * 2
-        return deviation
-
-    def lower(self, confidence: float) -> float:
-        """The gain is above this at all times with the confidence."""
-        return self.mean - self.half_width(confidence)
-
-    def upper(self, confidence: float) -> float:
-        """The gain is below this at all times with the confidence."""
-        return self.mean + self.half_width(confidence)
-
-    def as_map(self, confidence: float) -> dict[str, float]:
-        """What a decision shows of it."""
-        bounds = {"gain_lower": self.lower(confidence), "gain_upper": self.upper(confidence)}
-        return {"paired_rows": float(self.rows), "gain": self.mean} | {
-            k: v for k, v in bounds.items() if math.isfinite(v)
-        }
-
-    def snapshot(self) -> list[float]:
-        """State as plain values."""
-        return [self.rows, self._open_sum, self._open_rows, self._blocks, self._mean, self._squares, *self._values]
-
-    def restore(self, state: list[Any]) -> None:
-        """Takes a snapshot back."""
-        self.rows, self._open_sum, self._open_rows, self._blocks, self._mean, self._squares, *self._values = state
-
-
 class Releases:
     """The state of who answers, for one use case: a champion and at most one other arm under comparison.
 
@@ -189,6 +104,7 @@ class Releases:
         self._evidence = self._fresh()
 
     def _fresh(self) -> Evidence:
+        self._slices = SliceGains()
         return Evidence(self._policy.block_labels * self._trial.pace, bursty=self._trial.pace > 1)
 
     def _rows_of(self, rows: int) -> int:
@@ -228,6 +144,10 @@ class Releases:
         self._evidence.start_with(self._trial.gains, self._trial.rows)
         because = "it scores every prediction beside production and answers nobody until mature labels speak for it"
         return [*steps, Step(DECISION_KIND_SHADOW, candidate.model_id, because, {})]
+
+    def withdrawn(self, why: str) -> list[Step]:
+        """The challenger, if there is one, leaves for a reason that no evidence shows."""
+        return [self.drop(why)] if self.has_challenger else []
 
     def _first(self, candidate: Candidate, because: str) -> Step:
         self.champion, self._has_answered = candidate, False
@@ -307,13 +227,14 @@ class Releases:
         if self.other is not None and self.other_role == ROLE_PREVIOUS:
             self.standby = self.other
 
-    def labelled(self, losses: dict[str, float]) -> None:
-        """The losses, by model, on one mature row that was predicted: counts if both models had scored it."""
+    def labelled(self, losses: dict[str, float], slices: Mapping[str, str] | None = None) -> None:
+        """The losses, by model, on one mature row of some slices that was predicted: counts if both models had scored it."""
         if self.champion is None or self.other is None:
             return
         ours, theirs = losses.get(self.champion.model_id), losses.get(self.other.model_id)
         if ours is not None and theirs is not None:
             self._evidence.add(ours, theirs)
+            self._slices.add(slices or {}, ours - theirs)
 
     def decide(self) -> list[Step]:
         """The steps that the evidence allows now."""
@@ -323,13 +244,19 @@ class Releases:
 
     def _on_trial(self, challenger: Candidate) -> list[Step]:
         policy, evidence = self._policy, self._evidence
+        evidence.strike_if_refuted()
         shown = evidence.as_map(policy.confidence)
         worth = max(GAIN_MIN, policy.gain * self._trial.production_loss)
         canary_rows, promote_rows, give_up_rows = map(
             self._rows_of, (policy.canary_rows, policy.promote_rows, policy.give_up_rows)
         )
         held_back = not self.orders.may_answer or bool(self._missing(challenger.model_id))
-        if evidence.rows >= promote_rows and evidence.lower(policy.confidence) > 0 and evidence.mean >= worth:
+        harm = self._harm(SLICE_CERTAINTY)
+        if harm is not None:
+            return [self.drop(f"mature labels show that {self._words(harm)}")]
+        sure = evidence.lower(policy.confidence) > 0 and evidence.mean >= worth
+        fair = self._slices.are_seen(SLICE_ROWS_SHARE * policy.promote_rows) and self._harm(SLICE_SUSPICION) is None
+        if evidence.rows >= promote_rows and sure and evidence.is_confirmed(worth) and fair:
             if held_back:
                 return []
             if policy.approval == "manual" and self.orders.approved != challenger.model_id:
@@ -347,7 +274,7 @@ class Releases:
         if evidence.rows >= canary_rows and evidence.upper(policy.confidence) < worth:
             less = "is worse than" if evidence.upper(policy.confidence) < 0 else "gains too little over"
             return [self.drop(f"mature labels show that it {less} production")]
-        if evidence.rows >= give_up_rows:
+        if evidence.rows >= give_up_rows and evidence.is_heard:
             return [self.drop(f"not shown to be better within {give_up_rows} paired mature rows")]
         if self.other_role == ROLE_SHADOW and evidence.rows >= canary_rows and evidence.lower(CANARY_CONFIDENCE) > 0:
             if held_back:
@@ -363,6 +290,13 @@ class Releases:
         self.orders.awaiting = challenger.model_id
         because = f"better than production {self._gained(shown)}; its promotion waits for a person"
         return [Step(DECISION_KIND_AWAIT_APPROVAL, challenger.model_id, because, shown)]
+
+    def _harm(self, confidence: float) -> Harm | None:
+        return self._slices.harmed(confidence, SLICE_HARM * self._trial.production_loss, self._trial.pace)
+
+    def _words(self, harm: Harm) -> str:
+        more = f"{harm.excess:.4f} {self._unit} a row more on {harm.rows} rows of {harm.name}"
+        return f"a slice is harmed: the newer model loses {more}"
 
     def _gained(self, shown: dict[str, float]) -> str:
         return f"by {shown['gain']:.4f} {self._unit} a row on {int(shown['paired_rows'])} paired mature rows"
@@ -403,6 +337,7 @@ class Releases:
             "evidence": self._evidence.snapshot(),
             "standby": _plain(self.standby),
             "orders": self.orders.snapshot(),
+            "slices": self._slices.snapshot(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -418,6 +353,7 @@ class Releases:
         # Absent from checkpoints of before there were any.
         self.standby = Candidate(*state["standby"]) if state.get("standby") else None
         self.orders = restored(state.get("orders", {}))
+        self._slices.restore(state.get("slices", [0, []]))  # absent from checkpoints of before slices were judged
 
 
 def _plain(candidate: Candidate | None) -> list[str] | None:

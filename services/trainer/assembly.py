@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from driftloop.contracts import from_wire
 from driftloop.contracts.event.v1.event_pb2 import Event
+from driftloop.contracts.monitor.v1.monitor_pb2 import Affected
 from driftloop.usecase import Feature, Fields, LabelRefused, UseCase, duration_us, floor_us
 from services.trainer.errors import DataRefused
 from services.trainer.training import TrainingSet
@@ -154,6 +155,29 @@ def training_set(use_case: UseCase, found: Examples, values: Mapping[str, Column
         labels=np.array(found.labels, dtype=np.float64),
         known_at_us=np.array(found.known_at_us, dtype=np.int64),
     )
+
+
+def without_affected(rows: TrainingSet, affected: Iterable[Affected]) -> tuple[TrainingSet, int]:
+    """The rows but for those predicted in stretches that an incident keeps from training, and how many these are.
+
+    They are left out whole, with what is right about them: their label is true, but a model that learned from them would take a
+    broken sensor's values for the world's, and one that learned them as missing would rely less on the sensor when it is mended.
+    """
+    kept = np.ones(len(rows), dtype=bool)
+    for stretch in affected:
+        kept &= (rows.at_us < stretch.from_us) | (rows.at_us >= stretch.to_us)
+    if kept.all():
+        return rows, 0
+    places = np.flatnonzero(kept)
+    found = TrainingSet(
+        entities=[rows.entities[place] for place in places.tolist()],
+        at_us=rows.at_us[places],
+        numbers=rows.numbers[places],
+        texts=rows.texts[places],
+        labels=rows.labels[places],
+        known_at_us=rows.known_at_us[places],
+    )
+    return found, len(rows) - len(found)
 
 
 def _filled(feature: Feature, column: Sequence[Any] | Column) -> npt.NDArray[np.float64]:

@@ -64,7 +64,7 @@ def open_handler(
         outgoing=Outbox(producer, stop),
         bounds=Bounds(settings.rows_max, settings.rows_min),
         training=training,
-        gates=GateSettings(size_bytes_max=settings.bundle_bytes_max // 2),
+        gates=GateSettings(size_bytes_max=settings.bundle_bytes_max // 2, leak=settings.leak_share),
         measured=measured,
         stopping=stop.is_set,
     )

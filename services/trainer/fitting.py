@@ -27,7 +27,7 @@ from driftloop.contracts.trainer.v1.trainer_pb2 import (
 )
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import LOSS_METRICS, LOSS_NAMES, UseCase
-from services.trainer.assembly import validate
+from services.trainer.assembly import validate, without_affected
 from services.trainer.candidates import BLOCK_ROWS, Asked
 from services.trainer.errors import DataRefused, Stopping
 from services.trainer.gates import GateResult, GateSettings, judge
@@ -83,7 +83,10 @@ def fit_request(
     `tell`, goes through; whatever a fit raises is an answer, for the same rows would raise it again.
     """
     answer = answer_to(use_case, request, training.device)
+    rows, left_out = without_affected(rows, request.affected)
     try:
+        if left_out:
+            tell(STAGE_TRAINING, f"{left_out} rows of stretches with data at fault are left out")
         validate(use_case, rows, rows_min, _inputs_with_values(champion))
         tell(STAGE_TRAINING, f"{len(rows)} rows on {training.device}")
         trained = _train(use_case, request, rows, champion, training, tell, archived or {}, learn)
@@ -100,8 +103,11 @@ def fit_request(
     answer.candidate = trained.chosen
     gains, answer.held_out_rows = trained.held_out.gains(use_case.predict.task, request.block_rows or BLOCK_ROWS)
     answer.held_out_gains.extend(gains)
+    answer.held_out_from_us, answer.held_out_to_us, answer.held_out_champion_loss = trained.held_out.champion_record(
+        use_case.predict.task
+    )
     tell(STAGE_EVALUATING, f"{trained.chosen} on {len(trained.held_out.labels)} held-out rows")
-    results = judge(use_case, trained, rows, gates)
+    results = judge(use_case, trained, rows, gates, is_after_alarm=_asked(request).change)
     answer.gates.extend(_worded(result) for result in results)
     failed = [f"{result.name}: {result.reason}" for result in results if not result.passed]
     answer.outcome = OUTCOME_REFUSED if failed else OUTCOME_PUBLISHED

@@ -13,10 +13,12 @@ import numpy.typing as npt
 
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import LOSS_NAMES, SUM_TOLERANCE, Task, UseCase, duration_us
+from services.trainer.leaks import told_alone
 from services.trainer.measures import compared_losses, mean_and_error, rank_correlation, ranking
 from services.trainer.training import HeldOut, Trained, TrainingSet
 
 Floats = npt.NDArray[np.float64]
+KNOWN = 0.97  # of the order of labels: a champion that ranks so well has made use of what tells the label
 _ANSWERS = {"binary": "probability", "multiclass": "distribution over the classes", "regression": "finite number"}
 
 
@@ -25,16 +27,21 @@ class GateSettings:
     """How much evidence counts.
 
     confidence       one-sided confidence with which a challenger must be worse before it is refused
+    first_confidence  with which a first model must know something: no trial in production comes after this gate, and the fit
+                     was stopped where it did best on the very rows that it is judged by
     paired_rows_min  held-out rows that the champion has not seen; fewer prove nothing either way
     slice_rows_min   the same per slice
+    leak             share of the order of labels that one input may tell alone: no honest input that production has does; 1: any
     slice_harm       nats, or label variances, by which a slice must surely be worse: small losses elsewhere are the price of a
                      repaired concept
     size_bytes_max   of the ONNX graph: serving holds several models in memory
     """
 
     confidence: float = 0.95
+    first_confidence: float = 0.999
     paired_rows_min: int = 40
-    slice_rows_min: int = 200
+    slice_rows_min: int = 40
+    leak: float = 0.995
     slice_harm: float = 0.15
     size_bytes_max: int = 32 << 20
 
@@ -50,8 +57,10 @@ class GateResult:
     reason: str
 
 
-def judge(use_case: UseCase, trained: Trained, rows: TrainingSet, settings: GateSettings) -> list[GateResult]:
-    """All gates; a model is published if every one is passed."""
+def judge(
+    use_case: UseCase, trained: Trained, rows: TrainingSet, settings: GateSettings, *, is_after_alarm: bool = False
+) -> list[GateResult]:
+    """All gates; a model is published if every one is passed. `is_after_alarm`: production's own labels said that something changed."""
     held_out, task = trained.held_out, use_case.predict.task
     cohorts = held_out.at_us // duration_us(use_case.policy.cohort)
     newest = slice(len(rows) - len(held_out.labels), None)
@@ -62,6 +71,7 @@ def judge(use_case: UseCase, trained: Trained, rows: TrainingSet, settings: Gate
         _base_rate(task, held_out, cohorts, settings),
         _champion(task, held_out, cohorts, settings),
         _slices(use_case, held_out, rows.texts[newest], cohorts, settings),
+        _leak(use_case, held_out, rows, is_after_alarm, settings),
     ]
 
 
@@ -97,7 +107,8 @@ def _base_rate(task: Task, held_out: HeldOut, cohorts: npt.NDArray[np.int64], se
     The held-out rows may be of one odd day whose level nobody could know; a model that ranks them is still worth having.
     One that is surely worse than the base rate is not.
     """
-    deviate = NormalDist().inv_cdf(settings.confidence)
+    is_first = held_out.champion is None
+    deviate = NormalDist().inv_cdf(settings.first_confidence if is_first else settings.confidence)
     everything = np.ones(len(held_out.labels), dtype=bool)
     excess, error = mean_and_error(_excess(task, held_out, held_out.base_answers, everything), cohorts)
     if task == "regression":
@@ -161,6 +172,34 @@ def _slices(
             worst, harm, words = slice_name, mean - deviate * error, f"{mean:+.4f} ± {error:.4f}"
     reason = f"of {len(found)} slices {worst} does worst: {LOSS_NAMES[task]} differs from the champion's by {words}"
     return GateResult("slices", harm <= settings.slice_harm, float(harm), settings.slice_harm, reason)
+
+
+def _leak(
+    use_case: UseCase, held_out: HeldOut, rows: TrainingSet, is_after_alarm: bool, settings: GateSettings
+) -> GateResult:
+    """Whether one input tells the label alone, as only one does that was filled in when the label was known.
+
+    Not refused: what the champion, which has the same inputs, knows as well in its answers to the same rows; and what came with an
+    alarm, for a new concept may be as simple as that: production's own labels must confirm it before it is promoted.
+    """
+    name, share = told_alone(use_case, rows.numbers, rows.texts, rows.labels)
+    if share < settings.leak:
+        return GateResult(
+            "leak", True, share, settings.leak, f"{name or 'no input'} tells {share:.3f} of the label alone"
+        )
+    words = f"{name} alone tells {share:.4f} of the label"
+    if is_after_alarm:
+        return GateResult("leak", True, share, settings.leak, f"{words}; an alarm said that the world changed")
+    if held_out.champion is not None and _knows(use_case.predict.task, held_out.labels, held_out.champion):
+        return GateResult("leak", True, share, settings.leak, f"{words}; production's answers are as good")
+    reason = f"{words}: is it filled in only when the label is known? If not, say so with TRAINER_LEAK_SHARE=1"
+    return GateResult("leak", False, share, settings.leak, reason)
+
+
+def _knows(task: Task, labels: Floats, answers: Floats) -> bool:
+    if task == "regression":
+        return rank_correlation(labels, answers)[0] >= KNOWN
+    return ranking(labels, answers)[0] >= KNOWN
 
 
 def _excess(task: Task, held_out: HeldOut, other: Floats, members: npt.NDArray[np.bool_]) -> Floats:

@@ -183,6 +183,7 @@ class RetrainHandler:
             if len(found) < self._bounds.rows_min:
                 raise DataRefused(f"{len(found)} examples, at least {self._bounds.rows_min} are needed")
             rows = assembly.training_set(self._use_case, found, self._data.values(found))
+            rows, _ = assembly.without_affected(rows, request.affected)
             digest = assembly.dataset_digest(self._use_case, rows)
             self._data.keep(digest, rows)
             self._measured.assembled(len(rows))

@@ -55,6 +55,12 @@ class TrainerSettings(BaseSettings):
         default=0.0, ge=0, description="for visible: how long after it is known serving sees a value; 0 with watermarks"
     )
     join_threads: int = Field(default=2, gt=0, description="CPU threads of the point-in-time join")
+    leak_share: float = Field(
+        default=0.995,
+        gt=0.5,
+        le=1,
+        description="of the label that one input may tell alone before it is taken for a leak",
+    )
     bundle_bytes_max: int = Field(default=64 << 20, gt=0, description="a champion's bundle beyond this is not ours")
     stop_timeout_s: float = Field(
         default=3.0, gt=0, description="for the step at hand when the process ends; a fit is left and done again"

@@ -135,6 +135,15 @@ class HeldOut:
             return [], 0
         return [float(np.mean(part)) for part in np.array_split(theirs - ours, blocks)], len(labels)
 
+    def champion_record(self, task: Task) -> tuple[int, int, float]:
+        """First and last prediction time of the rows behind `gains`, and the champion's mean loss on them; zeros without any."""
+        unseen = self.unseen_by_champion
+        if self.champion is None or not unseen.any():
+            return 0, 0, 0.0
+        losses = row_losses(task, self.champion[unseen], self.labels[unseen], self.scale)
+        at_us = self.at_us[unseen]
+        return int(at_us[0]), int(at_us[-1]), float(np.mean(losses))
+
     @property
     def base_answers(self) -> Floats:
         """`base` for every row."""

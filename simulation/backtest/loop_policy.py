@@ -210,6 +210,7 @@ def replayed(
 def _relevant(use_case: UseCase, steps: Iterable[ReplayStep]) -> Iterator[ReplayStep]:
     """The steps with only those events that matching reads: vectors are recorded, so nothing else needs the others."""
     types = {use_case.predict.on.name, use_case.label.on.name, *(event.name for event in use_case.label.never)}
+    types |= {view.event.name for view in use_case.views}  # whose sources it watches
     for step in steps:
         yield replace(step, events=[event for event in step.events if event.type in types])
 

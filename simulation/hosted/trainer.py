@@ -33,7 +33,7 @@ POLL_S = 0.2
 TRAINING_S = 3.0
 ROWS_MIN, ROWS_MAX = 100, 10_000
 QUICK = TrainingSettings(epochs=4, patience=2, hidden=8, bins=4, category_rows_min=5, since_rows_min=60, rate=1e-2)
-GATES = GateSettings(paired_rows_min=30, slice_rows_min=40)
+GATES = GateSettings(first_confidence=0.95, paired_rows_min=30, slice_rows_min=40)
 
 
 class JoinedInMemory(OfflineData):

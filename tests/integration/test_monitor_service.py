@@ -37,7 +37,7 @@ class Oracle:
             (Matching(world.use_case, p, SPREAD, 1), self.bus.reader(["events", "predictions"]), p)
             for p in range(SPREAD)
         ]
-        judged = self.bus.reader(["predictions", "scores", "models", "commands"])
+        judged = self.bus.reader(["predictions", "scores", "models", "commands", "incidents"])
         self._hearts.append((Judging(world.use_case, SPREAD, 1), judged, None))
 
     def send(self, messages: list[Message[Any]]) -> None:

@@ -16,7 +16,7 @@ from services.ingest.admission import Admission, Rejected
 from services.ingest.intake import Intake
 from services.monitor.judging import Judging
 from services.monitor.matching import Matching
-from services.monitor.release import Releases
+from services.monitor.release import Releases, Step
 from services.serving.assembly import Assembly
 from services.serving.gateways.log import PredictionLog
 from services.serving.routing import Router
@@ -102,16 +102,12 @@ class TwoChampions(Releases):
 
 
 class PromotesTheWorse(Releases):
-    """Believes the reverse of what labels say."""
+    """Puts a challenger in front, and the former champion back, whatever labels say."""
 
-    def labelled(self, losses: dict[str, float]) -> None:
-        super().labelled(
-            {name: 2.0 - loss if name != _id(self.champion) else loss + 2.0 for name, loss in losses.items()}
-        )
-
-
-def _id(candidate: Any) -> str:
-    return candidate.model_id if candidate is not None else ""
+    def decide(self) -> list[Step]:
+        if self.has_challenger and self.other is not None:
+            return self.put(self.other, "it is new")
+        return self.return_to_former("it was there before")
 
 
 class AsksForNoReason(Judging):

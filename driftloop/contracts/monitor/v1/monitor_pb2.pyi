@@ -145,7 +145,7 @@ ROLE_AB: Role
 ROLE_STANDBY: Role
 
 class Score(_message.Message):
-    __slots__ = ("use_case", "entity", "prediction_id", "predicted_for_us", "matured_at_us", "state", "label", "label_known_at_us", "model_id", "arm", "as_of_us", "scores", "slices", "label_event_id")
+    __slots__ = ("use_case", "entity", "prediction_id", "predicted_for_us", "matured_at_us", "state", "label", "label_known_at_us", "model_id", "arm", "as_of_us", "scores", "slices", "label_event_id", "incident")
     class SlicesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +167,7 @@ class Score(_message.Message):
     SCORES_FIELD_NUMBER: _ClassVar[int]
     SLICES_FIELD_NUMBER: _ClassVar[int]
     LABEL_EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    INCIDENT_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     entity: str
     prediction_id: str
@@ -181,7 +182,8 @@ class Score(_message.Message):
     scores: _containers.RepeatedCompositeFieldContainer[_scored_pb2.Scored]
     slices: _containers.ScalarMap[str, str]
     label_event_id: str
-    def __init__(self, use_case: _Optional[str] = ..., entity: _Optional[str] = ..., prediction_id: _Optional[str] = ..., predicted_for_us: _Optional[int] = ..., matured_at_us: _Optional[int] = ..., state: _Optional[_Union[LabelState, str]] = ..., label: _Optional[float] = ..., label_known_at_us: _Optional[int] = ..., model_id: _Optional[str] = ..., arm: _Optional[str] = ..., as_of_us: _Optional[int] = ..., scores: _Optional[_Iterable[_Union[_scored_pb2.Scored, _Mapping]]] = ..., slices: _Optional[_Mapping[str, str]] = ..., label_event_id: _Optional[str] = ...) -> None: ...
+    incident: Incident
+    def __init__(self, use_case: _Optional[str] = ..., entity: _Optional[str] = ..., prediction_id: _Optional[str] = ..., predicted_for_us: _Optional[int] = ..., matured_at_us: _Optional[int] = ..., state: _Optional[_Union[LabelState, str]] = ..., label: _Optional[float] = ..., label_known_at_us: _Optional[int] = ..., model_id: _Optional[str] = ..., arm: _Optional[str] = ..., as_of_us: _Optional[int] = ..., scores: _Optional[_Iterable[_Union[_scored_pb2.Scored, _Mapping]]] = ..., slices: _Optional[_Mapping[str, str]] = ..., label_event_id: _Optional[str] = ..., incident: _Optional[_Union[Incident, _Mapping]] = ...) -> None: ...
 
 class Drift(_message.Message):
     __slots__ = ("use_case", "id", "series", "kind", "detector", "clock_us", "since_us", "before", "after", "labels_since", "alpha", "model_id")
@@ -237,7 +239,7 @@ class Decision(_message.Message):
     def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., kind: _Optional[_Union[DecisionKind, str]] = ..., model_id: _Optional[str] = ..., because: _Optional[str] = ..., evidence: _Optional[_Mapping[str, float]] = ..., clock_us: _Optional[int] = ...) -> None: ...
 
 class Incident(_message.Message):
-    __slots__ = ("use_case", "id", "source", "what", "clock_us", "rule", "event_type", "event_source", "stops_training", "from_us", "to_us")
+    __slots__ = ("use_case", "id", "source", "what", "clock_us", "rule", "event_type", "event_source", "stops_training", "from_us", "to_us", "field", "entity")
     USE_CASE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -249,6 +251,8 @@ class Incident(_message.Message):
     STOPS_TRAINING_FIELD_NUMBER: _ClassVar[int]
     FROM_US_FIELD_NUMBER: _ClassVar[int]
     TO_US_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     id: str
     source: str
@@ -260,10 +264,12 @@ class Incident(_message.Message):
     stops_training: bool
     from_us: int
     to_us: int
-    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., source: _Optional[str] = ..., what: _Optional[str] = ..., clock_us: _Optional[int] = ..., rule: _Optional[str] = ..., event_type: _Optional[str] = ..., event_source: _Optional[str] = ..., stops_training: _Optional[bool] = ..., from_us: _Optional[int] = ..., to_us: _Optional[int] = ...) -> None: ...
+    field: str
+    entity: str
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., source: _Optional[str] = ..., what: _Optional[str] = ..., clock_us: _Optional[int] = ..., rule: _Optional[str] = ..., event_type: _Optional[str] = ..., event_source: _Optional[str] = ..., stops_training: _Optional[bool] = ..., from_us: _Optional[int] = ..., to_us: _Optional[int] = ..., field: _Optional[str] = ..., entity: _Optional[str] = ...) -> None: ...
 
 class RetrainRequest(_message.Message):
-    __slots__ = ("use_case", "id", "reason", "because", "clock_us", "since_us", "champion_id", "champion_bundle_url", "champion_bundle_digest", "seed", "recent_rows", "evidence_rows", "block_rows", "rows_max", "archive")
+    __slots__ = ("use_case", "id", "reason", "because", "clock_us", "since_us", "champion_id", "champion_bundle_url", "champion_bundle_digest", "seed", "recent_rows", "evidence_rows", "block_rows", "rows_max", "archive", "affected")
     USE_CASE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -279,6 +285,7 @@ class RetrainRequest(_message.Message):
     BLOCK_ROWS_FIELD_NUMBER: _ClassVar[int]
     ROWS_MAX_FIELD_NUMBER: _ClassVar[int]
     ARCHIVE_FIELD_NUMBER: _ClassVar[int]
+    AFFECTED_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     id: str
     reason: RetrainReason
@@ -294,7 +301,18 @@ class RetrainRequest(_message.Message):
     block_rows: int
     rows_max: int
     archive: _containers.RepeatedCompositeFieldContainer[Archived]
-    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., reason: _Optional[_Union[RetrainReason, str]] = ..., because: _Optional[str] = ..., clock_us: _Optional[int] = ..., since_us: _Optional[int] = ..., champion_id: _Optional[str] = ..., champion_bundle_url: _Optional[str] = ..., champion_bundle_digest: _Optional[str] = ..., seed: _Optional[int] = ..., recent_rows: _Optional[int] = ..., evidence_rows: _Optional[int] = ..., block_rows: _Optional[int] = ..., rows_max: _Optional[int] = ..., archive: _Optional[_Iterable[_Union[Archived, _Mapping]]] = ...) -> None: ...
+    affected: _containers.RepeatedCompositeFieldContainer[Affected]
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., reason: _Optional[_Union[RetrainReason, str]] = ..., because: _Optional[str] = ..., clock_us: _Optional[int] = ..., since_us: _Optional[int] = ..., champion_id: _Optional[str] = ..., champion_bundle_url: _Optional[str] = ..., champion_bundle_digest: _Optional[str] = ..., seed: _Optional[int] = ..., recent_rows: _Optional[int] = ..., evidence_rows: _Optional[int] = ..., block_rows: _Optional[int] = ..., rows_max: _Optional[int] = ..., archive: _Optional[_Iterable[_Union[Archived, _Mapping]]] = ..., affected: _Optional[_Iterable[_Union[Affected, _Mapping]]] = ...) -> None: ...
+
+class Affected(_message.Message):
+    __slots__ = ("from_us", "to_us", "because")
+    FROM_US_FIELD_NUMBER: _ClassVar[int]
+    TO_US_FIELD_NUMBER: _ClassVar[int]
+    BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    from_us: int
+    to_us: int
+    because: str
+    def __init__(self, from_us: _Optional[int] = ..., to_us: _Optional[int] = ..., because: _Optional[str] = ...) -> None: ...
 
 class Archived(_message.Message):
     __slots__ = ("model_id", "bundle_url", "bundle_digest")

@@ -58,7 +58,7 @@ class Gate(_message.Message):
     def __init__(self, name: _Optional[str] = ..., passed: _Optional[bool] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("use_case", "id", "request_id", "outcome", "because", "bundle_url", "bundle_digest", "model_digest", "dataset_digest", "inputs_digest", "trained_rows", "row_epochs", "fitted_rows", "clock_us", "since_us", "metrics", "gates", "device", "label_scale", "candidate", "held_out_gains", "held_out_rows")
+    __slots__ = ("use_case", "id", "request_id", "outcome", "because", "bundle_url", "bundle_digest", "model_digest", "dataset_digest", "inputs_digest", "trained_rows", "row_epochs", "fitted_rows", "clock_us", "since_us", "metrics", "gates", "device", "label_scale", "candidate", "held_out_gains", "held_out_rows", "held_out_from_us", "held_out_to_us", "held_out_champion_loss")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,9 @@ class Model(_message.Message):
     CANDIDATE_FIELD_NUMBER: _ClassVar[int]
     HELD_OUT_GAINS_FIELD_NUMBER: _ClassVar[int]
     HELD_OUT_ROWS_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_FROM_US_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_TO_US_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_CHAMPION_LOSS_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     id: str
     request_id: str
@@ -110,4 +113,7 @@ class Model(_message.Message):
     candidate: str
     held_out_gains: _containers.RepeatedScalarFieldContainer[float]
     held_out_rows: int
-    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., request_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., because: _Optional[str] = ..., bundle_url: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., model_digest: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., inputs_digest: _Optional[str] = ..., trained_rows: _Optional[int] = ..., row_epochs: _Optional[int] = ..., fitted_rows: _Optional[int] = ..., clock_us: _Optional[int] = ..., since_us: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ..., device: _Optional[str] = ..., label_scale: _Optional[float] = ..., candidate: _Optional[str] = ..., held_out_gains: _Optional[_Iterable[float]] = ..., held_out_rows: _Optional[int] = ...) -> None: ...
+    held_out_from_us: int
+    held_out_to_us: int
+    held_out_champion_loss: float
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., request_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., because: _Optional[str] = ..., bundle_url: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., model_digest: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., inputs_digest: _Optional[str] = ..., trained_rows: _Optional[int] = ..., row_epochs: _Optional[int] = ..., fitted_rows: _Optional[int] = ..., clock_us: _Optional[int] = ..., since_us: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., gates: _Optional[_Iterable[_Union[Gate, _Mapping]]] = ..., device: _Optional[str] = ..., label_scale: _Optional[float] = ..., candidate: _Optional[str] = ..., held_out_gains: _Optional[_Iterable[float]] = ..., held_out_rows: _Optional[int] = ..., held_out_from_us: _Optional[int] = ..., held_out_to_us: _Optional[int] = ..., held_out_champion_loss: _Optional[float] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""What trainer's gates and monitor's release refuse and promote, over many seeds."""

@@ -1,0 +1,175 @@
+"""Paired evidence of two models on the same mature rows, with bounds that hold at all times at once; decides nothing.
+
+The bound is an asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas: "Time-uniform central limit theory and
+asymptotic confidence sequences", 2021). What trainer held out comes first, and is struck out if production surely does not see it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+PLANNED_BLOCKS = 20  # at which the bound is tightest
+# Of production's own, from which a gain must be seen there, too: held-out rows chose the candidate, and it was lucky on them.
+CONFIRMING_BLOCKS = 2
+BATCHES_MIN = 8  # joined blocks that the deviation of bursty differences is taken from, at the least
+STRIKING_DEVIATIONS = 3.0  # standard errors by which production's gain must fall short of the held-out one to refute it
+
+
+class Evidence:
+    """Paired differences of loss, reference less candidate (above 0: the candidate is better), in block means."""
+
+    def __init__(self, block_rows: int, bursty: bool = False) -> None:
+        self._block_rows, self._bursty = block_rows, bursty
+        self._values: list[float] = []  # of a bursty stream only; as many as a trial has blocks
+        self.rows, self._held_rows = 0, 0
+        self._open_sum, self._open_rows = 0.0, 0
+        self._all, self._own = _Moments(), _Moments()
+
+    def add(self, reference_loss: float, candidate_loss: float) -> None:
+        """Takes one mature row in."""
+        self.rows += 1
+        self._open_sum += reference_loss - candidate_loss
+        self._open_rows += 1
+        if self._open_rows >= self._block_rows:
+            gain = self._open_sum / self._open_rows
+            self._add_block(gain)
+            self._own.add(gain)
+            self._open_sum, self._open_rows = 0.0, 0
+
+    def start_with(self, gains: tuple[float, ...], rows: int) -> None:
+        """Takes in the means of blocks that were held out, and how many rows they hold."""
+        self.rows += rows
+        self._held_rows = rows
+        for gain in gains:
+            self._add_block(gain)
+
+    def _add_block(self, gain: float) -> None:
+        self._all.add(gain)
+        if self._bursty:
+            self._values.append(gain)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether production's own rows have had a say."""
+        return self._own.count >= CONFIRMING_BLOCKS
+
+    def is_confirmed(self, worth: float) -> bool:
+        """Whether production's own rows show a gain of that much, too."""
+        return self.is_heard and self._own.mean >= worth
+
+    def strike_if_refuted(self) -> bool:
+        """Forgets what was held out if production surely sees less of a gain; whether it did so now."""
+        held = self._all.less(self._own)
+        if not held.count or self._own.count < CONFIRMING_BLOCKS or held.count + self._own.count < 5:
+            return False
+        variance = (held.squares + self._own.squares) / (held.count + self._own.count - 2)
+        error = math.sqrt(variance * (1.0 / held.count + 1.0 / self._own.count))
+        if held.mean - self._own.mean <= STRIKING_DEVIATIONS * error:
+            return False
+        self.rows -= self._held_rows
+        self._held_rows, self._all = 0, _Moments(self._own.count, self._own.mean, self._own.squares)
+        self._values = self._values[-self._own.count :]
+        return True
+
+    @property
+    def mean(self) -> float:
+        """Mean gain in loss per row over the closed blocks."""
+        return self._all.mean
+
+    def half_width(self, confidence: float) -> float:
+        """Distance from the mean to the one-sided bound; infinite before there are three blocks.
+
+        The bound is asymptotic: of few blocks the deviation is not known well, and is taken to be larger.
+        """
+        blocks, alpha = self._all.count, 1.0 - confidence
+        if blocks < 3:
+            return math.inf
+        single = math.sqrt(self._all.squares / (blocks - 1))
+        deviation = max(single, self._deviation_of_neighbours()) * (1.0 + 2.0 / blocks)
+        spread = -2.0 * math.log(2.0 * alpha)
+        rho_squared = (spread + math.log(max(spread, 1.0)) + 1.0) / PLANNED_BLOCKS
+        grown = blocks * rho_squared + 1.0
+        return deviation * math.sqrt(
+            2.0 * grown / (blocks * blocks * rho_squared) * math.log1p(math.sqrt(grown) / (2.0 * alpha))
+        )
+
+    def _deviation_of_neighbours(self) -> float:
+        """Deviation of one block as means of 2, 4, 8 … neighbours suggest it (overlapping batch means, as in `rise`).
+
+        Where hard rows come in bursts, one model's advantage does, too: an hour of storms would count as many proofs.
+        """
+        deviation, size, count = 0.0, 2, len(self._values)
+        while count / size >= BATCHES_MIN:
+            sums = [0.0, *itertools.accumulate(value - self.mean for value in self._values)]
+            means = [(after - before) / size for before, after in zip(sums, sums[size:], strict=False)]
+            variance = math.fsum(mean * mean for mean in means) / len(means) * count / len(means)
+            deviation, size = max(deviation, math.sqrt(variance * size)), size * 2
+        return deviation
+
+    def lower(self, confidence: float) -> float:
+        """The gain is above this at all times with the confidence."""
+        return self.mean - self.half_width(confidence)
+
+    def upper(self, confidence: float) -> float:
+        """The gain is below this at all times with the confidence."""
+        return self.mean + self.half_width(confidence)
+
+    def as_map(self, confidence: float) -> dict[str, float]:
+        """What a decision shows of it."""
+        bounds = {"gain_lower": self.lower(confidence), "gain_upper": self.upper(confidence)}
+        return {"paired_rows": float(self.rows), "gain": self.mean} | {
+            k: v for k, v in bounds.items() if math.isfinite(v)
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """State as plain values."""
+        return {
+            "rows": [self.rows, self._held_rows],
+            "open": [self._open_sum, self._open_rows],
+            "all": self._all.as_list(),
+            "own": self._own.as_list(),
+            "values": list(self._values),
+        }
+
+    def restore(self, state: dict[str, Any] | list[Any]) -> None:
+        """Takes a snapshot back; a list is of before held-out rows were told apart."""
+        if isinstance(state, list):
+            self.rows, self._open_sum, self._open_rows, *moments = state[:6]
+            self._all, self._values = _Moments(*moments), list(state[6:])
+            return
+        self.rows, self._held_rows = state["rows"]
+        self._open_sum, self._open_rows = state["open"]
+        self._all, self._own = _Moments(*state["all"]), _Moments(*state["own"])
+        self._values = list(state["values"])
+
+
+@dataclass(slots=True)
+class _Moments:
+    """Count, mean and summed squared deviations of values (Welford, 1962)."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def add(self, value: float) -> None:
+        """One more value."""
+        self.count += 1
+        delta = value - self.mean
+        self.mean += delta / self.count
+        self.squares += delta * (value - self.mean)
+
+    def less(self, part: _Moments) -> _Moments:
+        """Those of the values that are not of the part (Chan, Golub & LeVeque, 1979)."""
+        count = self.count - part.count
+        if count <= 0:
+            return _Moments()
+        mean = (self.count * self.mean - part.count * part.mean) / count
+        between = (mean - part.mean) ** 2 * count * part.count / self.count
+        return _Moments(count, mean, max(0.0, self.squares - part.squares - between))
+
+    def as_list(self) -> list[float]:
+        """As plain values."""
+        return [self.count, self.mean, self.squares]
