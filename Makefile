@@ -93,6 +93,8 @@ contracts: .venv/.installed ## generate driftloop/contracts from proto/
 lock: $(UV) ## pin every dependency with hashes into constraints.txt
 	@$(UV) pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 --no-emit-index-url \
 	    --no-annotate --no-header pyproject.toml -o constraints.txt
+	@$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	    --no-annotate --no-header deploy/compose/mlflow/requirements.in -o deploy/compose/mlflow/requirements.txt
 
 wheel: $(UV) ## the library, client and command line as a wheel in dist/
 	@$(UV) build --quiet --wheel --out-dir dist .

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,13 @@ from rich.table import Table
 
 from driftloop.cli.local import local_settings
 from driftloop.cli.replay import Played, Replay, load_stretch, step_count, steps_of, stretch_options
+from driftloop.cli.running import RunningLoop, require_empty
 from driftloop.client import ClientError
 from driftloop.contracts.serving.v1.serving_pb2 import Vector
 from driftloop.usecase import DAY_US, ReplayStep, UseCase, UseCaseError, load_replay, replay_steps
 
 if TYPE_CHECKING:
+    from deploy.local import LocalLoop
     from driftloop.cli.summary import JudgedRows
 
 WARM_UP_US = 2 * DAY_US  # longer than any window and than the announcement of an entity
@@ -39,7 +42,14 @@ GIB = 1 << 30
     help="Change to inject; 'none' leaves the stream as it was. By default 'concept', where the replay can inject.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build/demo"), show_default=True)
-def demo(name: str, start: str | None, days: int | None, rows: int | None, inject: str | None, out: Path) -> None:
+@click.option(
+    "--running",
+    is_flag=True,
+    help="Start nothing: use the loop at INGEST_ADDRESS, SERVING_ADDRESS, KAFKA_BOOTSTRAP_SERVERS, DRIFTLOOP_ARTIFACTS_URL.",
+)
+def demo(
+    name: str, start: str | None, days: int | None, rows: int | None, inject: str | None, out: Path, running: bool
+) -> None:
     """Run the whole loop on recorded events of use case NAME and show what it did."""
     started = time.monotonic()
     console = Console()
@@ -51,8 +61,7 @@ def demo(name: str, start: str | None, days: int | None, rows: int | None, injec
         use_case, stretch = load_stretch(name, start=start, days=days, rows=rows, inject=change)
     except UseCaseError as error:
         raise click.UsageError(str(error)) from error
-    settings = local_settings()
-    from deploy.local import LocalError, LocalLoop, free_base_port
+    loop: LocalLoop | RunningLoop = RunningLoop() if running else _local_loop(name, out, console)
     from driftloop.cli.history import first_by_id, read_topics
     from driftloop.cli.measurements import measure
     from driftloop.cli.report import write_report
@@ -63,33 +72,27 @@ def demo(name: str, start: str | None, days: int | None, rows: int | None, injec
     console.print(
         f"[bold]{name}[/]: {stretch.rows} entities over {lasts:.1f} days, change injected: {inject or 'none'}"
     )
-    loop = LocalLoop(
-        name,
-        out / "local",
-        base_port=free_base_port(),
-        clock_mode="replay",
-        fresh=True,
-        reporter=lambda line: console.print(f"  {line}"),
-        settings=settings,
-    )
     try:
-        with loop:
+        with _said(loop):
+            if running:
+                require_empty(loop.bootstrap_servers, name)
             ready_s = time.monotonic() - started
             played = _play(use_case, stretch, loop.addresses["ingest"], loop.addresses["serving"], console)
             messages = first_by_id(read_topics(loop.bootstrap_servers, name))
             measurements = measure(loop.bootstrap_servers, name, played)
             measurements |= {"ready_s": ready_s, "peak_memory_gib": loop.peak_memory_bytes / GIB}
             measurements["restarts"] = {service: loop.restarts(service) for service in loop.addresses}
-    except LocalError as error:
-        raise click.ClickException(str(error)) from error
     except (ClientError, TimeoutError) as error:
-        raise click.ClickException(
-            f"the replay stopped: {error}; the services' logs are in {out / 'local' / 'logs'}"
-        ) from error
+        where = (
+            "docker compose logs shows the services' logs"
+            if running
+            else f"the services' logs are in {out / 'local' / 'logs'}"
+        )
+        raise click.ClickException(f"the replay stopped: {error}; {where}") from error
     summary = summarise(played, messages, stretch.injected_at_us, use_case.predict.on.name)
     topics = by_topic(messages)
     judged = judged_rows(topics, use_case.predict.task)
-    static = _first_model(out / "local" / "artifacts", topics)
+    static = _first_model(loop.artifacts_url, topics)
     if static is not None:
         newest = judged.last(QUALITY_ROWS)
 
@@ -111,6 +114,36 @@ def demo(name: str, start: str | None, days: int | None, rows: int | None, injec
         raise click.ClickException("the loop did not close: " + "; ".join([*open_links, *played.failures[:3]]))
 
 
+def _local_loop(name: str, out: Path, console: Console) -> LocalLoop:
+    settings = local_settings()
+    from deploy.local import LocalLoop, free_base_port
+
+    return LocalLoop(
+        name,
+        out / "local",
+        base_port=free_base_port(),
+        clock_mode="replay",
+        fresh=True,
+        reporter=lambda line: console.print(f"  {line}"),
+        settings=settings,
+    )
+
+
+@contextmanager
+def _said(loop: LocalLoop | RunningLoop) -> Iterator[None]:
+    """Runs the loop, and says in its sentence why one of our own cannot start."""
+    if isinstance(loop, RunningLoop):
+        yield
+        return
+    from deploy.local import LocalError
+
+    try:
+        with loop:
+            yield
+    except LocalError as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _play(use_case: UseCase, stretch: Any, ingest: str, serving: str, console: Console) -> Played:
     player = Replay(use_case, ingest, serving)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -130,7 +163,7 @@ def _play(use_case: UseCase, stretch: Any, ingest: str, serving: str, console: C
         player.close()
 
 
-def _first_model(artifacts: Path, topics: dict[str, list[Any]]) -> Any:
+def _first_model(artifacts_url: str, topics: dict[str, list[Any]]) -> Any:
     """The predict function of the first model that answered, from its bundle; None if there never was one."""
     from driftloop.artifacts import ArtifactStore
     from driftloop.artifacts.bundles import fetch_bundle, load_bundle
@@ -139,7 +172,7 @@ def _first_model(artifacts: Path, topics: dict[str, list[Any]]) -> Any:
     for message in sorted(topics.get("releases", []), key=lambda m: m.payload.revision):
         if message.payload.HasField("champion"):
             arm = message.payload.champion
-            store = ArtifactStore(str(artifacts))
+            store = ArtifactStore(artifacts_url)
             folder = Path(tempfile.mkdtemp(prefix="driftloop-bundle-"))
             try:
                 file = fetch_bundle(store, arm.bundle_url, arm.bundle_digest, load_verify_key(store), folder, GIB)
@@ -240,5 +273,6 @@ def show(summary: dict[str, Any], measurements: dict[str, Any], console: Console
             table.add_row(
                 "recovered", f"{quality['recovered_share']:.0%} of what the change cost the never-retrained model"
             )
-    table.add_row("took", f"{summary['seconds']:.0f} s, peak memory {measurements['peak_memory_gib']:.1f} GiB")
+    peak_gib = measurements["peak_memory_gib"]
+    table.add_row("took", f"{summary['seconds']:.0f} s" + (f", peak memory {peak_gib:.1f} GiB" if peak_gib else ""))
     console.print(table)

@@ -17,3 +17,7 @@ class LogDamaged(FeatureStoreError):
 
 class BackfillOvertaken(FeatureStoreError):
     """Another backfill was published while this one ran: run it again."""
+
+
+class SecretMissing(FeatureStoreError):
+    """A password's file is not there or empty: stop; the message names the file."""

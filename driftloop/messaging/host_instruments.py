@@ -26,6 +26,7 @@ class HostInstruments:
         self._checkpoint_seconds = declared.histogram("checkpoint_seconds")
         self._dead_letters = declared.counter("dead_letters")
         self._lag = declared.gauge("lag_records")
+        self._delay = declared.gauge("event_delay_seconds")
         self._queue = declared.gauge("producer_queue_messages")
         self._duplicates = declared.counter("duplicates")
         self._repeated: dict[int, int] = {}
@@ -41,6 +42,9 @@ class HostInstruments:
         if now_s - self._gauged_at_s.get(group, 0.0) >= _CLOCK_EVERY_S:
             self._gauged_at_s[group] = now_s
             self.gauged(group, heart)
+            newest = next((r.message for r in reversed(records) if not r.message.is_watermark), None)
+            if newest is not None:
+                self._delay.set(max(0, newest.known_at_us - newest.time_us) / 1e6, self._stage)
 
     def gauged(self, group: int, heart: Heart) -> None:
         """Called about once a second per group while records come; a service sets its own gauges here too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from opentelemetry import metrics, trace
@@ -45,6 +46,36 @@ class Telemetry:
             stop()
 
 
+class _Once(logging.Filter):
+    """Lets the first complaint of an exporter pass, in a sentence of ours: it tries again for ever, and it is no fault."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+        self._said = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self._said:
+            return False
+        self._said = True
+        record.msg = "no collector takes telemetry at %s: it is tried again at every export, and this is said once"
+        record.args = (self._endpoint,)
+        record.exc_info = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        return True
+
+
+def say_once_that_nobody_listens(endpoint: str) -> None:
+    """Keeps the exporters from telling at every export that no collector runs: that is a choice, not an error."""
+    once = _Once(endpoint)
+    for name in (
+        "opentelemetry.exporter.otlp.proto.grpc.exporter",
+        "opentelemetry.sdk._shared_internal",
+        "opentelemetry.sdk.metrics._internal.export",
+    ):
+        logging.getLogger(name).addFilter(once)
+
+
 def setup_telemetry(service: str, settings: TelemetrySettings | None = None) -> Telemetry:
     """Starts export of traces and metrics under `service.name` = driftloop-<service>; call it once, in `__main__`."""
     settings = settings or TelemetrySettings()
@@ -59,6 +90,8 @@ def setup_telemetry(service: str, settings: TelemetrySettings | None = None) -> 
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    from driftloop.telemetry.metrics import Instruments
+    from driftloop.telemetry.process import observe_process
     from driftloop.telemetry.sampling import sampled_provider
 
     resource = Resource.create({"service.name": f"driftloop-{service}"})
@@ -71,6 +104,8 @@ def setup_telemetry(service: str, settings: TelemetrySettings | None = None) -> 
         export_interval_millis=settings.metric_export_interval,
     )
     meters = MeterProvider([reader], resource)
+    observe_process(Instruments(service, meters))
+    say_once_that_nobody_listens(endpoint)
     trace.set_tracer_provider(traces)
     metrics.set_meter_provider(meters)
     configure_sampling(settings.traces_sampler_arg)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from opentelemetry import metrics as otel
-from opentelemetry.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, MeterProvider, Observation
 
 Kind = Literal["counter", "histogram", "gauge"]
 SHARED = "shared"
@@ -48,6 +48,12 @@ class Metric:
         """The name that dashboards and alerts query (a histogram adds _bucket, _sum and _count)."""
         name = self.otel_name.replace(".", "_")
         return f"{name}_total" if self.kind == "counter" else name
+
+    @property
+    def series_names(self) -> tuple[str, ...]:
+        """All names under which Prometheus holds it."""
+        name = self.prometheus_name
+        return (f"{name}_bucket", f"{name}_sum", f"{name}_count") if self.kind == "histogram" else (name,)
 
 
 def _counter(service: str, name: str, unit: str, meaning: str, *labels: str) -> Metric:
@@ -114,6 +120,27 @@ _DECLARED = (
         "{record}",
         "Records dropped because they were seen before; a burst follows a restart.",
         "stage",
+    ),
+    _gauge(
+        SHARED,
+        "event_delay_seconds",
+        "s",
+        "known_at less event time of the newest record taken: how late events come. A jump: a producer is behind.",
+        "stage",
+    ),
+    # Of every process; observed when metrics are exported.
+    _counter(SHARED, "process_cpu_seconds", "s", "Processor time used. One per second: a core is full."),
+    _gauge(SHARED, "process_memory_bytes", "By", "Resident memory. Near the container's limit: it will be killed."),
+    _gauge(SHARED, "process_threads", "{thread}", "Threads of the process. Rising without end: a leak."),
+    _gauge(SHARED, "process_open_files", "{file}", "Open files and sockets. Rising without end: a leak."),
+    _gauge(
+        SHARED, "started_at_seconds", "s", "When the process began, seconds since the epoch. Changes: it restarted."
+    ),
+    _gauge(
+        SHARED,
+        "wall_clock_seconds",
+        "s",
+        "The process's own clock when it told its metrics. Far from the collector's: a clock is wrong, or telemetry stands.",
     ),
     # ingest
     _counter("ingest", "events_accepted", "{event}", "Events written and acknowledged.", "event_type"),
@@ -242,7 +269,7 @@ _DECLARED = (
     _gauge(
         "monitor",
         "absolute_error",
-        "1",
+        "{label}",
         "Regression, instead of log_loss: mean absolute error of that block, in the label's own unit.",
         "role",
     ),
@@ -251,13 +278,6 @@ _DECLARED = (
     _counter("monitor", "retrains", "{request}", "Retrain requests, by reason.", "reason"),
     _gauge("monitor", "release_revision", "{revision}", "Newest release revision."),
     _gauge("monitor", "retrain_open", "{request}", "1 while a retrain request waits for its answer."),
-    _counter(
-        "monitor",
-        "values_filtered",
-        "{value}",
-        "NaN or infinite values kept from detectors. A jump: broken inputs.",
-        "series",
-    ),
     _counter("monitor", "incidents", "{incident}", "Findings that need a person."),
     # trainer
     _counter("trainer", "requests", "{request}", "Retrain requests taken, by reason.", "reason"),
@@ -266,6 +286,27 @@ _DECLARED = (
     _seconds("trainer", "stage_seconds", "Time of one stage of a training run.", "stage", buckets=STAGE_BUCKETS_S),
     _counter("trainer", "row_epochs", "{row}", "Rows times epochs over all fits: the cost of training."),
     _gauge("trainer", "dataset_rows", "{row}", "Rows of the newest training set."),
+    _gauge(
+        "trainer", "requests_open", "{request}", "Retrain requests read and not answered. More than one: it is behind."
+    ),
+    _gauge(
+        "trainer",
+        "device_utilisation_ratio",
+        "1",
+        "Share of the time since the last export that the training device worked; of the CPU: of one core.",
+        "device",
+    ),
+    _gauge(
+        "trainer", "device_memory_bytes", "By", "Memory in use on the training device; of the CPU: resident.", "device"
+    ),
+    _counter(
+        "trainer",
+        "recordings",
+        "{recording}",
+        "Answers told to MLflow or OpenLineage, or given up. Failed: nobody will find that run there.",
+        "to",
+        "outcome",
+    ),
 )
 
 
@@ -317,6 +358,20 @@ class Instruments:
         return self._meter.create_histogram(
             metric.otel_name, metric.unit, metric.meaning, explicit_bucket_boundaries_advisory=list(metric.buckets)
         )
+
+    def observed(self, name: str, observe: Callable[[], Iterable[tuple[float, Mapping[str, str]]]]) -> None:
+        """A declared gauge or counter that is asked for its values (with their labels) at every export, on its thread."""
+        metric = METRICS.get(f"driftloop.{self._service}.{name}") or METRICS.get(f"driftloop.{name}")
+        kind: Kind = "counter" if metric is not None and metric.kind == "counter" else "gauge"
+        metric = self._metric(name, kind)
+
+        def callback(options: CallbackOptions) -> list[Observation]:
+            return [Observation(value, dict(labels)) for value, labels in observe()]
+
+        if kind == "counter":
+            self._meter.create_observable_counter(metric.otel_name, [callback], metric.unit, metric.meaning)
+        else:
+            self._meter.create_observable_gauge(metric.otel_name, [callback], metric.unit, metric.meaning)
 
     def gauge(self, name: str) -> Gauge:
         """A declared gauge: `.set(value, {label: value})`."""

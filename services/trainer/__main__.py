@@ -25,7 +25,8 @@ from driftloop.messaging import (
 from driftloop.telemetry import instruments, serve_health_in_thread, setup_logging, setup_telemetry
 from driftloop.telemetry.health import AddressInUse
 from driftloop.usecase import UseCase, UseCaseError, load_use_case
-from services.trainer.bootstrap import open_handler
+from services.trainer.bootstrap import open_handler, open_recording
+from services.trainer.device import observe_device
 from services.trainer.errors import TrainerError
 from services.trainer.gateways import Outbox, answered_requests
 from services.trainer.instruments import TrainerInstruments
@@ -52,7 +53,10 @@ def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings) ->
         servers, use_case.name, ["retrain"], f"{use_case.name}-trainer", name, settings=kafka, client_id=name
     )
     producer = KafkaProducer(servers, use_case.name, name, kafka, instruments("trainer"))
-    worker = Worker(lambda: open_handler(use_case, settings, producer, measured, stop), settings.open_requests_max)
+    recording = open_recording(settings, measured)
+    worker = Worker(
+        lambda: open_handler(use_case, settings, producer, measured, stop, recording.take), settings.open_requests_max
+    )
     outbox = Outbox(producer, stop)
 
     def refuse(malformed: Malformed) -> None:
@@ -60,7 +64,11 @@ def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings) ->
         outbox.deliver(dead_letter(malformed, "trainer", use_case.name))
 
     consumption = Consumption(reader, worker, answered, refuse)
+    declared = instruments("trainer")
+    observe_device(declared, settings.device)
+    declared.observed("requests_open", lambda: [(consumption.open_requests, {})])
     worker.start()
+    recording.start()
     health.set_serving(True)
     _log.info("%s: ready on %s, %d requests answered so far", use_case.name, settings.address, len(answered))
     try:
@@ -73,6 +81,7 @@ def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings) ->
         health.set_serving(False)
         stop.set()
         worker.stop(settings.stop_timeout_s)
+        recording.close(settings.recording_stop_s)
         producer.close(settings.flush_timeout_s)
         reader.close()
         health.stop(0.1)

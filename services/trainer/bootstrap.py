@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from driftloop.artifacts import ArtifactStore
 from driftloop.messaging import Producer
 from driftloop.usecase import UseCase
+from services.trainer.errors import NoGpu
 from services.trainer.gateways import OfflineData, Outbox, SignedBundles
-from services.trainer.handlers import Bounds, RetrainHandler
+from services.trainer.handlers import Bounds, RetrainHandler, TakesAnswer
 from services.trainer.instruments import TrainerInstruments
+from services.trainer.recording import LineageRecorder, MlflowRecorder, Recorder, Recording, RecordingBounds
 from services.trainer.settings import TrainerSettings
 
 _log = logging.getLogger(__name__)
@@ -26,6 +29,7 @@ def open_handler(
     producer: Producer,
     measured: TrainerInstruments,
     stop: threading.Event,
+    record: TakesAnswer,
 ) -> RetrainHandler:
     """The handler with its gateways, after everything slow was imported and tried once."""
     started_s = time.monotonic()
@@ -38,6 +42,11 @@ def open_handler(
     device: Device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else "cpu"
     if settings.device != "auto":
         device = settings.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise NoGpu(
+            "TRAINER_DEVICE is cuda and torch finds no GPU: give the container one (compose.gpu.yaml and NVIDIA's "
+            "container toolkit on the host), or leave compose.gpu.yaml away to train on the CPU"
+        )
     training = TrainingSettings(threads=settings.threads, device=device)
     _try_out(use_case, training)
     # BentoML imports most of itself only when its decorator is first asked for.
@@ -67,7 +76,21 @@ def open_handler(
         gates=GateSettings(size_bytes_max=settings.bundle_bytes_max // 2, leak=settings.leak_share),
         measured=measured,
         stopping=stop.is_set,
+        record=record,
     )
+
+
+def open_recording(settings: TrainerSettings, measured: TrainerInstruments) -> Recording:
+    """Who is told of answers, by the settings; nobody by default."""
+    recorders: list[Callable[[], Recorder]] = []
+    if settings.mlflow_uri:
+        recorders.append(lambda: MlflowRecorder(settings.mlflow_uri, settings.recording_timeout_s))
+    if settings.lineage:
+        recorders.append(
+            lambda: LineageRecorder(settings.lineage, settings.artifacts_url, settings.recording_timeout_s)
+        )
+    bounds = RecordingBounds(settings.recording_queue_max, settings.recording_attempts_max, settings.recording_retry_s)
+    return Recording(recorders, bounds, measured)
 
 
 def _try_out(use_case: UseCase, settings: object) -> None:

@@ -3,6 +3,7 @@
 TrainerError
 ├── DataRefused     answer the request as refused: the rows do not bear a model, and the message says why
 ├── Stopping        leave the request unanswered: the process ends, and its successor answers it
+├── NoGpu           stop: a GPU was asked for and there is none
 └── TooManyRequests stop: more open requests than any policy asks for, so something else is wrong
 """
 
@@ -23,3 +24,7 @@ class Stopping(TrainerError):
 
 class TooManyRequests(TrainerError):
     """More requests are open than any policy asks for: stop, a person has to look."""
+
+
+class NoGpu(TrainerError):
+    """Training on a GPU was asked for and there is none: stop, the message says how to get one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -51,6 +52,14 @@ class Outgoing(Protocol):
         ...
 
 
+TakesAnswer = Callable[[RetrainRequest, Model, float], None]
+"""Takes a request, its answer and how many seconds lay between them; returns at once."""
+
+
+def _told_to_nobody(request: RetrainRequest, answer: Model, took_s: float) -> None:
+    """For whoever records nothing."""
+
+
 @dataclass(frozen=True)
 class Bounds:
     """See the settings of the same names."""
@@ -73,6 +82,7 @@ class RetrainHandler:
         gates: GateSettings,
         measured: TrainerInstruments,
         stopping: Callable[[], bool],
+        record: TakesAnswer = _told_to_nobody,
     ) -> None:
         self._use_case = use_case
         self._data = data
@@ -83,6 +93,7 @@ class RetrainHandler:
         self._gates = gates
         self._measured = measured
         self._stopping = stopping
+        self._record = record
 
     def retrain(self, record: Record) -> Model:
         """Answers the request and returns when the answer is acknowledged.
@@ -91,6 +102,7 @@ class RetrainHandler:
         wrong with the process (store, broker) is raised, and tried again after a restart.
         """
         request: RetrainRequest = record.message.payload
+        started_s = time.monotonic()
         self._measured.taken(request.reason)
         telling = _Telling(record.message, self._use_case.name, self._outgoing, self._stopping)
         try:
@@ -102,6 +114,7 @@ class RetrainHandler:
             answer.outcome, answer.because = OUTCOME_REFUSED, str(refused)
         self._outgoing.deliver(telling.message("models", answer.id, answer))
         self._measured.answered(answer)
+        self._record(request, answer, time.monotonic() - started_s)
         _log.info("request %s: model %s: %s", request.id, answer.id, answer.because)
         return answer
 

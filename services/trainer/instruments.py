@@ -23,6 +23,7 @@ class TrainerInstruments:
         self._row_epochs = declared.counter("row_epochs")
         self._dataset_rows = declared.gauge("dataset_rows")
         self._dead_letters = declared.counter("dead_letters")
+        self._recordings = declared.counter("recordings")
 
     def taken(self, reason: RetrainReason) -> None:
         """A request was taken."""
@@ -43,6 +44,10 @@ class TrainerInstruments:
     def dead_letter(self, rule: str) -> None:
         """A record was set aside."""
         self._dead_letters.add(1, {"rule": rule})
+
+    def recorded(self, where: str, outcome: str) -> None:
+        """An answer was told to a recorder, or was not."""
+        self._recordings.add(1, {"to": where, "outcome": outcome})
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -67,6 +67,18 @@ class TrainerSettings(BaseSettings):
     )
     flush_timeout_s: float = Field(default=5.0, gt=0, description="for the last messages when the process ends")
 
+    mlflow_uri: str = Field(default="", description="http(s)://host:port of an MLflow server; empty: none is told")
+    lineage: str = Field(
+        default="", description="http(s)://host:port of an OpenLineage collector, or file:///path; empty: none is told"
+    )
+    recording_queue_max: int = Field(
+        default=64, gt=0, description="answers not recorded yet: a day of the default budget is four"
+    )
+    recording_attempts_max: int = Field(default=4, gt=0, description="with the pauses 15 s: a server that restarts")
+    recording_retry_s: float = Field(default=2.0, gt=0, description="first pause between two attempts; it doubles")
+    recording_timeout_s: float = Field(default=10.0, gt=0, description="one request to MLflow or OpenLineage")
+    recording_stop_s: float = Field(default=1.0, gt=0, description="for what is not recorded when the process ends")
+
     @property
     def folder(self) -> Path:
         """This replica's own folder, absolute: BentoML changes the working folder while it loads."""

@@ -103,6 +103,11 @@ class Consumption:
         self._refuse = refuse
         self._open: list[tuple[Record | Malformed, bool]] = []
 
+    @property
+    def open_requests(self) -> int:
+        """Records read and not done with."""
+        return len(self._open)
+
     def turn(self, poll_s: float) -> None:
         """One poll and what follows from it; raises what the worker or the broker failed with."""
         for record in self._reader.poll(poll_s, _REQUESTS_PER_POLL):
