@@ -6,6 +6,8 @@ BIN := .venv/bin
 SERVICES := ingest features serving monitor trainer
 EXTRAS := ingest,features,serving,monitor,trainer,s3,local,tables,flights,dev
 USECASE ?= flights
+USECASES_DIR ?= usecases
+VERSION := 0.1.0
 DAYS ?=
 ROWS ?=
 INJECT ?=
@@ -15,7 +17,8 @@ export BENTOML_DO_NOT_TRACK := true
 export FEAST_USAGE := False
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak test-fast lint format simulate bench bench-ingest bench-serving bench-features bench-loop bench-backtest bench-policy bench-gates contracts lock wheel clean
+.PHONY: help setup demo test soak test-fast lint format simulate bench bench-ingest bench-serving bench-features bench-loop
+.PHONY: bench-backtest bench-policy bench-gates contracts dashboards rules compose-check test-compose image-usecase sbom lock wheel clean
 
 help: ## show what can be typed
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -95,6 +98,34 @@ lock: $(UV) ## pin every dependency with hashes into constraints.txt
 	    --no-annotate --no-header pyproject.toml -o constraints.txt
 	@$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	    --no-annotate --no-header deploy/compose/mlflow/requirements.in -o deploy/compose/mlflow/requirements.txt
+
+dashboards: .venv/.installed ## write Grafana's dashboards from deploy/observability/dashboards.py
+	@$(BIN)/python -m deploy.observability.dashboards
+
+rules: ## let promtool check the alert rules, and let each fire in a breach of its own
+	@command -v promtool >/dev/null || (echo "promtool is not here: install Prometheus (Debian: apt-get install prometheus)"; exit 1)
+	@promtool check rules deploy/observability/rules/driftloop.rules.yaml
+	@cd deploy/observability/rules && promtool test rules driftloop.tests.yaml
+
+compose-check: ## say what of this host docker compose could not work with (GPU=1: with compose.gpu.yaml, too)
+	@$(PYTHON) deploy/compose/check.py $(if $(GPU),--gpu)
+
+test-compose: setup ## the containers for real: replay, kills, restarts, a full disk; needs an engine and some minutes
+	@$(BIN)/python -m tests.compose
+
+image-usecase: ## build use case USECASE of USECASES_DIR into the images, tagged VERSION-USECASE
+	@for service in ingest features serving monitor trainer demo; do \
+	    suffix=$$(test $$service = trainer && echo -cpu); \
+	    docker build --quiet --build-arg BASE=driftloop/$$service:$(VERSION)$$suffix -f deploy/compose/usecase.Dockerfile \
+	        -t driftloop/$$service:$(VERSION)-$(USECASE)$$suffix $(USECASES_DIR) || exit 1; done
+	@echo "DRIFTLOOP_VERSION=$(VERSION)-$(USECASE) USECASE=$(USECASE) docker compose up -d"
+
+sbom: ## copy what is in each image (CycloneDX) to build/sbom
+	@mkdir -p build/sbom
+	@for service in ingest features serving monitor trainer demo; do \
+	    suffix=$$(test $$service = trainer && echo -cpu); \
+	    docker run --rm --entrypoint cat driftloop/$$service:$(VERSION)$$suffix /usr/share/sbom/$$service.cdx.json \
+	        >build/sbom/$$service.cdx.json || exit 1; done
 
 wheel: $(UV) ## the library, client and command line as a wheel in dist/
 	@$(UV) build --quiet --wheel --out-dir dist .

@@ -27,9 +27,11 @@ class SharedStores(BaseSettings):
 
     def registry(self) -> str:
         """The registry's URL with its password, for Feast alone: never log it. SecretMissing."""
-        if not self.registry_url or self.registry_password_file is None:
-            return self.registry_url
-        parts = urlsplit(self.registry_url)
+        # Feast's driver is psycopg 3, which SQLAlchemy wants named.
+        url = self.registry_url.replace("postgresql://", "postgresql+psycopg://", 1)
+        if not url or self.registry_password_file is None:
+            return url
+        parts = urlsplit(url)
         user, _, host = parts.netloc.rpartition("@")
         password = quote(read_secret(self.registry_password_file), safe="")
         return urlunsplit(parts._replace(netloc=f"{user}:{password}@{host}"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Callable
 
 from opentelemetry import metrics, trace
@@ -94,7 +96,9 @@ def setup_telemetry(service: str, settings: TelemetrySettings | None = None) -> 
     from driftloop.telemetry.process import observe_process
     from driftloop.telemetry.sampling import sampled_provider
 
-    resource = Resource.create({"service.name": f"driftloop-{service}"})
+    # Replicas and workers are told apart by where they run: without it, one's numbers would overwrite the other's.
+    instance = f"{socket.gethostname()}-{os.getpid()}"
+    resource = Resource.create({"service.name": f"driftloop-{service}", "service.instance.id": instance})
     endpoint, insecure = settings.exporter_otlp_endpoint, not settings.exporter_otlp_endpoint.startswith("https")
     spans = OTLPSpanExporter(endpoint=endpoint, insecure=insecure, timeout=settings.exporter_otlp_timeout)
     traces = sampled_provider(settings.traces_sampler_arg, resource)
