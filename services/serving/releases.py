@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from opentelemetry.trace import SpanKind
 
 from driftloop.artifacts import BundleRefused
 from driftloop.contracts import Message
@@ -23,6 +24,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 )
 from driftloop.contracts.serving.v1.serving_pb2 import ListModelsResponse, ServedModel
 from driftloop.messaging import Producer
+from driftloop.telemetry import span
 from services.serving.clock import LoopClock
 from services.serving.explanation import is_explainable
 from services.serving.guardrail import LatencyGuardrail
@@ -145,7 +147,8 @@ class ReleaseKeeper:
             await self._has_news.wait()
             self._has_news.clear()
             if self._newest is not None:
-                await self._apply(self._newest, self._read_at_s)
+                with span("serving.Release", self._newest.traceparent, kind=SpanKind.CONSUMER):
+                    await self._apply(self._newest, self._read_at_s)
 
     async def applied(self) -> None:
         """Returns once every release read so far is applied."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from opentelemetry.trace import SpanKind
+
 from driftloop.artifacts import BundleRefused
 from driftloop.contracts import Message, Record, derive_id
 from driftloop.contracts.monitor.v1.monitor_pb2 import RetrainRequest
@@ -25,6 +27,7 @@ from driftloop.contracts.trainer.v1.trainer_pb2 import (
 )
 from driftloop.featurestore.errors import LogBehind
 from driftloop.scoring import ScoringModel
+from driftloop.telemetry import current_traceparent, span
 from driftloop.usecase import UseCase
 from services.trainer.errors import DataRefused, Stopping
 from services.trainer.gateways import Bundles, Data
@@ -101,6 +104,10 @@ class RetrainHandler:
         Stopping: unanswered, the successor does it again. What is wrong with the data or the training is an answer; what is
         wrong with the process (store, broker) is raised, and tried again after a restart.
         """
+        with span("trainer.Retrain", record.message.traceparent, kind=SpanKind.CONSUMER):
+            return self._retrain(record)
+
+    def _retrain(self, record: Record) -> Model:
         request: RetrainRequest = record.message.payload
         started_s = time.monotonic()
         self._measured.taken(request.reason)
@@ -237,5 +244,5 @@ class _Telling:
             time_us=clock_us,
             known_at_us=clock_us,
             causes=(self._cause.id,),
-            traceparent=self._cause.traceparent,
+            traceparent=current_traceparent(),
         )

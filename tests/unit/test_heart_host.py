@@ -91,6 +91,21 @@ async def test_outputs_of_every_record_are_sent_in_order(bench: Bench) -> None:
     assert host.positions() == {("events", 0): 5}
 
 
+async def test_what_a_sampled_record_brings_about_belongs_to_its_trace(bench: Bench) -> None:
+    sampled, left_out = event(0), event(1)
+    sampled.traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    left_out.traceparent = f"00-{'c' * 32}-{'d' * 16}-00"
+    bench.write(sampled)
+    host = bench.host()
+    await host.assign([("events", 0)])
+    await bench.feed(host)
+    bench.write(left_out)
+    await bench.feed(host)
+    first, second = bench.outputs()
+    assert first.traceparent.split("-")[1] == "a" * 32
+    assert second.traceparent == ""
+
+
 async def test_what_was_folded_is_skipped_when_it_is_delivered_again(bench: Bench) -> None:
     bench.write(*(event(n) for n in range(5)))
     host = bench.host()
