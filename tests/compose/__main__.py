@@ -54,6 +54,17 @@ print(json.dumps({
     "rules": [r["health"] for g in json.load(urllib.request.urlopen(base + "rules"))["data"]["groups"] for r in g["rules"]],
 }))
 """
+RUNS = """
+import json, urllib.request
+def post(path, body):
+    request = urllib.request.Request("http://mlflow:5000/api/2.0/mlflow/" + path, json.dumps(body).encode(),
+                                     {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request))
+found = post("experiments/search", {"max_results": 100}).get("experiments", [])
+ids = [e["experiment_id"] for e in found if e["name"] == "flights"]
+runs = post("runs/search", {"experiment_ids": ids}).get("runs", []) if ids else []
+print(json.dumps([{t["key"]: t["value"] for t in run["data"]["tags"]} for run in runs]))
+"""
 COUNT = """
 import collections, json
 from driftloop.cli.history import read_topics
@@ -232,7 +243,7 @@ def scenario(system: System, report: list[dict[str, Any]]) -> None:
         system.compose("up", "-d", "--no-build")
         system.await_healthy(("kafka", "redis", "postgres", *SERVICES))
         found["healthy_s"] = round(time.monotonic() - started_s, 1)
-        system.compose("up", "-d", "--no-build", "collector", "prometheus")
+        system.compose("up", "-d", "--no-build", "collector", "prometheus", "mlflow")
 
     stretch = load_replay("flights").stretch(days=DAYS)
     last = [request for one in steps_of(FLIGHTS, stretch) for request in one.requests][-20:]
@@ -266,6 +277,18 @@ def scenario(system: System, report: list[dict[str, Any]]) -> None:
         )
         hold(set(told()["rules"]) == {"ok"}, "a rule cannot be evaluated")
         found |= {"metrics": len(asked & set(told()["names"])), "rules": len(told()["rules"])}
+
+    with step(report, "MLflow and OpenLineage have a run for every answer of trainer") as found:
+        wanted = system.counts()["ids"]["models"]
+
+        def runs() -> list[dict[str, str]]:
+            return json.loads(system.compose("exec", "-T", "serving", "python", "-", stdin=RUNS))
+
+        system.until(lambda: len(runs()) == wanted, f"{wanted} answers and {len(runs())} runs in MLflow", 90)
+        lines = system.compose("exec", "-T", "trainer", "cat", "/var/lib/driftloop/state/lineage.jsonl").splitlines()
+        lineage = {json.loads(line)["run"]["runId"] for line in lines}
+        hold(len(lineage) == wanted, f"{wanted} answers and {len(lineage)} runs of lineage")
+        found |= {"runs": wanted, "models": {run["driftloop.outcome"] for run in runs()}}
 
     with step(report, "a process that dies by itself is started again") as found:
         system.await_healthy()
@@ -397,7 +420,7 @@ def main() -> int:
         return 1
     finally:
         _quietly(lambda: system.compose("down", "--volumes"))
-        (OUT / "result.json").write_text(json.dumps(report, indent=1))
+        (OUT / "result.json").write_text(json.dumps(report, indent=1, default=sorted))
     print(f"all {len(report)} steps hold; {OUT / 'result.json'}")
     return 0
 
