@@ -231,12 +231,12 @@ def _bentoml(home: Path, module: str) -> Iterator[tuple[Any, Any]]:
 def _no_installing(folder: Path) -> Iterator[None]:
     """BentoML asks for uv, and installs it with pip where there is none, even where nothing is to be locked.
 
-    A `uv` at the end of PATH that only fails is found and never run; a real one, earlier on PATH, still wins.
+    A `uv` at the end of PATH that only fails is found and never run; a real one, earlier on PATH, still wins. It is a link to
+    a program of the system's: where temporary files may not be executed, as in containers, a script would not count as one.
     """
     stand_in = folder / "bin" / "uv"
     stand_in.parent.mkdir()
-    stand_in.write_text("#!/bin/sh\nexit 1\n")
-    stand_in.chmod(0o755)
+    stand_in.symlink_to(shutil.which("false") or sys.executable)
     before = os.environ.get("PATH", os.defpath)
     os.environ["PATH"] = f"{before}{os.pathsep}{stand_in.parent}"
     try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bentoml._internal.configuration import get_uv_command
 from onnx import TensorProto, helper, numpy_helper
 from starlette.testclient import TestClient
 
@@ -207,3 +210,18 @@ def test_a_file_that_holds_no_key_is_named(tmp_path: Path) -> None:
         ensure_keys(store)
     with pytest.raises(KeyUnusable, match=VERIFY_KEY_PATH):
         load_verify_key(store)
+
+
+def test_a_bundle_is_built_where_temporary_files_may_not_be_executed(tmp_path, monkeypatch):
+    # Containers mount /tmp without the right to execute: os.access says so of every file that lies there itself.
+    real = os.access
+
+    def access(path, mode, **options):
+        inside = str(path).startswith(tempfile.gettempdir()) and not os.path.islink(path) and os.path.isfile(path)
+        return real(path, mode, **options) and not (inside and mode & os.X_OK)
+
+    monkeypatch.setattr(os, "access", access)
+    monkeypatch.setenv("PATH", os.defpath)
+    get_uv_command.cache_clear()
+    made = build_bundle("shop", "m1", graph(0.0), b"weights", SPEC, tmp_path / "into", tmp_path / "bentos")
+    assert made.is_file()
