@@ -120,6 +120,8 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
             Panel("Rows of the offline log", (rate("driftloop_features_offline_rows_total", "table"),), "ops"),
             Panel("Checkpoints", quantiles("driftloop_checkpoint_seconds", "stage"), "s"),
             Panel("Age of values read", quantiles("driftloop_serving_feature_age_seconds", "view"), "s"),
+            Panel("Served values compared", (rate("driftloop_features_parity_values_total"),), "ops"),
+            Panel("Served values that differ", (rate("driftloop_features_parity_mismatches_total", "cause"),), "ops"),
             *of_service("features"),
         ),
     ),

@@ -46,6 +46,7 @@ RARE = {
     "driftloop_ingest_incidents_total", "driftloop_delivery_failures_total", "driftloop_features_late_events_total",
     "driftloop_serving_guardrails_total", "driftloop_trainer_gates_failed_total", "driftloop_monitor_incidents_total",
     "driftloop_monitor_absolute_error", "driftloop_monitor_log_loss", "driftloop_monitor_alarms_total", "driftloop_serving_view_reads_total",
+    "driftloop_features_parity_values_total", "driftloop_features_parity_mismatches_total",
 }  # fmt: skip
 NAMES = """
 import json, urllib.request
