@@ -410,7 +410,7 @@ def main() -> int:
     try:
         if os.environ.get("BUILD") != "0":
             with step(report, "build"):
-                system.compose("build", "ingest", "features", "serving", "monitor", "trainer")
+                system.compose("--profile", "tracking", "build", *SERVICES, "mlflow")
             report.clear()
         system.compose("down", "--volumes")
         scenario(system, report)
