@@ -34,6 +34,8 @@ from driftloop.usecase import (
 
 RETRAIN_TIMEOUT_S = 900.0  # how long one step may take while a model is trained
 WAIT_SLICE_S = 25.0
+ADVANCE_PAUSE_S = 0.5
+ADVANCE_TIMEOUT_S = 120.0  # a broker on a busy machine takes half a minute to come back
 
 
 @dataclass(slots=True)
@@ -69,18 +71,30 @@ class Replay:
         first = True
         for step in steps:
             if first:
-                self._events.advance(step.start_us)
+                self._advance(step.start_us)
                 self._wait(step.start_us)
                 first = False
             self._ask(step)
             self._send(step)
-            self._events.advance(step.end_us)
+            self._advance(step.end_us)
             self._wait(step.end_us)
             self.played.steps += 1
             self.played.clock_us = step.end_us
             if after_step is not None:
                 after_step(step, self.played)
         return self.played
+
+    def _advance(self, known_at_us: int) -> None:
+        """Moves the clock; again where no answer came, as while a broker restarts: the same time twice changes nothing."""
+        deadline_s = time.monotonic() + ADVANCE_TIMEOUT_S
+        while True:
+            try:
+                self._events.advance(known_at_us)
+                return
+            except Unreachable:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(ADVANCE_PAUSE_S)
 
     def close(self) -> None:
         """Closes both channels."""

@@ -1,0 +1,52 @@
+"""A replay goes on where its clock could not be moved at once, as while a broker restarts."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from driftloop.cli.replay import Replay
+from driftloop.contracts.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from driftloop.contracts.serving.v1 import serving_pb2, serving_pb2_grpc
+from driftloop.usecase import ReplayStep, load_use_case
+
+FLIGHTS = load_use_case("flights")
+
+
+class Ingest(ingest_pb2_grpc.IngestServiceServicer):
+    """Moves its clock, but not at the first two attempts."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def Advance(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.asked.append(request.known_at_us)
+        if len(self.asked) <= 2:
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the broker did not acknowledge in time")
+        return ingest_pb2.AdvanceResponse(clock_us=request.known_at_us)
+
+
+class Serving(serving_pb2_grpc.PredictionServiceServicer):
+    """Has always followed."""
+
+    def WaitForClock(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return serving_pb2.WaitForClockResponse(clock_us=request.clock_us)
+
+
+def test_a_clock_that_could_not_be_moved_is_moved_again_and_the_replay_goes_on() -> None:
+    ingest = Ingest()
+    server = grpc.server(ThreadPoolExecutor(4))
+    ingest_pb2_grpc.add_IngestServiceServicer_to_server(ingest, server)
+    serving_pb2_grpc.add_PredictionServiceServicer_to_server(Serving(), server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    replay = Replay(FLIGHTS, address, address)
+    try:
+        played = replay.run(iter([ReplayStep(10, 20, [], [])]))
+    finally:
+        replay.close()
+        server.stop(None).wait(5)
+    assert ingest.asked == [10, 10, 10, 20]
+    assert (played.steps, played.clock_us) == (1, 20)
