@@ -346,17 +346,12 @@ def disk_full(system: System, report: list[dict[str, Any]]) -> None:
     """A volume that is full: what features says, and that it goes on when there is room; on a fresh project."""
     with step(report, "a full disk is said, nothing is lost, and work goes on when space returns") as found:
         system.compose("down", "--volumes")
-        # 64 MiB of memory as the volume of artifacts; it lives while a container holds it.
-        system.docker(
-            "volume", "create", "--label", "com.docker.compose.project=driftlooptest",
-            "--label", "com.docker.compose.volume=artifacts", "--driver", "local", "--opt", "type=tmpfs",
-            "--opt", "device=tmpfs", "--opt", "o=size=64m,uid=10001,gid=10001", "driftlooptest_artifacts",
-        )  # fmt: skip
+        system.environment["COMPOSE_FILE"] = f"compose.yaml{os.pathsep}tests/compose/small-disk.yaml"
         system.environment["DRIFTLOOP_DISK_GIB_MIN"] = "0.01"
-        system.docker("run", "-d", "--name", "driftlooptest_holder", "-v", "driftlooptest_artifacts:/a", "--entrypoint",
-                      "sleep", "driftloop/ingest:0.1.0", "3000")  # fmt: skip
         try:
             system.compose("up", "-d", "--no-build")
+            holder = ["run", "-d", "--name", "driftlooptest_holder", "-v", "driftlooptest_artifacts:/a"]
+            system.docker(*holder, "--entrypoint", "sleep", system.inspect("ingest", ".Config.Image"), "1200")
             system.await_healthy()
             filled = threading.Event()
 
