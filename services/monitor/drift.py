@@ -22,7 +22,8 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     SERIES_KIND_PREDICTION,
     SeriesKind,
 )
-from driftloop.usecase import DAY_US, Answer, Task, UseCase, max_loss, row_loss
+from driftloop.usecase import DAY_US, Answer, UseCase, max_loss, row_loss
+from services.monitor.floor import Decay, ErrorFloor
 from services.monitor.rise import BLOCKS_MAX, WARNING_LABELS, Pace, RiseDetector
 
 SNAPSHOT_VERSION = 1
@@ -31,9 +32,6 @@ PACE_BLOCKS = 25  # between two measurements of the pace
 MAX_BLOCKS = 5_000  # since the last reset; older blocks say nothing about a change that is still unseen
 REFERENCE_ROWS = 1_000  # rows that the ranks of an input are taken against
 INPUT_BLOCK_ROWS = 100  # a day's block with fewer rows waits for the next day
-FLOOR_LABELS = 1_000  # labels that the floor's rate is taken from
-FLOOR_BLOCKS = 25  # blocks over which production must beat the floor
-FLOOR_DEVIATIONS = 3.0  # standard errors: one chance in 700 if blocks were independent, and they nearly are
 
 
 @dataclass(frozen=True)
@@ -195,122 +193,6 @@ class RankedSeries:
         """Takes a snapshot back."""
         self._reference = list(state["reference"])
         self._series.restore(state["series"])
-
-
-@dataclass(frozen=True)
-class Decay:
-    """Production's recent error and that of predicting from the labels alone, in loss per row."""
-
-    error: float
-    floor: float
-
-
-class LabelsAlone:
-    """Answers without any input, from the newest FLOOR_LABELS labels: their rate, the classes' frequencies, or their mean.
-
-    Rates and frequencies are smoothed by Laplace's rule of succession, so that what has not been seen keeps a chance.
-    """
-
-    def __init__(self, task: Task, classes: int) -> None:
-        self._task = task
-        self._kinds = max(2, classes)
-        self._labels: deque[float] = deque(maxlen=FLOOR_LABELS)
-        self._counts = [0] * self._kinds
-
-    @property
-    def known(self) -> int:
-        """Labels that the answer rests on."""
-        return len(self._labels)
-
-    @property
-    def minority(self) -> float:
-        """Share of the labels that are not of the most frequent kind; one half for numbers, of which none is rare."""
-        if self._task == "regression" or not self._labels:
-            return 0.5
-        return 1.0 - max(self._counts) / len(self._labels)
-
-    def answer(self) -> Answer:
-        """The answer to the next row, whatever it is."""
-        if self._task == "regression":
-            return math.fsum(self._labels) / len(self._labels)
-        total = len(self._labels) + self._kinds
-        if self._task == "binary":
-            return (self._counts[1] + 1.0) / total
-        return [(count + 1.0) / total for count in self._counts]
-
-    def add(self, label: float) -> None:
-        """One more label; the oldest leaves where there are enough."""
-        if self._task != "regression":
-            if len(self._labels) == FLOOR_LABELS:
-                self._counts[int(self._labels[0])] -= 1
-            self._counts[int(label)] += 1
-        self._labels.append(label)
-
-    def snapshot(self) -> list[float]:
-        """State as plain values."""
-        return list(self._labels)
-
-    def restore(self, labels: list[float]) -> None:
-        """Takes a snapshot back."""
-        for label in labels:
-            self.add(label)
-
-
-class ErrorFloor:
-    """Compares production's error with that of a predictor that knows nothing but the labels before each row.
-
-    A change detector gets used to a steady high error; this floor does not. The comparison is over the newest
-    FLOOR_BLOCKS blocks and needs a mean above FLOOR_DEVIATIONS standard errors.
-    """
-
-    def __init__(self, block_rows: int, task: Task = "binary", classes: int = 0) -> None:
-        self._block_rows = block_rows
-        self._task = task
-        self._labels = LabelsAlone(task, classes)
-        self._blocks: deque[tuple[float, float]] = deque(maxlen=FLOOR_BLOCKS)
-        self._open = [0.0, 0.0, 0.0]  # production's error, the floor's, rows
-
-    def add(self, loss: float, label: float, scale: float = 1.0) -> None:
-        """Takes in one mature row: production's loss and the label; `scale` as in `row_loss`."""
-        if self._labels.known >= FLOOR_LABELS:
-            floor = row_loss(self._task, self._labels.answer(), label, scale)
-            self._open = [self._open[0] + loss, self._open[1] + floor, self._open[2] + 1.0]
-            if self._open[2] >= self._block_rows:
-                self._blocks.append((self._open[0] / self._open[2], self._open[1] / self._open[2]))
-                self._open = [0.0, 0.0, 0.0]
-        self._labels.add(label)
-
-    @property
-    def minority(self) -> float:
-        """See `LabelsAlone.minority`."""
-        return self._labels.minority
-
-    def start_over(self) -> None:
-        """Keeps the labels and forgets the errors."""
-        self._blocks.clear()
-        self._open = [0.0, 0.0, 0.0]
-
-    def decay(self) -> Decay | None:
-        """The two errors if production's is the greater beyond chance."""
-        if len(self._blocks) < FLOOR_BLOCKS:
-            return None
-        excess = [ours - floor for ours, floor in self._blocks]
-        mean = math.fsum(excess) / FLOOR_BLOCKS
-        variance = math.fsum((value - mean) ** 2 for value in excess) / (FLOOR_BLOCKS - 1)
-        if mean <= FLOOR_DEVIATIONS * math.sqrt(variance / FLOOR_BLOCKS):
-            return None
-        error, floor = (math.fsum(block[side] for block in self._blocks) / FLOOR_BLOCKS for side in (0, 1))
-        return Decay(error, floor)
-
-    def snapshot(self) -> list[Any]:
-        """State as plain values."""
-        return [self._labels.snapshot(), [list(block) for block in self._blocks], self._open]
-
-    def restore(self, state: list[Any]) -> None:
-        """Takes a snapshot back."""
-        labels, blocks, self._open = state
-        self._labels.restore(labels)
-        self._blocks.extend((ours, floor) for ours, floor in blocks)
 
 
 class RisingError:

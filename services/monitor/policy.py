@@ -33,7 +33,8 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     RetrainReason,
 )
 from driftloop.usecase import LOSS_UNITS, Policy, Task, duration_us
-from services.monitor.drift import Alarm, Decay
+from services.monitor.drift import Alarm
+from services.monitor.floor import Decay
 
 SNAPSHOT_VERSION = 1
 SHORTER, LONGER = 0.6, 1.6  # of the interval, after a candidate that was worth it, and after one that was not

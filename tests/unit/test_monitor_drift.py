@@ -9,15 +9,8 @@ from hypothesis import strategies as st
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import SERIES_KIND_ERROR
 from driftloop.usecase import HOUR_US, MAX_LOSS, MINUTE_US, Policy, Task, UseCase, load_use_case, row_loss
-from services.monitor.drift import (
-    FLOOR_LABELS,
-    BlockSeries,
-    DriftWatch,
-    ErrorFloor,
-    LabelsAlone,
-    RankedSeries,
-    change_point,
-)
+from services.monitor.drift import BlockSeries, DriftWatch, RankedSeries, change_point
+from services.monitor.floor import FLOOR_LABELS, ErrorFloor, LabelsAlone
 from tests.trainer_twin import TASKS
 
 FLIGHTS = load_use_case("flights")

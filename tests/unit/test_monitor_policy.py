@@ -14,7 +14,8 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     SERIES_KIND_INPUT,
 )
 from driftloop.usecase import DAY_US, HOUR_US, Policy
-from services.monitor.drift import Alarm, Decay
+from services.monitor.drift import Alarm
+from services.monitor.floor import Decay
 from services.monitor.policy import RetrainPolicy
 
 CHANGE_ROWS = Policy().change_rows
