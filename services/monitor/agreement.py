@@ -7,6 +7,7 @@ production never saw so (shuffled or corrupted labels, a sample that lacks the s
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +43,17 @@ class ProductionRecord:
         if len(self._losses) > MODELS_MAX:
             del self._losses[min(self._losses, key=lambda name: (self._losses[name][-1][0], name))]
 
-    def disagreement(self, champion: str, said: HeldOutRows) -> str:
-        """In words, how trainer's rows differ from production's; empty where they agree or cannot be compared."""
+    def disagreement(
+        self, champion: str, said: HeldOutRows, is_left_out: Callable[[int], bool] = lambda predicted_for_us: False
+    ) -> str:
+        """In words, how trainer's rows differ from production's; empty where they agree or cannot be compared.
+
+        is_left_out: of a prediction time, whether trainer was told to learn nothing from it.
+        """
         losses = self._losses.get(champion)
         if not losses or said.rows < ROWS_MIN:
             return ""
-        ours = [loss for at_us, loss in losses if said.from_us <= at_us <= said.to_us]
+        ours = [loss for at_us, loss in losses if said.from_us <= at_us <= said.to_us and not is_left_out(at_us)]
         if len(ours) < COVERED_SHARE * said.rows:
             return ""
         if said.rows < COVERED_SHARE * len(ours):

@@ -351,7 +351,9 @@ class Judging:
         said = HeldOutRows(
             model.held_out_rows, model.held_out_from_us, model.held_out_to_us, model.held_out_champion_loss
         )
-        disagreement = "" if champion is None else self._record.disagreement(champion.model_id, said)
+        disagreement = (
+            "" if champion is None else self._record.disagreement(champion.model_id, said, self._faults.covers)
+        )
         if not disagreement:
             return Trial(tuple(model.held_out_gains), model.held_out_rows, loss, pace)
         self._incident(

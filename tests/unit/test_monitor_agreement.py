@@ -32,6 +32,11 @@ def test_a_sample_that_lacks_rows_is_no_evidence():
     assert "100 labels" in record([0.4] * 100).disagreement("a", said)
 
 
+def test_what_trainer_was_told_to_leave_out_is_not_missed():
+    said = HeldOutRows(60, 0, 99, 0.4)
+    assert record([0.4] * 100).disagreement("a", said, lambda at_us: 20 <= at_us < 60) == ""
+
+
 def test_what_production_did_not_score_cannot_be_compared():
     assert record([0.4] * 100).disagreement("b", HeldOutRows(100, 0, 99, 0.9)) == ""
     assert record([0.4] * 50).disagreement("a", HeldOutRows(100, 0, 99, 0.9)) == ""
