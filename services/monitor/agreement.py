@@ -53,12 +53,16 @@ class ProductionRecord:
         losses = self._losses.get(champion)
         if not losses or said.rows < ROWS_MIN:
             return ""
-        ours = [loss for at_us, loss in losses if said.from_us <= at_us <= said.to_us and not is_left_out(at_us)]
+        ours = [
+            (at_us, loss) for at_us, loss in losses if said.from_us <= at_us <= said.to_us and not is_left_out(at_us)
+        ]
         if len(ours) < COVERED_SHARE * said.rows:
             return ""
-        if said.rows < COVERED_SHARE * len(ours):
-            return f"trainer compared on {said.rows} rows where production has {len(ours)} labels"
-        mean = sum(ours) / len(ours)
+        # Many rows share a prediction time, and trainer's may begin and end among those of one.
+        inside = sum(said.from_us < at_us < said.to_us for at_us, _ in ours)
+        if said.rows < COVERED_SHARE * inside:
+            return f"trainer compared on {said.rows} rows where production has {inside} labels"
+        mean = sum(loss for _, loss in ours) / len(ours)
         if abs(mean - said.champion_loss) > TOLERANCE_SHARE * mean + TOLERANCE:
             return f"on the same {said.rows} rows trainer saw the champion lose {said.champion_loss:.4f} a row, production {mean:.4f}"
         return ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 SLICES_MAX = 256  # values of all slices together; more are too rare to be judged
-SLICE_ROWS_MIN = 15  # below which nothing is said of a slice
+SLICE_ROWS_MIN = 15  # independent ones, below which nothing is said of a slice: one burst is no harm
 SHARE_MIN = 0.02  # of all paired rows, for the same
 MAJOR_SHARE = 0.1  # a slice with such a share of the rows is to be seen before anything is promoted
 
@@ -53,7 +53,7 @@ class SliceGains:
 
         pace: rows that say together what one independent row does.
         """
-        judged = [(name, found) for name, found in self._found.items() if self._is_judged(found)]
+        judged = [(name, found) for name, found in self._found.items() if self._is_judged(found, pace)]
         if not judged:
             return None
         deviate = NormalDist().inv_cdf(1.0 - (1.0 - confidence) / len(judged))
@@ -68,8 +68,8 @@ class SliceGains:
         """Whether every major slice has so many rows."""
         return all(found[0] >= rows for found in self._found.values() if found[0] >= MAJOR_SHARE * self._rows)
 
-    def _is_judged(self, found: list[float]) -> bool:
-        return found[0] >= max(SLICE_ROWS_MIN, SHARE_MIN * self._rows)
+    def _is_judged(self, found: list[float], pace: int) -> bool:
+        return found[0] >= max(SLICE_ROWS_MIN * pace, SHARE_MIN * self._rows)
 
     def snapshot(self) -> list[object]:
         """State as plain values."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -248,6 +250,18 @@ def test_a_challenger_that_harms_a_slice_goes_though_the_whole_gains():
             told += releases.decide()
     assert [step.kind for step in told][-1] == DECISION_KIND_DROP_CHALLENGER
     assert "line=red" in told[-1].because
+
+
+def test_one_burst_in_a_slice_drives_no_better_model_out():
+    releases = started()
+    releases.published(candidate("b"), replace(HELD_OUT, pace=8))
+    told = []
+    for row in range(64):
+        gain = -0.4 - row % 2 * 0.05
+        releases.labelled({"a": 2.0 + gain, "b": 2.0}, {"line": "red"})
+        releases.labelled({"a": 2.6, "b": 2.0}, {"line": "blue"})
+        told += releases.decide()
+    assert DECISION_KIND_DROP_CHALLENGER not in [step.kind for step in told]
 
 
 def test_a_slice_that_loses_a_little_keeps_no_better_model_out():
