@@ -93,7 +93,7 @@ def simulate(seed: int, faults: Faults, calm: Outcome | None = None) -> Outcome:
             return calm
     outcome = _once(seed, faults)
     if outcome.holds:
-        outcome.breaches += compared(outcome, calm, decides_alike=not faults.hurry)
+        outcome.breaches += compared(outcome, calm, decides_alike=not faults.hurry, in_order=not faults.reorder)
     outcome.seconds = time.perf_counter() - started_s
     return outcome
 
@@ -246,11 +246,13 @@ VALUED = ("predictions", "scores", "models", "releases")
 DECIDED = ("predictions", "scores", "drift", "decisions", "retrain", "models", "releases", "incidents", "commands")
 
 
-def compared(disturbed: Outcome, calm: Outcome, decides_alike: bool) -> list[Breach]:
+def compared(disturbed: Outcome, calm: Outcome, decides_alike: bool, in_order: bool) -> list[Breach]:
     """What a disturbed run said that the undisturbed did not, and the reverse: effects are there exactly once.
 
     `decides_alike` False: callers ran ahead of the loop, so only what does not depend on when things were decided is compared:
     a label and its correction may both be known when an entity is scored, but what is told of it last is the same.
+    `in_order` False: events of one step changed places. A value is known as late as the latest event that was read before it, be
+    it one that changed nothing; so the values must agree, but not since when they are known.
     """
     assert disturbed.observed is not None
     assert calm.observed is not None
@@ -259,7 +261,7 @@ def compared(disturbed: Outcome, calm: Outcome, decides_alike: bool) -> list[Bre
     for topic in (*ALIKE, *(DECIDED if decides_alike else ())):
         found += _different(topic, ours, theirs)
     for topic in VALUED if decides_alike else ():
-        found += _told_otherwise(topic, disturbed.observed, calm.observed)
+        found += _told_otherwise(topic, disturbed.observed, calm.observed, in_order)
     found += _labelled_otherwise(disturbed.observed, calm.observed)
     if not found:
         return []
@@ -277,10 +279,10 @@ def _different(topic: str, ours: Mapping[str, set[str]], theirs: Mapping[str, se
         yield f"{topic}: {len(extra)} messages that the undisturbed run has not, such as {sorted(extra)[:3]}"
 
 
-def _told_otherwise(topic: str, ours: Observed, theirs: Observed) -> Iterator[str]:
+def _told_otherwise(topic: str, ours: Observed, theirs: Observed, in_order: bool) -> Iterator[str]:
     """Messages of one id that say something else; where they were read from may differ, since offsets do."""
-    calm = {message.id: _without_places(message.payload) for message in theirs.of(topic)}
-    different = [m.id for m in ours.of(topic) if m.id in calm and _without_places(m.payload) != calm[m.id]]
+    calm = {message.id: _without_places(message.payload, in_order) for message in theirs.of(topic)}
+    different = [m.id for m in ours.of(topic) if m.id in calm and _without_places(m.payload, in_order) != calm[m.id]]
     if different:
         yield f"{topic}: {len(different)} messages say something else than in the undisturbed run, such as {different[:3]}"
 
@@ -300,11 +302,13 @@ def _last_labels(observed: Observed) -> dict[str, tuple[bool, float]]:
     return {score.entity: (score.state == LABEL_STATE_NEVER, score.label) for score in scores}
 
 
-def _without_places(payload: Payload) -> Payload:
+def _without_places(payload: Payload, in_order: bool) -> Payload:
     if isinstance(payload, Prediction):
         copy = Prediction()
         copy.CopyFrom(payload)
         for reading in copy.vector.readings:
             reading.sequence, reading.update_id = 0, ""
+            if not in_order:
+                reading.known_at_us = 0
         return copy
     return payload

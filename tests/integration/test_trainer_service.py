@@ -222,7 +222,7 @@ def test_requests_are_answered_once_each_by_bundles_that_load(trainer: Trainer, 
     told = trainer.written("progress", lambda found: len(found) >= 5)
     assert {record.message.payload.request_id for record in told} == {"first"}
     datasets = list(trainer.store.list(f"{trainer.name}/datasets"))
-    assert datasets == [f"{trainer.name}/datasets/{first.dataset_digest}.parquet"]
+    assert sorted(datasets) == [f"{trainer.name}/datasets/{first.dataset_digest}{end}" for end in (".json", ".parquet")]
 
     trainer.end(signal.SIGKILL)
     trainer.ask("first", FIRST, reason=RETRAIN_REASON_BOOTSTRAP)

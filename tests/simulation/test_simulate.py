@@ -19,7 +19,7 @@ from simulation.__main__ import main
 from simulation.faults import MOST, Faults, FaultsUnreadable, drawn, parsed
 from simulation.simulate import command, compared, simulate
 
-FIXED = tuple(range(1, 17))
+FIXED = (*range(1, 17), 532516)  # the last: events of one step changed places, and a value was known later
 FRESH = 6
 SHORT = 50  # a seed of few rows
 
@@ -87,7 +87,7 @@ def test_every_fault_is_drawn_by_some_fixed_seed_and_left_out_by_another():
 
 def test_two_seeds_are_told_apart_by_what_happened():
     one, other = (simulate(seed, parsed("none")) for seed in (1, 2))
-    assert compared(one, other, decides_alike=True)
+    assert compared(one, other, decides_alike=True, in_order=True)
 
 
 def test_faults_are_read_as_they_are_written():
