@@ -43,14 +43,16 @@ setup: .venv/.installed $(SERVICES:%=.venvs/%/.installed) ## install everything,
 demo: setup ## replay 42 days of flights (or USECASE=name) through the whole loop, show it, end by itself
 	@$(BIN)/driftloop demo $(USECASE) $(if $(DAYS),--days $(DAYS)) $(if $(ROWS),--rows $(ROWS)) $(if $(INJECT),--inject $(INJECT))
 
+# One process per core for those that only compute; those that start processes of their own are timed, and run alone.
 test: setup ## all tests but the long ones, those against the real broker too
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/unit tests/contract tests/simulation
+	@$(BIN)/python -m pytest tests/integration tests/system
 
 soak: setup ## the long tests: many kill points, rebalances, 50,000 predictions compared
 	@$(BIN)/python -m pytest -m soak
 
 test-fast: .venv/.installed ## unit and contract tests
-	@$(BIN)/python -m pytest tests/unit tests/contract
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/unit tests/contract
 
 lint: .venv/.installed ## format, lint, types, import rules, generated contracts
 	@$(BIN)/ruff format --check --quiet . || (echo "not formatted: run 'make format'"; exit 1)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from deploy.local import LocalLoop, free_base_port
 from driftloop.artifacts import ArtifactStore
 from driftloop.cli.history import first_by_id, read_topics
 from driftloop.cli.replay import Played, Replay, steps_of
+from driftloop.cli.replay_window import replay_window
 from driftloop.cli.summary import by_topic
 from driftloop.cli.trace import load_chain
 from driftloop.contracts import Message
@@ -21,6 +23,7 @@ from driftloop.usecase import ReplayStep, load_replay, load_use_case
 DAYS = 10
 CHECKPOINT_TIMEOUT_S = 60.0
 FLIGHTS = load_use_case("flights")
+WINDOW = ("--from", "2013-03-08T00:00", "--to", "2013-03-10T12:00")  # the first model and all that it scores
 # Step at which each service is killed: before, while and after there is a first model (asked for at about step 920).
 KILLS = {150: "ingest", 300: "features", 450: "monitor", 600: "serving", 922: "trainer", 960: "monitor", 985: "serving"}
 
@@ -33,6 +36,7 @@ class Run:
     applied: list[str]
     restarts: dict[str, int]
     chain_length: int
+    window: Result
 
 
 def run(folder: Path, kills: dict[int, str]) -> Run:
@@ -60,9 +64,9 @@ def run(folder: Path, kills: dict[int, str]) -> Run:
         applied = told.events().to_table(columns=["id"]).column("id").to_pylist()
         chain = load_chain(loop.bootstrap_servers, "flights")
         links = chain.around(topics["releases"][-1].id) if topics.get("releases") else []
-        return Run(
-            played, messages, topics, applied, {name: loop.restarts(name) for name in loop.addresses}, len(links)
-        )
+        window = CliRunner().invoke(replay_window, ["flights", "--bootstrap-servers", loop.bootstrap_servers, *WINDOW])
+        restarts = {name: loop.restarts(name) for name in loop.addresses}
+        return Run(played, messages, topics, applied, restarts, len(links), window)
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +119,12 @@ def test_answers_and_models_are_the_same_with_and_without_kills(undisturbed, kil
     assert answers[0] == answers[1]
     digests = [[m.payload.model_digest for m in r.topics["models"]] for r in (undisturbed, killed)]
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("kind", ["undisturbed", "killed"])
+def test_the_recorded_window_replays_to_the_same_ids_and_decisions(kind, request):
+    window = request.getfixturevalue(kind).window
+    assert window.exit_code == 0, window.output
+    assert "nothing differs" in window.output
+    for topic in ("features", "scores", "decisions", "retrain", "releases"):
+        assert topic in window.output
