@@ -2,7 +2,7 @@
 
 from driftloop.contracts.codec import Encoded, Envelope, decode, encode, rfc3339
 from driftloop.contracts.errors import ContractError, MalformedRecord, TopicFileError
-from driftloop.contracts.ids import ID_CHARACTERS, derive_id, deriver, prediction_id
+from driftloop.contracts.ids import ID_CHARACTERS, derive_id, deriver, prediction_id, prediction_ids
 from driftloop.contracts.message import MAX_CAUSES, WATERMARK_KEY_PREFIX, Message, OffsetRange, Record, watermark
 from driftloop.contracts.ordering import KnownTimeBuffer
 from driftloop.contracts.registry import MAX_RECORD_BYTES, Topic, payload_class, topics
@@ -34,6 +34,7 @@ __all__ = [
     "from_wire",
     "payload_class",
     "prediction_id",
+    "prediction_ids",
     "rfc3339",
     "to_value",
     "to_wire",

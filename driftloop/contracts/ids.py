@@ -37,12 +37,17 @@ def _with_lengths(parts: Iterable[str | int]) -> bytes:
 
 def prediction_id(use_case: str, entity: str, request_id: str) -> str:
     """A prediction's id: a retry carries the same request id and is the same prediction."""
-    digest = _predictions_of(use_case).copy()
-    first, second = entity.encode(), request_id.encode()
-    digest.update(b"%d:%b%d:%b" % (len(first), first, len(second), second))  # as `derive_id`, in half its time
-    return digest.hexdigest()
+    return prediction_ids(use_case)(entity.encode(), request_id.encode())
 
 
 @lru_cache(maxsize=64)
-def _predictions_of(use_case: str) -> hashlib.blake2b:
-    return hashlib.blake2b(_with_lengths(("prediction", use_case)), digest_size=ID_CHARACTERS // 2)
+def prediction_ids(use_case: str) -> Callable[[bytes, bytes], str]:
+    """A quicker `prediction_id` for many of one use case; takes entity and request id in UTF-8."""
+    begun = hashlib.blake2b(_with_lengths(("prediction", use_case)), digest_size=ID_CHARACTERS // 2).copy
+
+    def made(entity: bytes, request_id: bytes) -> str:
+        digest = begun()
+        digest.update(b"%d:%b%d:%b" % (len(entity), entity, len(request_id), request_id))  # as `derive_id` does
+        return digest.hexdigest()
+
+    return made

@@ -8,18 +8,21 @@ one message with the fields of all (protobuf's encoding guide, "Last One Wins"):
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import repeat
+from typing import Any, NamedTuple
 
-from driftloop.contracts import MAX_CAUSES, UNSET_US
+from driftloop.contracts import UNSET_US
 from driftloop.contracts.serving.v1.serving_pb2 import Freshness, PredictResponse, Reading, Vector
 from driftloop.usecase import Feature, FieldValue, UseCase, View
 from services.serving.view import Entry, Packed
 from services.serving.wire import length, tag
 
-Lookup = Callable[[str], Entry | None]
-"""The newest entry of a feature entity's key, or None."""
+Columns = Mapping[str, Sequence[FieldValue | None]]
+"""Of each request field the values of all requests; None: absent."""
+Lookup = Callable[[Sequence[str | None]], Sequence[Entry | None]]
+"""The newest entries of keys of feature entities; None where there is no entry, or no key."""
 _DIGEST, _NUMBERS, _TEXTS = (tag(Vector, field) for field in ("inputs_digest", "numbers", "texts"))
 _KEYS_KEPT = 65_536  # of a view: about 0.2 KB each
 _UNKNOWN_KEPT = 4_096  # keys of which nothing is known, kept ready: clients ask for the same ones again
@@ -50,22 +53,14 @@ class Assembled(NamedTuple):
         """When the newest of the values was known, in microseconds; UNSET_US if there are none."""
         return max([packed.known_at_us for packed in self.views if packed.found], default=UNSET_US)
 
-    @property
-    def causes(self) -> list[str]:
-        """Ids of the feature updates that were read."""
-        return [packed.update_id for packed in self.views if packed.found][:MAX_CAUSES]
-
     def serialized(self) -> bytes:
         """The vector's bytes."""
-        digest, numbers = self.inputs_digest.encode(), self.numbers
-        parts = [_DIGEST, length(len(digest)), digest]
-        if numbers:
-            parts += (_NUMBERS, length(len(numbers)), numbers)
-        for text in self.texts:
+        digest, numbers, texts, views, _ = self
+        parts = [_vector_head(digest, len(numbers)), numbers]
+        for text in texts:
             encoded = text.encode()
             parts += (_TEXTS, length(len(encoded)), encoded)
-        for packed in self.views:
-            parts.append(packed.reading)
+        parts += [packed.reading for packed in views]
         return b"".join(parts)
 
     @property
@@ -74,67 +69,90 @@ class Assembled(NamedTuple):
         return Vector.FromString(self.serialized())
 
 
+@lru_cache(maxsize=64)
+def _vector_head(digest: str, numbers_bytes: int) -> bytes:
+    """What stands before the numbers of a vector."""
+    encoded = digest.encode()
+    head = _DIGEST + length(len(encoded)) + encoded
+    return head + _NUMBERS + length(numbers_bytes) if numbers_bytes else head
+
+
 class Assembly:
-    """Puts vectors together in the order that the use case declares; made once, because the declared order never changes."""
+    """Puts vectors together in the order that the use case declares; made once, because the declared order never changes.
+
+    It works through requests column by column: what is done once per call instead of once per request costs nothing.
+    """
 
     def __init__(self, use_case: UseCase) -> None:
         self._digest = use_case.inputs_digest
+        self._fields = tuple(use_case.request_fields)
         transforms = zip(use_case.request_transforms, use_case.request_inputs, strict=True)
         self._request = [(t.of, t.compute, feature) for t, feature in transforms]
         self._pack = struct.Struct(f"<{sum(feature.numeric for _, _, feature in self._request)}d").pack
-        self._views = [(_key_reader(view), _PackedView(view)) for view in use_case.views]
+        self._views = [_PackedView(view) for view in use_case.views]
 
-    def keys(self, fields: Mapping[str, FieldValue]) -> list[tuple[str, str]]:
-        """View and key of every feature entity that the request refers to; a view whose key field is absent has none."""
-        found = [(view.name, key_of(fields)) for key_of, view in self._views]
-        return [(name, key) for name, key in found if key is not None]
+    def columns(self, requests: Sequence[Mapping[str, FieldValue]]) -> Columns:
+        """The fields of some requests, by column."""
+        return {name: [fields.get(name) for fields in requests] for name in self._fields}
+
+    def keys(self, columns: Columns) -> list[tuple[str, str]]:
+        """View and key of every feature entity that the requests refer to; a view whose key field is absent has none."""
+        return [(view.name, key) for view in self._views for key in view.keys(columns) if key is not None]
 
     def assemble(self, fields: Mapping[str, FieldValue], lookup: Lookup) -> Assembled:
-        """The inputs of a request's fields: request features first, then each view's, missing ones by their default."""
-        own: list[float] = []
-        texts: list[str] = []
-        defaulted: list[str] = []
+        """The inputs of one request's fields."""
+        return self.assemble_all(self.columns([fields]), 1, lookup)[0]
+
+    def assemble_all(self, columns: Columns, rows: int, lookup: Lookup) -> list[Assembled]:
+        """The inputs of `rows` requests: request features first, then each view's, missing ones by their default."""
+        own: list[Sequence[FieldValue]] = []
+        texts: list[Sequence[str]] = []
+        defaulted: list[list[str]] = [[] for _ in range(rows)]
         for of, compute, feature in self._request:
-            raw = fields.get(of)
-            if raw is None:
-                defaulted.append(feature.name)
-                value: FieldValue = feature.default
+            raws, default = columns[of], feature.default
+            if None in raws:
+                values = [default if raw is None else compute(raw) for raw in raws]
+                for names, raw in zip(defaulted, raws, strict=True):
+                    if raw is None:
+                        names.append(feature.name)
             else:
-                value = compute(raw)
+                values = [compute(raw) for raw in raws]  # type: ignore[arg-type]
             if feature.numeric:
-                own.append(float(value))
+                own.append(values)
             else:
-                texts.append(str(value))
-        numbers = [self._pack(*own)]
-        views: list[Packed] = []
-        for key_of, view in self._views:
-            key = key_of(fields)
-            entry = None if key is None else lookup(key)
-            packed = view.unknown(key or "") if key is None or entry is None else entry.packed or view.known(key, entry)
-            views.append(packed)
-            numbers.append(packed.numbers)
-            if packed.texts:
-                texts += packed.texts
-            if packed.defaulted:
-                defaulted += packed.defaulted
-        return Assembled(self._digest, b"".join(numbers), texts, views, defaulted)
+                texts.append([str(value) for value in values])
+        packed = [view.packed(columns, lookup) for view in self._views]
+        for column in packed:
+            for names, each in zip(defaulted, column, strict=True):
+                if each.defaulted:
+                    names += each.defaulted
+        first = list(map(self._pack, *own)) if own else [b""] * rows
+        numbers = map(b"".join, zip(first, *[[each.numbers for each in column] for column in packed], strict=True))
+        words: Iterable[Sequence[str]] = zip(*texts, strict=True) if texts else repeat(())
+        views: Iterable[Sequence[Packed]] = zip(*packed, strict=True) if packed else repeat(())
+        if any(view.has_texts for view in self._views):
+            views = list(views)
+            words = [
+                [*said, *(text for each in of for text in each.texts)] for said, of in zip(words, views, strict=False)
+            ]
+        digest = repeat(self._digest)
+        return list(map(Assembled, digest, numbers, words, views, defaulted))
 
 
-KeyReader = Callable[[Mapping[str, FieldValue]], str | None]
+class _Keys(dict[Any, str | None]):
+    """The keys of one view by the values of its fields, put together once: entities are asked about again."""
 
+    def __init__(self, view: View) -> None:
+        super().__init__()
+        self._view = view
 
-def _key_reader(view: View) -> KeyReader:
-    """`view.key`, which puts a key together, for fields that mostly had that key before."""
-    by = view.by
-
-    @lru_cache(_KEYS_KEPT)
-    def made(*values: FieldValue | None) -> str | None:
-        return view.key({name: value for name, value in zip(by, values, strict=True) if value is not None})
-
-    if len(by) == 1:
-        (name,) = by
-        return lambda fields: made(fields.get(name))
-    return lambda fields: made(*[fields.get(name) for name in by])
+    def __missing__(self, values: FieldValue | tuple[FieldValue | None, ...] | None) -> str | None:
+        by, given = self._view.by, values if isinstance(values, tuple) else (values,)
+        key = self._view.key({name: value for name, value in zip(by, given, strict=True) if value is not None})
+        if len(self) >= _KEYS_KEPT:
+            self.clear()
+        self[values] = key
+        return key
 
 
 class _PackedView:
@@ -142,9 +160,27 @@ class _PackedView:
 
     def __init__(self, view: View) -> None:
         self.name = view.name
+        self.has_texts = not all(feature.numeric for feature in view.features)
+        self._by = view.by
+        self._keys = _Keys(view)
         self._features: tuple[Feature, ...] = view.features
         self._pack = struct.Struct(f"<{sum(feature.numeric for feature in view.features)}d").pack
         self.unknown = lru_cache(_UNKNOWN_KEPT)(self._unknown)
+
+    def keys(self, columns: Columns) -> list[str | None]:
+        """The key of each request; None where a field of it is absent."""
+        keys = self._keys
+        if len(self._by) == 1:
+            return [keys[value] for value in columns[self._by[0]]]
+        return [keys[values] for values in zip(*[columns[name] for name in self._by], strict=True)]
+
+    def packed(self, columns: Columns, lookup: Lookup) -> list[Packed]:
+        """What is known of each request's entity."""
+        keys = self.keys(columns)
+        return [
+            self.unknown(key or "") if key is None or entry is None else entry.packed or self.known(key, entry)
+            for key, entry in zip(keys, lookup(keys), strict=True)
+        ]
 
     def known(self, key: str, entry: Entry) -> Packed:
         """What is known of an entity; kept with its entry."""

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from driftloop.contracts import UNSET_US, Message, Record
 from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
@@ -29,8 +30,8 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
 )
 from driftloop.messaging import Malformed, Producer, dead_letter
 from driftloop.telemetry import span
-from driftloop.usecase import FieldValue, UseCase
-from services.serving.assembly import Assembly, Lookup
+from driftloop.usecase import UseCase
+from services.serving.assembly import Assembly, Columns, Lookup
 from services.serving.clock import LoopClock
 from services.serving.errors import (
     DeadlinePassed,
@@ -83,7 +84,7 @@ class _Call:
     """A call whose request is read, waiting for the end of the event loop's turn."""
 
     request: PredictRequest
-    fields: dict[str, FieldValue]
+    columns: Columns
     lookup: Lookup
     traceparent: str
     answered: asyncio.Future[bytes]
@@ -138,10 +139,9 @@ class Handlers:
         """
         started_s = time.perf_counter()
         with span("serving.Predict", traceparent) as traced:
-            requests = (request,)
-            fields = self._read(requests, left_s, None)
-            lookup = self._view.read if self._view.complete else await self._looked_up(fields, left_s)
-            call = _Call(request, fields[0], lookup, traced.traceparent, self._loop.create_future())
+            columns = self._read((request,), left_s, None)
+            lookup = self._view.read_all if self._view.complete else await self._looked_up(columns, left_s)
+            call = _Call(request, columns, lookup, traced.traceparent, self._loop.create_future())
             self._gathering.add(call)
             answered = await call.answered
         self._instruments.took("Predict", time.perf_counter() - started_s)
@@ -158,17 +158,15 @@ class Handlers:
                 [Violation("requests", "size", f"{len(requests)} requests in a call, more than {most}")]
             )
         with span(f"serving.{method}", traceparent) as traced:
-            fields = self._read(requests, left_s, 0)
-            if not fields:
+            columns = self._read(requests, left_s, 0)
+            if not requests:
                 return b""
-            lookup = self._view.read if self._view.complete else await self._looked_up(fields, left_s)
-            assemble = self._assembly.assemble
+            lookup = self._view.read_all if self._view.complete else await self._looked_up(columns, left_s)
+            assembled, trace = self._assembly.assemble_all(columns, len(requests), lookup), traced.traceparent
             answered = self._answer(
                 [
-                    Asked(
-                        each.entity, each.request_id, assemble(found, lookup), traced.traceparent, each.include_vector
-                    )
-                    for each, found in zip(requests, fields, strict=True)
+                    Asked(each.entity, each.request_id, inputs, trace, each.include_vector)
+                    for each, inputs in zip(requests, assembled, strict=True)
                 ]
             )
         self._instruments.took(method, time.perf_counter() - started_s)
@@ -268,25 +266,20 @@ class Handlers:
         self._instruments.dead_letter(record.rule)
         self._producer.send(dead_letter(record, "serving", self._use_case.name))
 
-    def _read(
-        self, requests: Sequence[PredictRequest], left_s: float | None, position: int | None
-    ) -> list[dict[str, FieldValue]]:
+    def _read(self, requests: Sequence[PredictRequest], left_s: float | None, position: int | None) -> Columns:
         """The fields of requests that can be answered now; `position` 0: those of a batch."""
         if left_s is not None and left_s <= 0:
             raise DeadlinePassed("the call's deadline has passed: nothing was predicted")
         if not self._ready:
             raise NotReady("this replica is still reading features and releases; retry")
-        name, read = self._use_case.name, self._requests.read
-        fields = []
+        name = self._use_case.name
         for request in requests:
             if request.use_case != name:
                 self._check_use_case(request.use_case)
-            fields.append(read(request, position))
-            if position is not None:
-                position += 1
+        columns = self._requests.read_all(requests, position)
         if self._releases.router is None:
             raise NoModelYet("no model has been released yet")
-        return fields
+        return columns
 
     def _answer_calls(self, gathered: list[_Call]) -> None:
         """Answers calls together, but for those that were given up."""
@@ -294,7 +287,7 @@ class Handlers:
         if not calls:
             return
         try:
-            answers = self._answer([self._asked(call) for call in calls]).serialized
+            answers = self._answer(self._asked(calls)).serialized
         except NoUsableScore as error:
             if len(calls) == 1:
                 calls[0].answered.set_exception(error)
@@ -309,10 +302,18 @@ class Handlers:
             for call, answer_given in zip(calls, answers, strict=True):
                 call.answered.set_result(answer_given)
 
-    def _asked(self, call: _Call) -> Asked:
-        request = call.request
-        assembled = self._assembly.assemble(call.fields, call.lookup)
-        return Asked(request.entity, request.request_id, assembled, call.traceparent, request.include_vector)
+    def _asked(self, calls: Sequence[_Call]) -> list[Asked]:
+        """What calls ask, in order; those that read alike are put together."""
+        asked: list[Asked] = []
+        for lookup, group in groupby(calls, lambda call: call.lookup):
+            alike = list(group)
+            columns = {name: [call.columns[name][0] for call in alike] for name in alike[0].columns}
+            for call, inputs in zip(alike, self._assembly.assemble_all(columns, len(alike), lookup), strict=True):
+                request = call.request
+                asked.append(
+                    Asked(request.entity, request.request_id, inputs, call.traceparent, request.include_vector)
+                )
+        return asked
 
     def _answer(self, asked: Sequence[Asked]) -> Answered:
         """Answers and logs; between the reading of the clock and the log nothing may wait: see the module's first lines."""
@@ -331,14 +332,17 @@ class Handlers:
         self._instruments.answered(as_of_us, answered.arms, asked)
         return answered
 
-    async def _looked_up(self, fields: Sequence[dict[str, FieldValue]], left_s: float | None) -> Lookup:
+    async def _looked_up(self, columns: Columns, left_s: float | None) -> Lookup:
         """A look-up that knows, besides the view, what the view had to drop."""
-        found = await self._look_up(fields, left_s)
-        return lambda key: self._view.read(key) or found.get(key)
+        found = await self._look_up(columns, left_s)
+        return lambda keys: [
+            entry if key is None or entry is not None else found.get(key)
+            for key, entry in zip(keys, self._view.read_all(keys), strict=True)
+        ]
 
-    async def _look_up(self, fields: Sequence[dict[str, FieldValue]], left_s: float | None) -> dict[str, Entry]:
+    async def _look_up(self, columns: Columns, left_s: float | None) -> dict[str, Entry]:
         """Entries that the view had to drop, from Feast."""
-        keys = {(view, key) for one in fields for view, key in self._assembly.keys(one) if self._view.read(key) is None}
+        keys = {(view, key) for view, key in self._assembly.keys(columns) if self._view.read(key) is None}
         if not keys:
             return {}
         timeout_s = (

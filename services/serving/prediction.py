@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from driftloop.contracts import ID_CHARACTERS, Message, prediction_id
+from driftloop.contracts import ID_CHARACTERS, MAX_CAUSES, Message, prediction_ids
 from driftloop.contracts.serving.v1.scored_pb2 import Scored
 from driftloop.contracts.serving.v1.serialized_pb2 import (
     SerializedBatchResponse,
@@ -102,11 +102,13 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
         if why:
             unusable.append(Unusable(arm.model_id, arm.role, sum(each is None for each in found), why))
     by_arm = dict(said)
-    heads = _heads(use_case.name, tuple(use_case.predict.classes), router, as_of_us)
-    scored_heads = [(_scored_head(arm.model_id), found) for arm, found in said]
+    name = use_case.name
+    heads = _heads(name, tuple(use_case.predict.classes), router, as_of_us)
+    scored_heads = [(*_scored_head(arm.model_id), found) for arm, found in said]
+    id_of, arm_for, join, length_of = prediction_ids(name), router.arm_for, b"".join, length
     serialized, logged, arms = [], [], []
     for row, (entity, request_id, assembled, traceparent, with_vector) in enumerate(asked):
-        chosen = router.arm_for(entity)
+        chosen = arm_for(entity)
         answered = by_arm[chosen][row]
         fallback = ""
         if answered is None:
@@ -115,34 +117,46 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
             if answered is None:
                 raise NoUsableScore("; ".join(f"model {u.model_id} ({u.role}): {u.why}" for u in unusable))
         score, chances = answered
+        views, defaulted = assembled.views, assembled.defaulted
         logged_head, head = heads[chosen]
-        found_id = prediction_id(use_case.name, entity, request_id)
-        id_bytes, entity_bytes, request_bytes = found_id.encode(), entity.encode(), request_id.encode()
+        entity_bytes, request_bytes = entity.encode(), request_id.encode()
+        found_id = id_of(entity_bytes, request_bytes)
+        id_bytes = found_id.encode()
         vector, score_bytes = assembled.serialized(), _double(score)
         payload = [
             logged_head,
-            _LOGGED_ID + id_bytes + _ENTITY,
-            length(len(entity_bytes)),
-            entity_bytes + _REQUEST_ID,
-            length(len(request_bytes)),
-            request_bytes + _LOGGED_SCORE + score_bytes + _VECTOR,
-            length(len(vector)),
+            id_bytes,
+            _ENTITY,
+            length_of(len(entity_bytes)),
+            entity_bytes,
+            _REQUEST_ID,
+            length_of(len(request_bytes)),
+            request_bytes,
+            _LOGGED_SCORE,
+            score_bytes,
+            _VECTOR,
+            length_of(len(vector)),
             vector,
         ]
-        for scored_head, found in scored_heads:
-            if (each := found[row]) is not None:
-                payload.append(_scored(scored_head, each))
-        parts = [head, _ID + id_bytes + _SCORE + score_bytes]
-        parts += [freshness(packed, as_of_us) for packed in assembled.views]
-        if assembled.defaulted:
-            parts.append(SerializedResponse(defaulted=assembled.defaulted).SerializeToString())
+        for alone, named, found in scored_heads:
+            if (each := found[row]) is answered and not chances:
+                payload += (alone, score_bytes)
+            elif each is not None:
+                payload.append(_scored(alone, named, each))
+        parts = [head, id_bytes, _SCORE, score_bytes]
+        parts += [
+            packed.fresh if packed.fresh_as_of_us == as_of_us else freshness(packed, as_of_us) for packed in views
+        ]
+        if defaulted:
+            parts.append(SerializedResponse(defaulted=defaulted).SerializeToString())
         if chances or fallback:
             payload.append(SerializedPrediction(class_probabilities=chances, fallback=fallback).SerializeToString())
             parts.append(SerializedResponse(class_probabilities=chances, fallback=fallback).SerializeToString())
         if with_vector:
             parts.append(SerializedResponse(vector=vector).SerializeToString())
-        logged.append(Logged(found_id, entity, assembled.causes, b"".join(payload), traceparent))
-        serialized.append(b"".join(parts))
+        causes = [packed.update_id for packed in views if packed.found][:MAX_CAUSES]
+        logged.append(Logged(found_id, entity, causes, join(payload), traceparent))
+        serialized.append(join(parts))
         arms.append(chosen.name)
     return Answered(serialized, logged, arms, unusable)
 
@@ -151,7 +165,7 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
 def _heads(
     use_case: str, classes: tuple[str, ...], router: Router, as_of_us: int
 ) -> dict[LoadedArm, tuple[bytes, bytes]]:
-    """What all log records, and all answers, of an arm at a clock have in common."""
+    """What all log records, and all answers, of an arm at a clock have in common, up to the id that follows."""
     found = {}
     for arm in (*router.arms, *router.standby, router.prior):
         logged = SerializedPrediction(
@@ -162,7 +176,7 @@ def _heads(
             revision=router.revision,
         )
         answer = SerializedResponse(model_id=arm.model_id, arm=arm.name, as_of_us=as_of_us, classes=classes)
-        found[arm] = logged.SerializeToString(), answer.SerializeToString()
+        found[arm] = logged.SerializeToString() + _LOGGED_ID, answer.SerializeToString() + _ID
     return found
 
 
@@ -173,9 +187,8 @@ def _scored_head(model_id: str) -> tuple[bytes, bytes]:
     return _SCORES + length(len(named) + DOUBLE_BYTES) + named, named
 
 
-def _scored(head: tuple[bytes, bytes], said: Said) -> bytes:
+def _scored(alone: bytes, named: bytes, said: Said) -> bytes:
     score, chances = said
-    alone, named = head
     if not chances:
         return alone + _double(score)
     found = named + _double(score) + Scored(class_probabilities=chances).SerializeToString()

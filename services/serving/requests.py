@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydantic_core import SchemaValidator, core_schema
 
@@ -12,6 +12,7 @@ from driftloop.contracts import from_value
 from driftloop.contracts.event.v1.event_pb2 import Value
 from driftloop.contracts.serving.v1.serving_pb2 import PredictRequest
 from driftloop.usecase import Field, FieldValue, UseCase
+from services.serving.assembly import Columns
 from services.serving.errors import InvalidRequest, Violation
 
 ID_CHARACTERS_MAX = 256  # of an entity or request id: both travel in every log record of the answer
@@ -32,7 +33,7 @@ class RequestReader:
     """Reads the requests of one use case. Required are all of `use_case.request_fields` that are not optional.
 
     Ranges, texts and lengths are held to as at ingest's door: a model never sees a value that training could not have seen.
-    A good request is recognised field by field as declared; only where that fails is every rule looked at, and named.
+    Good requests are recognised field by field as declared; only where that fails is every rule looked at, and named.
     """
 
     def __init__(self, use_case: UseCase) -> None:
@@ -40,23 +41,36 @@ class RequestReader:
         self._rules = {name: _Rules(field) for name, field in self._declared.items()}
         self._recognisers = [(name, _recogniser(field)) for name, field in self._declared.items()]
 
-    def read(self, request: PredictRequest, position: int | None = None) -> dict[str, FieldValue]:
+    def read(self, request: PredictRequest) -> dict[str, FieldValue]:
         """The request's fields as Python values, those that are absent left out; InvalidRequest names what is wrong."""
-        wire = request.fields
-        fields: dict[str, FieldValue] = {}
+        found = {name: values[0] for name, values in self.read_all((request,), None).items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def read_all(self, requests: Sequence[PredictRequest], position: int | None) -> Columns:
+        """The fields of requests by column, None where one is absent; InvalidRequest names what is wrong with the first bad one.
+
+        position: of the first request in its batch; None: it is no batch.
+        """
+        columns = self._recognised(requests)
+        if columns is None:
+            read = [self._read(each, None if position is None else position + n) for n, each in enumerate(requests)]
+            columns = {name: [fields.get(name) for fields in read] for name in self._declared}
+        return columns
+
+    def _recognised(self, requests: Sequence[PredictRequest]) -> Columns | None:
+        wires = [request.fields for request in requests]
+        columns: dict[str, Sequence[FieldValue | None]] = {}
         for name, recognised in self._recognisers:
-            found = wire.get(name)
-            value = None if found is None else recognised(found)
-            if value is None:
-                break
-            fields[name] = value
-        if (
-            len(fields) == len(self._declared) == len(wire)
-            and _is_name(request.entity)
-            and _is_name(request.request_id)
+            values = recognised([wire.get(name, _ABSENT) for wire in wires])
+            if values is None:
+                return None
+            columns[name] = values
+        count = len(self._declared)
+        if all([len(wire) == count for wire in wires]) and all(
+            [_is_name(request.entity) and _is_name(request.request_id) for request in requests]
         ):
-            return fields
-        return self._read(request, position)
+            return columns
+        return None
 
     def _read(self, request: PredictRequest, position: int | None) -> dict[str, FieldValue]:
         violations = _name_violations("entity", request.entity) + _name_violations("request_id", request.request_id)
@@ -84,8 +98,9 @@ class RequestReader:
         return fields
 
 
-Recognised = Callable[[Value], FieldValue | None]
-"""The value of a field that is beyond doubt; None: look closer."""
+Recognised = Callable[[Sequence[Value]], Sequence[FieldValue] | None]
+"""The values of a field that are all beyond doubt; None: look closer."""
+_ABSENT = Value()
 
 
 def _recogniser(field: Field) -> Recognised:
@@ -93,30 +108,31 @@ def _recogniser(field: Field) -> Recognised:
     if field.kind == "text":
         most, listed = field.max_length, frozenset(field.one_of)
         if field.pattern:
-            return lambda wire: None
+            return lambda wires: None
 
-        def text(wire: Value) -> FieldValue | None:
-            found = wire.text
-            return found if found and len(found) <= most and (not listed or found in listed) else None
+        def texts(wires: Sequence[Value]) -> Sequence[FieldValue] | None:
+            found = [wire.text for wire in wires]
+            good = all(found) and max(map(len, found)) <= most and (not listed or listed.issuperset(found))
+            return found if good else None
 
-        return text
+        return texts
     if field.kind == "number":
         least, greatest = _bounds(field, -sys.float_info.max, sys.float_info.max)
 
-        def number(wire: Value) -> FieldValue | None:
-            found = wire.number
-            return found if found and least <= found <= greatest else None
+        def numbers(wires: Sequence[Value]) -> Sequence[FieldValue] | None:
+            found = [wire.number for wire in wires]
+            return found if all(found) and all([least <= each <= greatest for each in found]) else None
 
-        return number
+        return numbers
     if field.kind == "time":
         earliest, latest = _bounds(field, TIME_US_MIN, TIME_US_MAX)
 
-        def time_us(wire: Value) -> FieldValue | None:
-            found = wire.time_us
-            return found if found and earliest <= found <= latest else None
+        def times_us(wires: Sequence[Value]) -> Sequence[FieldValue] | None:
+            found = [wire.time_us for wire in wires]
+            return found if all(found) and earliest <= min(found) and max(found) <= latest else None
 
-        return time_us
-    return lambda wire: None  # integers and flags are often 0 or false
+        return times_us
+    return lambda wires: None  # integers and flags are often 0 or false
 
 
 def _bounds(field: Field, least: float, greatest: float) -> tuple[float, float]:
@@ -125,7 +141,7 @@ def _bounds(field: Field, least: float, greatest: float) -> tuple[float, float]:
 
 
 def _is_name(text: str) -> bool:
-    return bool(text) and len(text) <= ID_CHARACTERS_MAX and text.isprintable() and text[0] != "~"
+    return 0 < len(text) <= ID_CHARACTERS_MAX and text.isprintable() and text[0] != "~"
 
 
 def _violation(field: str, rule: str, description: str) -> Violation:

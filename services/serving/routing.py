@@ -118,6 +118,8 @@ class Router:
         """
         if self.lead is None:
             raise LookupError(f"release {self.revision} has no arm that could answer")
+        if not self._sharing:
+            return self.lead
         left = 1.0
         for arm in self._sharing:
             if left <= 0:

@@ -114,10 +114,16 @@ class FeatureView:
 
     def read(self, key: str) -> Entry | None:
         """The newest entry of a key, or None."""
-        entry = self._entries.get(key)
-        if entry is None:
-            self.misses += 1
-        else:
-            self.hits += 1
-            entry.used = True
-        return entry
+        return self.read_all([key])[0]
+
+    def read_all(self, keys: Sequence[str | None]) -> list[Entry | None]:
+        """The newest entries of keys; None where there is none, or no key."""
+        get = self._entries.get
+        found = [get(key) for key in keys]  # type: ignore[arg-type]
+        for key, entry in zip(keys, found, strict=True):
+            if entry is not None:
+                entry.used = True
+                self.hits += 1
+            elif key is not None:
+                self.misses += 1
+        return found

@@ -81,7 +81,7 @@ def test_online_it_gives_what_serving_assembles(store: FeatureStore) -> None:
     found = store.get_online_features(service, [_entities(FLIGHTS, fields) for fields in ROWS]).to_dict()
     assembly = Assembly(FLIGHTS)
     for row, fields in enumerate(ROWS):
-        vector = assembly.assemble(fields, lambda key: None).vector
+        vector = assembly.assemble(fields, lambda keys: [None] * len(keys)).vector
         numbers, texts = iter(vector.numbers), iter(vector.texts)
         served = {f.name: next(numbers) if f.numeric else next(texts) for f in FLIGHTS.request_inputs}
         expected = _expected(fields)

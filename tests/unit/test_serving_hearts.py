@@ -110,7 +110,7 @@ def release(*arms: tuple[str, Role, float], revision: int = 1) -> Release:
 
 def asked(view: FeatureView, entities: Sequence[str], fields: Mapping[str, FieldValue] = FIELDS) -> list[Asked]:
     assembly = Assembly(orders)
-    return [Asked(entity, f"r-{entity}", assembly.assemble(fields, view.read)) for entity in entities]
+    return [Asked(entity, f"r-{entity}", assembly.assemble(fields, view.read_all)) for entity in entities]
 
 
 def request(**changes: Value | None) -> PredictRequest:
@@ -173,7 +173,7 @@ def test_vector_is_in_declared_order_with_a_reading_per_view() -> None:
     view = FeatureView(orders, 10)
     view.apply(update(SHOP, f"{SHOP}|s1", [20.0, 2.0], sequence=7))
     view.apply(update(RIDER, f"{RIDER}|r1", [31.0, "calm"], sequence=8))
-    assembled = Assembly(orders).assemble(FIELDS, view.read)
+    assembled = Assembly(orders).assemble(FIELDS, view.read_all)
     vector, defaulted = assembled.vector, assembled.defaulted
     assert dict(zip(orders.numeric_inputs, vector.numbers, strict=True)) == {
         "price": 12.5,
@@ -194,7 +194,7 @@ def test_vector_is_in_declared_order_with_a_reading_per_view() -> None:
 
 
 def test_unknown_entities_are_answered_by_stated_defaults_that_are_named() -> None:
-    assembled = Assembly(orders).assemble(FIELDS, FeatureView(orders, 10).read)
+    assembled = Assembly(orders).assemble(FIELDS, FeatureView(orders, 10).read_all)
     vector, defaulted = assembled.vector, assembled.defaulted
     by_name = dict(zip(orders.numeric_inputs, vector.numbers, strict=True))
     assert math.isnan(by_name[f"{SHOP}__mean_1h"])
@@ -211,10 +211,47 @@ def test_an_absent_optional_key_and_an_unset_value_are_defaulted_by_name() -> No
     view = FeatureView(orders, 10)
     view.apply(update(SHOP, f"{SHOP}|s1", [None, 0.0]))
     fields = {name: value for name, value in FIELDS.items() if name not in ("rider", "kind")}
-    assembled = Assembly(orders).assemble(fields, view.read)
+    assembled = Assembly(orders).assemble(fields, view.read_all)
     vector, defaulted = assembled.vector, assembled.defaulted
     assert defaulted == ["kind", f"{SHOP}__mean_1h", f"{RIDER}__minutes", f"{RIDER}__mood"]
     assert (vector.readings[1].key, vector.readings[1].found) == ("", False)
+
+
+# Batches
+
+
+class Summing:
+    """Answers with what depends on every number of a row."""
+
+    def predict(self, numbers: np.ndarray, texts: Sequence[Sequence[str]]) -> np.ndarray:
+        words = np.array([sum(map(len, row)) for row in texts], dtype=np.float64)
+        return np.abs(np.sin(np.nan_to_num(numbers).sum(axis=1) + words))
+
+
+orders_asked = st.builds(
+    request,
+    shop=st.sampled_from(["s1", "s2", "s9"]).map(lambda text: Value(text=text)),
+    rider=st.sampled_from([None, Value(), Value(text="r1"), Value(text="r9")]),
+    price=st.sampled_from([0.0, 12.5, 500.0]).map(lambda price: Value(number=price)),
+    express=st.booleans().map(lambda flag: Value(flag=flag)),
+)
+
+
+@given(st.lists(orders_asked, min_size=1, max_size=6))
+def test_a_batch_is_answered_to_the_bit_as_its_requests_are_one_by_one(requests: list[PredictRequest]) -> None:
+    view, reader, assembly = FeatureView(orders, 10), RequestReader(orders), Assembly(orders)
+    view.apply(update(SHOP, f"{SHOP}|s1", [20.0, None], sequence=7))
+    view.apply(update(SHOP, f"{SHOP}|s2", [3.0, 4.0], sequence=8))
+    view.apply(update(RIDER, f"{RIDER}|r1", [31.0, "calm"], sequence=9))
+    router = Router(release(("m1", ROLE_CHAMPION, 1.0)), {"m1": Summing()})
+
+    def answered(some: Sequence[PredictRequest]) -> list[tuple[bytes, bytes]]:
+        inputs = assembly.assemble_all(reader.read_all(some, 0), len(some), view.read_all)
+        asks = [Asked(one.entity, one.request_id, each) for one, each in zip(some, inputs, strict=True)]
+        found = answer(orders, router, asks, 100)
+        return list(zip(found.serialized, [each.payload for each in found.logged], strict=True))
+
+    assert answered(requests) == [alone for one in requests for alone in answered([one])]
 
 
 # Requests
@@ -251,7 +288,7 @@ def test_a_field_that_breaks_the_schema_is_named_with_its_rule(name: str, value:
 
 def test_all_missing_fields_are_named_at_once_and_so_is_the_position() -> None:
     with pytest.raises(InvalidRequest, match="request 3") as refused:
-        RequestReader(orders).read(PredictRequest(use_case="orders", entity="", request_id="x" * 300), 3)
+        RequestReader(orders).read_all([request(), PredictRequest(entity="", request_id="x" * 300)], 2)
     assert {(v.field, v.rule) for v in refused.value.violations} == {
         ("entity", "required"),
         ("request_id", "length"),
