@@ -132,7 +132,7 @@ class Loop:
             if self._vectors is not None:
                 assembled = Assembled.of(self._vectors(request.entity))
             else:
-                assembled = self._assembly.assemble(request.fields, self._view.read)
+                assembled = self._assembly.assemble(request.fields, self._view.read_all)
                 self.recorded.vectors[request.entity] = assembled.vector
             self.recorded.at_us[request.entity] = step.start_us
             asked.append(Asked(request.entity, prediction_id(self.use_case.name, request.entity, ""), assembled))
