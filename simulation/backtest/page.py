@@ -43,7 +43,7 @@ table{border-collapse:collapse;width:100%;margin:.6rem 0;font-size:13.5px}td,th{
 thead th{background:var(--wash);position:sticky;top:0}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 tr.taken td{font-weight:600}svg{width:100%;height:auto}.half{max-width:680px}.soft{color:var(--soft)}
 .partial{background:#fff4e5;border-left:4px solid #f2a900;padding:.6rem 1rem}details{margin:.6rem 0}summary{cursor:pointer;font-weight:600}
-.scroll{max-height:30rem;overflow:auto;border:1px solid var(--line)}.wide{overflow-x:auto}dt{font-weight:600;margin-top:.5rem}dd{margin:0 0 .2rem 0}
+.scroll{max-height:30rem;overflow:auto;border:1px solid var(--line)}.wide{overflow-x:auto}.wide td,.wide th{padding:.32rem .42rem}.wide th.n{white-space:normal;vertical-align:bottom}dt{font-weight:600;margin-top:.5rem}dd{margin:0 0 .2rem 0}
 nav a{margin-right:1rem;color:var(--soft)}
 </style>
 <h1>Backtest of {{ source }}</h1>
