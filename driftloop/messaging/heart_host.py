@@ -20,12 +20,10 @@ from driftloop.messaging.dead_letters import Malformed, dead_letter
 from driftloop.messaging.errors import DeliveryFailed, QueueFull
 from driftloop.messaging.hosting import AssignmentSplit, Cut, Heart, HostSettings, RestoreRefused, Sink, Watcher
 from driftloop.messaging.interfaces import Producer, TopicPartition
-from driftloop.telemetry import SpanHandle, span
+from driftloop.messaging.traces import CausalTraces
 
 CHECKPOINT_VERSION = 1
 _SENDS_PER_TURN = 500  # then other tasks get the event loop
-_LINKS_MAX = 16  # traces that one fold's span names
-_UNSAMPLED = "00-00000000000000000000000000000001-0000000000000001-00"
 _TICK_S = 0.5  # how late a checkpoint by wall time may be
 log = logging.getLogger(__name__)
 
@@ -86,6 +84,7 @@ class HeartHost:
         self._watcher = watcher
         self._settings = settings or HostSettings()
         self._cpu_s = cpu_s
+        self._traces = CausalTraces(name, self._settings.traced_ids_max)
         self._commit: Commit | None = None
         self._groups: dict[int, _Group] = {}
         self._wanted_us = UNSET_US
@@ -221,10 +220,9 @@ class HeartHost:
         started_s = time.perf_counter()
         outputs: list[Message[Any]] = []
         if records:
-            with self._traced(records) as traced:
+            with self._traces.fold(records) as traced:
                 outputs = group.heart.fold(records)
-            if traced.traceparent.endswith("01"):
-                _carry(traced.traceparent, outputs)
+            self._traces.carry(traced, outputs)
         folded_s = time.perf_counter() - started_s
         group.offsets[place] = fresh[-1].offset + 1
         group.folded += len(fresh)
@@ -244,17 +242,6 @@ class HeartHost:
             self._watcher.folded(group.index, group.heart, records, outputs, folded_s)
         if group.running is None and self._is_due(group):
             self._begin(group)
-
-    def _traced(self, records: Sequence[Record]) -> SpanHandle:
-        """A span under the first sampled trace of a batch, linked to the others; none where nothing is sampled."""
-        sampled = [record.message.traceparent for record in records if record.message.traceparent.endswith("01")]
-        attributes = {"records": len(records)}
-        return span(
-            f"{self.name} fold",
-            sampled[0] if sampled else _UNSAMPLED,
-            attributes=attributes,
-            links=sampled[1:_LINKS_MAX],
-        )
 
     def _letters(self, fresh: Sequence[Record | Malformed]) -> list[Message[Any]]:
         letters: list[Message[Any]] = []
@@ -401,10 +388,3 @@ class HeartHost:
 def _now_s() -> float:
     """The event loop's time: hosting runs on a virtual clock where its loop does."""
     return asyncio.get_running_loop().time()
-
-
-def _carry(traceparent: str, messages: Sequence[Message[Any]]) -> None:
-    """Lets what a sampled fold says belong to its trace, unless the heart knows better which record it came from."""
-    for message in messages:
-        if not message.traceparent and not message.is_watermark:
-            message.traceparent = traceparent

@@ -7,7 +7,7 @@ the rule of OpenTelemetry's ParentBased(TraceIdRatioBased) to it; only a sampled
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Self
@@ -76,10 +76,22 @@ class SpanHandle:
         self._token: Token[str] | None = None
         self._attached: object | None = None
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether what is set or linked here is exported."""
+        return self._span is not None
+
     def set(self, name: str, value: Attribute) -> None:
         """Adds an attribute; does nothing if the trace is not sampled."""
         if self._span is not None:
             self._span.set_attribute(name, value)
+
+    def link(self, traceparents: Iterable[str]) -> None:
+        """Links what turned out to have a part in the work; does nothing if the trace is not sampled."""
+        if self._span is not None:
+            for found in map(parse_traceparent, traceparents):
+                if found is not None:
+                    self._span.add_link(found)
 
     def __enter__(self) -> Self:
         self._token = _current.set(self.traceparent)

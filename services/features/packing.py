@@ -64,7 +64,7 @@ class Pack:
         parts = self._views.get(view)
         if parts is None:
             parts = self._views[view] = _ViewParts(self._numeric[view])
-        if traceparent:
+        if traceparent.endswith("01"):  # nobody looks for a trace that is not sampled
             parts.traceparents[len(parts.rows)] = traceparent
         keys = parts.keys
         parts.rows.append((keys.setdefault(key, len(keys)), offset, event_id, event_time_us, known_at_us, values))

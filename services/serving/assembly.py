@@ -53,6 +53,11 @@ class Assembled(NamedTuple):
         """When the newest of the values was known, in microseconds; UNSET_US if there are none."""
         return max([packed.known_at_us for packed in self.views if packed.found], default=UNSET_US)
 
+    @property
+    def traceparents(self) -> list[str]:
+        """The sampled traces of the feature updates that were read."""
+        return [packed.traceparent for packed in self.views if packed.traceparent]
+
     def serialized(self) -> bytes:
         """The vector's bytes."""
         digest, numbers, texts, views, _ = self
@@ -194,6 +199,7 @@ class _PackedView:
             update_id=entry.update_id,
         )
         entry.packed = self._filled(reading, entry.values)
+        entry.packed.traceparent = entry.traceparent
         return entry.packed
 
     def _unknown(self, key: str) -> Packed:

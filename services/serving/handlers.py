@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from opentelemetry.trace import SpanKind
+
 from driftloop.contracts import UNSET_US, Message, Record
 from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
 from driftloop.contracts.monitor.v1.monitor_pb2 import Release
@@ -29,7 +31,7 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
     WaitForClockResponse,
 )
 from driftloop.messaging import Malformed, Producer, dead_letter
-from driftloop.telemetry import span
+from driftloop.telemetry import SpanHandle, span
 from driftloop.usecase import UseCase
 from services.serving.assembly import Assembly, Columns, Lookup
 from services.serving.clock import LoopClock
@@ -61,6 +63,7 @@ from services.serving.settings import ServingSettings
 from services.serving.view import Entry, FeatureView
 
 _EXPLANATIONS_RETRY_S = 0.1  # as long as a full queue of them takes
+_LINKS_MAX = 16  # feature updates that the span of a batch names
 _logger = logging.getLogger(__name__)
 
 
@@ -86,7 +89,7 @@ class _Call:
     request: PredictRequest
     columns: Columns
     lookup: Lookup
-    traceparent: str
+    traced: SpanHandle
     answered: asyncio.Future[bytes]
 
 
@@ -141,7 +144,7 @@ class Handlers:
         with span("serving.Predict", traceparent) as traced:
             columns = self._read((request,), left_s, None)
             lookup = self._view.read_all if self._view.complete else await self._looked_up(columns, left_s)
-            call = _Call(request, columns, lookup, traced.traceparent, self._loop.create_future())
+            call = _Call(request, columns, lookup, traced, self._loop.create_future())
             self._gathering.add(call)
             answered = await call.answered
         self._instruments.took("Predict", time.perf_counter() - started_s)
@@ -163,6 +166,9 @@ class Handlers:
                 return b""
             lookup = self._view.read_all if self._view.complete else await self._looked_up(columns, left_s)
             assembled, trace = self._assembly.assemble_all(columns, len(requests), lookup), traced.traceparent
+            if traced.is_recorded:
+                read = dict.fromkeys(read for inputs in assembled for read in inputs.traceparents)
+                traced.link(list(read)[:_LINKS_MAX])
             answered = self._answer(
                 [
                     Asked(each.entity, each.request_id, inputs, trace, each.include_vector)
@@ -243,7 +249,12 @@ class Handlers:
     def feature_update(self, message: Message[FeatureUpdate]) -> None:
         """The newest values of a feature entity."""
         was_complete = self._view.complete
-        self._view.apply(message)
+        # What is read again after a start was traced when it was new.
+        trace = message.traceparent if message.traceparent.endswith("01") else ""
+        if trace and self._ready:
+            with span("serving.FeatureUpdate", trace, kind=SpanKind.CONSUMER) as traced:
+                trace = traced.traceparent
+        self._view.apply(message, trace)
         if was_complete and not self._view.complete:
             _logger.info("the view has reached %d entities: what it drops is looked up in Feast", len(self._view))
             self._online.open_ahead()
@@ -309,9 +320,11 @@ class Handlers:
             alike = list(group)
             columns = {name: [call.columns[name][0] for call in alike] for name in alike[0].columns}
             for call, inputs in zip(alike, self._assembly.assemble_all(columns, len(alike), lookup), strict=True):
-                request = call.request
+                request, traced = call.request, call.traced
+                if traced.is_recorded:
+                    traced.link(inputs.traceparents)
                 asked.append(
-                    Asked(request.entity, request.request_id, inputs, call.traceparent, request.include_vector)
+                    Asked(request.entity, request.request_id, inputs, traced.traceparent, request.include_vector)
                 )
         return asked
 

@@ -32,17 +32,22 @@ class Packed:
     defaulted: Sequence[str] = ()
     fresh: bytes = b""
     fresh_as_of_us: int = -2  # no clock, not even the unset one
+    traceparent: str = ""
 
 
 @dataclass(slots=True)
 class Entry:
-    """The values of one feature entity, in the view's declared order; None: missing. Times in microseconds, UTC."""
+    """The values of one feature entity, in the view's declared order; None: missing. Times in microseconds, UTC.
+
+    traceparent: the trace that they belong to; "" where it is not sampled.
+    """
 
     update_id: str
     sequence: int
     known_at_us: int
     event_time_us: int
     values: tuple[FieldValue | None, ...]
+    traceparent: str = ""
     packed: Packed | None = field(default=None, compare=False, repr=False)
     used: bool = field(default=False, compare=False, repr=False)
 
@@ -78,16 +83,15 @@ class FeatureView:
         """Whether a key that is not here is really unknown."""
         return self.evicted == 0
 
-    def apply(self, message: Message[FeatureUpdate]) -> bool:
+    def apply(self, message: Message[FeatureUpdate], traceparent: str = "") -> bool:
         """Takes one update in; False if it is not newer than what is held, or of a view that is not declared (any more)."""
         update = message.payload
         if self._sizes.get(update.view) != len(update.values):
             self.ignored += 1
             return False
         values = tuple([from_value(value) for value in update.values])
-        return self.admit(
-            update.key, Entry(message.id, update.sequence, update.known_at_us, update.event_time_us, values)
-        )
+        times_us = update.known_at_us, update.event_time_us
+        return self.admit(update.key, Entry(message.id, update.sequence, *times_us, values, traceparent))
 
     def admit(self, key: str, entry: Entry) -> bool:
         """Takes an entry in, wherever it was read; False if it is not newer than the one held."""

@@ -7,29 +7,22 @@ from collections.abc import Iterator
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from driftloop.telemetry import current_traceparent, setup_telemetry, span
-from driftloop.telemetry import spans as spans_module
 from driftloop.telemetry.export import TelemetrySettings
-from driftloop.telemetry.sampling import sampled_provider
 from driftloop.telemetry.spans import configure_sampling, parse_traceparent
+from tests.spans import recorded_spans
 
 SAMPLED = f"00-{'a' * 32}-{'b' * 16}-01"
 UNSAMPLED = f"00-{'a' * 32}-{'b' * 16}-00"
 
 
 @pytest.fixture
-def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """Everything that was sampled; a provider of the test's own, since OpenTelemetry's global one is set once a process."""
-    found = InMemorySpanExporter()
-    provider = sampled_provider(1.0)
-    provider.add_span_processor(SimpleSpanProcessor(found))
-    monkeypatch.setattr(spans_module, "tracer", provider.get_tracer("test"))
-    configure_sampling(1.0)
-    yield found
-    configure_sampling(None)
+def exporter() -> Iterator[InMemorySpanExporter]:
+    """Everything that was sampled."""
+    with recorded_spans() as found:
+        yield found
 
 
 def test_a_sampled_span_is_exported_under_the_traceparent_it_gives(exporter: InMemorySpanExporter) -> None:
@@ -53,6 +46,19 @@ def test_a_span_continues_its_callers_trace_and_links_its_causes(exporter: InMem
     assert f"{exported.context.trace_id:032x}" == "a" * 32
     assert exported.parent is not None
     assert f"{exported.parent.span_id:016x}" == "b" * 16
+    assert [f"{link.context.trace_id:032x}" for link in exported.links] == ["c" * 32]
+
+
+def test_what_turns_out_to_have_a_part_in_the_work_is_linked_where_the_span_is_recorded(
+    exporter: InMemorySpanExporter,
+) -> None:
+    with span("work", SAMPLED) as current:
+        assert current.is_recorded
+        current.link([f"00-{'c' * 32}-{'d' * 16}-01", "nonsense", ""])
+    with span("work", UNSAMPLED) as current:
+        assert not current.is_recorded
+        current.link([SAMPLED])
+    (exported,) = exporter.get_finished_spans()
     assert [f"{link.context.trace_id:032x}" for link in exported.links] == ["c" * 32]
 
 
