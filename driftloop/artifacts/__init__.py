@@ -6,7 +6,16 @@ from driftloop.artifacts.errors import (
     ArtifactTooLarge,
     BundleRefused,
     SchemaRefused,
+    StoreFull,
 )
 from driftloop.artifacts.store import ArtifactStore
 
-__all__ = ["ArtifactError", "ArtifactNotFound", "ArtifactStore", "ArtifactTooLarge", "BundleRefused", "SchemaRefused"]
+__all__ = [
+    "ArtifactError",
+    "ArtifactNotFound",
+    "ArtifactStore",
+    "ArtifactTooLarge",
+    "BundleRefused",
+    "SchemaRefused",
+    "StoreFull",
+]

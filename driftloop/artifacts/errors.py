@@ -17,6 +17,10 @@ class ArtifactTooLarge(ArtifactError):
     """More bytes than the caller allows: refuse it unread."""
 
 
+class StoreFull(ArtifactError):
+    """There is no room for a file: nothing of it was written. Stop, and begin again from what is there until there is room."""
+
+
 class BundleRefused(ArtifactError):
     """A bundle that must not be imported: keep the model that is in use and say why. `reason` is short and stable."""
 

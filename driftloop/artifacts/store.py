@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from driftloop.artifacts.errors import ArtifactNotFound, ArtifactTooLarge
+from driftloop.artifacts.errors import ArtifactNotFound, ArtifactTooLarge, StoreFull
 
 _COPY_BYTES = 1 << 20
 _UNFINISHED = ".unfinished"
@@ -39,7 +40,7 @@ class ArtifactStore:
         return f"{self.root}/{path}"
 
     def put(self, path: str, data: bytes, *, private: bool = False) -> None:
-        """Writes a whole file, replacing what was there. `private`: readable by its owner only (local files)."""
+        """Writes a whole file, replacing what was there; StoreFull. `private`: readable by its owner only (local files)."""
         full = self.full_path(path)
         if not self.is_local:
             self.filesystem.pipe_file(full, data)
@@ -48,7 +49,7 @@ class ArtifactStore:
             beside.write(data)
 
     def put_file(self, path: str, source: Path) -> None:
-        """Copies a local file in, in pieces of 1 MiB."""
+        """Copies a local file in, in pieces of 1 MiB; StoreFull."""
         full = self.full_path(path)
         if not self.is_local:
             self.filesystem.put_file(str(source), full)
@@ -103,15 +104,21 @@ class ArtifactStore:
 def _written_beside(full: str, *, private: bool) -> Iterator[BinaryIO]:
     """A local file written under another name, synced, and renamed into place once it is complete."""
     place = Path(full)
-    place.parent.mkdir(parents=True, exist_ok=True)
     beside = place.with_name(f"{place.name}.{uuid.uuid4().hex}{_UNFINISHED}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, place)
-    except BaseException:
-        beside.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(
+                f"the disk of {place.parent} is full: {place.name} was not written and nothing else is changed; free some "
+                "space, and work goes on where it stopped"
+            ) from error
         raise

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import uuid
 from pathlib import Path
 
 import pytest
 
-from driftloop.artifacts import ArtifactNotFound, ArtifactStore, ArtifactTooLarge
+from driftloop.artifacts import ArtifactNotFound, ArtifactStore, ArtifactTooLarge, StoreFull
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -76,3 +78,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_remains(tmp_path: Path) -
 def test_a_private_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     ArtifactStore(tmp_path).put("keys/secret", b"s", private=True)
     assert stat.S_IMODE((tmp_path / "keys" / "secret").stat().st_mode) == 0o600
+
+
+def test_a_full_disk_is_said_and_leaves_the_former_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ArtifactStore(tmp_path)
+    store.put("a/checkpoint", b"former")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreFull, match=rf"^the disk of {tmp_path}/a is full: checkpoint was not written"):
+        store.put("a/checkpoint", b"newer")
+    assert store.get("a/checkpoint", max_bytes=6) == b"former"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["checkpoint"]
