@@ -78,5 +78,7 @@ def features_process(
         "DRIFTLOOP_LOG_LEVEL": "WARNING",
         "FEATURES_ADDRESS": f"127.0.0.1:{free_base_port()}",
     }
-    with started([sys.executable, "-m", "services.features"], environment, SERVER_CORES) as process:
+    own = ROOT / ".venvs" / "features" / "bin" / "python"  # as it runs in production: with nothing of the others'
+    python = own if own.exists() else sys.executable
+    with started([python, "-m", "services.features"], environment, SERVER_CORES) as process:
         yield process

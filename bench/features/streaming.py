@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -74,7 +75,11 @@ class Streaming:
         """`services.features`: both stages, the offline log and checkpoints included."""
         name = f"{NAME}{run}"
         with features_process(self._servers, self._folder, name, over, kind) as process:
-            return self._measure(process.pid, f"{name}.events", self._our_records(name), f"{name}.features", _our_value)
+            online = self._folder / name / "state" / "feast" / "online.db"
+            records = self._our_records(name)
+            return self._measure(
+                process.pid, f"{name}.events", records, f"{name}.features", _our_value, warm=lambda: _has_rows(online)
+            )
 
     def _our_records(self, name: str) -> list[Encoded]:
         records = []
@@ -116,6 +121,7 @@ class Streaming:
         target: str,
         read: Callable[[Message], Value | None],
         times_ms: list[int] | None = None,
+        warm: Callable[[], bool] = lambda: True,
     ) -> Measured:
         """Holds the process still while all but the first records are written; timed from when it goes on.
 
@@ -135,6 +141,7 @@ class Streaming:
         with self._reading(target) as consumer:
             values: Values = {}
             _take(values, consumer, read, 1)
+            _wait(warm)
             _idle(meter)
             os.kill(pid, signal.SIGSTOP)
             write(WARM_UP, len(records))
@@ -166,6 +173,22 @@ def _take(values: Values, consumer: Consumer, read: Callable[[Message], Value | 
             if (value := read(record)) is not None:
                 counted += value.events - values.get(value.place, _NOTHING).events
                 values[value.place] = value
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline_s = time.perf_counter() + PATIENCE_S
+    while not condition():
+        assert time.perf_counter() < deadline_s, f"not warm after {PATIENCE_S} s"
+        time.sleep(0.1)
+
+
+def _has_rows(online: Path) -> bool:
+    """Whether the online store has a value: then Feast, which takes seconds to load, has been loaded."""
+    if not online.exists():
+        return False
+    with closing(sqlite3.connect(f"file:{online}?mode=ro", uri=True)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return any(connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for (name,) in tables)
 
 
 def _idle(meter: Meter) -> None:

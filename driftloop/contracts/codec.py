@@ -125,9 +125,8 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Headers 
     expected, payload_class = _WATERMARK if text.startswith(WATERMARK_KEY_PREFIX) else _carried(topic)
     if full_name != expected:
         raise MalformedRecord("type", f"ce_type is {full_name}, topic {topic} carries {expected}")
-    payload = payload_class()
     try:
-        payload.ParseFromString(value)
+        payload = payload_class.FromString(value)
     except DecodeError as error:
         raise MalformedRecord("payload", f"the value is no {expected}: {error}") from error
     return Message(topic, text, payload, ce_id, source, time_us, known_at_us, causes, ranges, None, traceparent)

@@ -24,6 +24,9 @@ def to_value(value: FieldValue | None, *, is_time: bool = False) -> Value:
 
 def from_value(value: Value) -> FieldValue | None:
     """The Python value, or None where it is unset."""
+    found = value.number or value.text
+    if found:  # only the member that is set can differ from its default, and asking for the kind costs twice as much
+        return found
     kind = value.WhichOneof("kind")
     return None if kind is None else getattr(value, kind)
 

@@ -40,6 +40,7 @@ PARTS_PER_MERGE = 16
 MERGED_ROWS_MAX = 500_000  # about 100 MB in memory while they are merged
 OBSOLETE_CUTS = 16  # cuts for which a merged part's sources stay, so that a reader with an older manifest can finish
 _TIME = pa.timestamp("us", tz="UTC")
+_REPEATED = (KEY, "type")  # columns whose values come again
 
 EVENTS_SCHEMA = pa.schema(
     [
@@ -361,7 +362,9 @@ class OfflineLogReader:
 def write_part(store: ArtifactStore, path: str, table: pa.Table) -> None:
     """Writes one Parquet file; a reader never sees half of it."""
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(table, buffer, compression="zstd")
+    # A dictionary of what is different in every row costs time and room.
+    repeated = [name for name in _REPEATED if name in table.column_names]
+    pyarrow.parquet.write_table(table, buffer, compression="zstd", use_dictionary=repeated)
     store.put(path, buffer.getvalue())
 
 

@@ -119,10 +119,6 @@ class View:
         """Ages, ascending, in microseconds, at which an event stops counting in some of the values."""
         raise DeclarationError("a View is declared as Window or Latest")
 
-    def oldest_us(self, clock_us: int) -> int:
-        """The newest event time that is too old at a clock to change any value."""
-        return clock_us - self.ages_us[-1]
-
     def key_values(self, fields: Fields) -> tuple[str, ...] | None:
         """The key's values in these fields, or None where one is absent."""
         values = tuple(fields.get(name) for name in self.by)
@@ -193,12 +189,6 @@ class Window(View):
     def edge_us(self, clock_us: Any, age_us: int) -> Any:
         """The newest event time that is before the window of an age at a clock; clocks may be a column."""
         return clock_us // age_us * age_us - 1 if self.kind == "tumbling" else clock_us - age_us
-
-    def oldest_us(self, clock_us: int) -> int:
-        """See `View.oldest_us`."""
-        if self.kind != "tumbling":
-            return clock_us - self.ages_us[-1]
-        return int(min(self.edge_us(clock_us, age_us) for age_us in self.ages_us))
 
     def leaves_us(self, event_time_us: Any, age_us: int) -> Any:
         """The clock at which an event leaves the window of an age; times may be a column."""

@@ -7,9 +7,12 @@ order in which events of one step came in: windows are sorted, sums are exact, t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from driftloop.contracts import (
     MAX_CAUSES,
@@ -18,7 +21,6 @@ from driftloop.contracts import (
     OffsetRange,
     Record,
     Watermarks,
-    to_value,
     watermark,
 )
 from driftloop.contracts.features.v1.features_pb2 import (
@@ -29,9 +31,9 @@ from driftloop.contracts.features.v1.features_pb2 import (
     Trigger,
     ViewEvents,
 )
-from driftloop.usecase import FieldValue, UseCase, duration_us
-from services.features.entities import Entity, WindowEntity, entity_maker
-from services.features.packing import unpacked
+from driftloop.usecase import FieldValue, UseCase, View, Window, duration_us
+from services.features.entities import Entity, Part, WindowEntity, entity_maker, too_late
+from services.features.packing import latest_values, window_values
 
 SNAPSHOT_VERSION = 2
 _PLACES = 1 << 24  # changes that one record of `keyed` may bring about: a sequence is its offset, then a count
@@ -52,20 +54,9 @@ class Update(NamedTuple):
 class _View:
     """One view, as far as aggregation needs it."""
 
+    declared: View
     make: Callable[[], Entity]
-    oldest_us: Callable[[int], int]
     lateness_us: int
-    has_numbers: bool
-
-
-@dataclass(slots=True)
-class _Touched:
-    """What one record of `keyed` did to an entity: its newest update and what brought it about."""
-
-    entity: Entity
-    update: Update
-    causes: list[str]
-    traceparent: str
 
 
 class Aggregation:
@@ -81,10 +72,7 @@ class Aggregation:
         self._writer = f"aggregation/{partition}"
         self._id_prefix = f"{use_case.name}/features/{partition}/"
         lateness_us = duration_us(use_case.policy.lateness)
-        self._views = {
-            view.name: _View(entity_maker(view), view.oldest_us, lateness_us, view.event.fields[view.of[0]].is_numeric)
-            for view in use_case.views
-        }
+        self._views = {view.name: _View(view, entity_maker(view), lateness_us) for view in use_case.views}
         self._watermarks = Watermarks({("keyed", partition): [f"rekeying/{source}" for source in range(spread)]})
         self._applied: dict[int, int] = {}
         self._entities: dict[str, Entity] = {}
@@ -117,53 +105,83 @@ class Aggregation:
 
     def _apply(self, offset: int, events: KeyedEvents, out: list[Message[Any]]) -> None:
         applied = newest = self._applied.get(events.source_partition, UNSET_US)
-        touched: dict[str, _Touched] = {}
         sequence = offset * _PLACES
         for columns in events.views:
-            self._take(columns, applied, sequence, touched)
+            self._take(columns, applied, offset, sequence, out)
             sequence += len(columns.source_offset)
             newest = max(newest, *columns.source_offset[-1:])
         self._applied[events.source_partition] = newest
-        for found in touched.values():
-            message = self._message(found.entity, found.update, TRIGGER_EVENT)
-            message.causes, message.traceparent = tuple(found.causes[-MAX_CAUSES:]), found.traceparent
-            if len(found.causes) > MAX_CAUSES:
-                message.ranges = (OffsetRange("keyed", self._partition, offset, offset),)
-            out.append(message)
 
-    def _take(self, columns: ViewEvents, applied: int, sequence: int, touched: dict[str, _Touched]) -> None:
-        """Takes in what one view needs of some events; `sequence` is that of the first."""
+    def _take(self, columns: ViewEvents, applied: int, offset: int, sequence: int, out: list[Message[Any]]) -> None:
+        """Takes in what one view needs of some events, entity by entity; `sequence` is that of the first."""
         view = self._views.get(columns.view)
         if view is None:
             return
-        clock_us, entities = self.clock_us, self._entities
-        traceparents = columns.traceparents
-        for place, (key, offset, event_id, at_us, known_at_us, values) in enumerate(unpacked(columns)):
-            if offset <= applied:
-                self.repeated += 1
-                continue
-            now_us = max(known_at_us, clock_us)
-            # What happens now is in every window, so only what is older is looked at.
-            if at_us < now_us and (at_us <= now_us - view.lateness_us or at_us <= view.oldest_us(now_us)):
-                self.late += 1
+        entities, updates, prefix = self._entities, self.updates[columns.view], self._id_prefix
+        part = self._part(view.declared, columns)
+        rows_of = self._rows(view, columns, applied, part)
+        ids, traceparents = part.ids, columns.traceparents
+        for key, rows in zip(columns.keys, rows_of, strict=True):
+            if not rows:
                 continue
             entity = entities.get(key)
             if entity is None:
                 entity = entities[key] = view.make()
-            if isinstance(entity, WindowEntity):
-                value = values[0] or (0.0 if view.has_numbers else "")  # there is one zero, and nothing absent
-                self.overflowed += entity.insert(at_us, event_id, value)
-            elif not entity.insert(at_us, event_id, list(values)):
-                self.late += 1
-                continue
-            update = self._update(key, entity, max(entity.known_at_us, now_us), sequence + place)
-            held = touched.get(key)
-            if held is None:
-                held = touched[key] = _Touched(entity, update, [], "")
-            held.update = update
-            held.causes.append(event_id)
-            if place in traceparents:
-                held.traceparent = traceparents[place]
+            before_us = entity.next_change_us
+            changes, dropped = entity.fold(rows, part)
+            if dropped:
+                self._count(entity, dropped)
+                if not changes:
+                    continue
+            for row, event_time_us, known_at_us, values in changes:
+                place = sequence + row
+                updates.append(Update(key, event_time_us, known_at_us, place, f"{prefix}{place}", values))
+            entity.sequence = place
+            self._expect(key, entity, before_us)
+            message = self._message(entity, updates[-1], TRIGGER_EVENT)
+            message.causes = tuple([ids[row] for row, *_ in changes[-MAX_CAUSES:]])
+            if len(changes) > MAX_CAUSES:
+                message.ranges = (OffsetRange("keyed", self._partition, offset, offset),)
+            if traceparents:
+                traced = [traceparents[row] for row, *_ in changes if row in traceparents]
+                message.traceparent = traced[-1] if traced else ""
+            out.append(message)
+
+    def _count(self, entity: Entity, dropped: int) -> None:
+        if isinstance(entity, WindowEntity):
+            self.overflowed += dropped
+        else:
+            self.late += dropped
+
+    def _expect(self, key: str, entity: Entity, before_us: int | None) -> None:
+        """Remembers when the clock will change an entity, unless that is known already."""
+        if entity.next_change_us is not None and entity.next_change_us != before_us:
+            heapq.heappush(self._changes, (entity.next_change_us, key))
+
+    def _rows(self, view: _View, columns: ViewEvents, applied: int, part: Part) -> list[list[int]]:
+        """The rows that count, of each of the columns' keys, in their order; the others are counted."""
+        rows: list[list[int]] = [[] for _ in columns.keys]
+        places = columns.key
+        repeated = bisect_right(columns.source_offset, applied)
+        self.repeated += repeated
+        late: Sequence[bool] = ()
+        if part.at_us != part.now_us:  # what happens now is in every window
+            columns_us = np.array(part.at_us, dtype=np.int64), np.array(part.now_us, dtype=np.int64)
+            found = too_late(view.declared, view.lateness_us, *columns_us)
+            found[:repeated] = False
+            if found.any():
+                self.late += int(found.sum())
+                late = found.tolist()
+        for row, place in enumerate(places):
+            if row >= repeated and not (late and late[row]):
+                rows[place].append(row)
+        return rows
+
+    def _part(self, view: View, columns: ViewEvents) -> Part:
+        known_us, clock_us = list(columns.known_at_us), self.clock_us
+        now_us = known_us if min(known_us, default=clock_us) >= clock_us else [max(us, clock_us) for us in known_us]
+        values = window_values(columns.values[0]) if isinstance(view, Window) else latest_values(columns.values)
+        return Part(list(columns.event_time_us), columns.event_id, values, now_us)
 
     def _advance(self, offset: int, out: list[Message[Any]]) -> None:
         clock_us, changes, sequence = self.clock_us, self._changes, offset * _PLACES
@@ -173,7 +191,11 @@ class Aggregation:
             if entity is None or entity.next_change_us != at_us:
                 continue
             left = entity.left_by(clock_us)
-            message = self._message(entity, self._update(key, entity, clock_us, sequence), TRIGGER_CLOCK)
+            entity.sequence = sequence
+            update = self._update_of(key, entity, clock_us)
+            self._expect(key, entity, at_us)
+            self.updates[entity.view].append(update)
+            message = self._message(entity, update, TRIGGER_CLOCK)
             sequence += 1
             message.causes = () if left is None else (left,)
             out.append(message)
@@ -181,40 +203,37 @@ class Aggregation:
                 del self._entities[key]
         out.append(watermark("features", self._partition, self._writer, clock_us))
 
-    def _update(self, key: str, entity: Entity, known_at_us: int, sequence: int) -> Update:
-        before_us = entity.next_change_us
-        entity.sequence = sequence
-        update = self._update_of(key, entity, known_at_us)
-        after_us = entity.next_change_us
-        if after_us is not None and after_us != before_us:
-            heapq.heappush(self._changes, (after_us, key))
-        self.updates[entity.view].append(update)
-        return update
-
     def _update_of(self, key: str, entity: Entity, known_at_us: int) -> Update:
         values = entity.values_at(known_at_us)
         sequence = entity.sequence
         return Update(key, entity.event_time_us, known_at_us, sequence, f"{self._id_prefix}{sequence}", values)
 
     def _message(self, entity: Entity, update: Update, trigger: Trigger) -> Message[FeatureUpdate]:
+        key, event_time_us, known_at_us, sequence, update_id, values = update
         payload = FeatureUpdate(
             use_case=self._use_case,
             view=entity.view,
-            key=update.key,
-            event_time_us=update.event_time_us,
-            known_at_us=update.known_at_us,
-            values=[to_value(value) for value in update.values],
-            sequence=update.sequence,
+            key=key,
+            event_time_us=event_time_us,
+            known_at_us=known_at_us,
+            sequence=sequence,
             trigger=trigger,
         )
+        add = payload.values.add
+        for value in values:  # in place: `to_value` and a list of them would cost as much as all the rest
+            wire = add()
+            if isinstance(value, float):
+                wire.number = value
+            elif value is not None:
+                wire.text = str(value)
         return Message(
-            topic="features",
-            key=update.key,
-            payload=payload,
-            id=update.id,
-            source="driftloop/features",
-            time_us=update.event_time_us,
-            known_at_us=update.known_at_us,
+            "features",
+            key,
+            payload,
+            update_id,
+            "driftloop/features",
+            event_time_us,
+            known_at_us,
             partition=self._partition,
         )
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from driftloop.contracts import from_value
 from driftloop.contracts.event.v1.event_pb2 import Event, Value
 from driftloop.usecase import FieldValue, UseCase, View, Window, duration_us, entity_key
+from services.features.entities import too_late
 from services.features.history import Reads, ViewEvents, latest_events, newest_times, window_values
 from services.features.rekeying import is_value
 from services.features.windows import Ints
@@ -115,7 +116,7 @@ def updates(parts: ViewParts, lateness_us: int, from_us: int, to_us: int, *, car
     """
     view = parts.view
     at_us, known_us = parts.at_us, parts.known_at_us
-    kept = np.flatnonzero((at_us > known_us - lateness_us) & (at_us > _too_old_us(view, known_us)))
+    kept = np.flatnonzero(~too_late(view, lateness_us, at_us, known_us))
     at_us, known_us = at_us[kept], known_us[kept]
     values = [parts.values[row] for row in kept.tolist()]
     numbered: dict[str, int] = {}
@@ -137,12 +138,6 @@ def updates(parts: ViewParts, lateness_us: int, from_us: int, to_us: int, *, car
             _latest_column([row[place] for row in values], newest, f.numeric) for place, f in enumerate(view.features)
         ]
     return Updates(names[reads.entities], newest_times(events, reads), reads.clocks_us, columns)
-
-
-def _too_old_us(view: View, known_us: Ints) -> Ints:
-    if isinstance(view, Window):
-        return np.minimum.reduce([view.edge_us(known_us, age_us) for age_us in view.ages_us])
-    return known_us - view.ages_us[-1]
 
 
 def _reads(view: View, entities: Ints, at_us: Ints, known_us: Ints, from_us: int, to_us: int, carries: bool) -> Reads:

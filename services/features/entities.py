@@ -9,13 +9,17 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from driftloop.contracts import UNSET_US
 from driftloop.usecase import FieldValue, Latest, View, Window
 from driftloop.usecase.features import HALF_LIVES
 from services.features.windows import (
     MAX_ENTRIES_PER_KEY,
+    Ints,
     decayed_statistics,
     exact_sum,
     from_units,
@@ -32,6 +36,30 @@ _RUNNING_FROM = 48  # events in a window; fewer are summed and sorted anew, whic
 _COMPACTED_FROM = 64  # events left behind before their room is given back, then at half of all
 
 Values = list[FieldValue | None]
+Change = tuple[int, int, int, Values]
+"""What one event made of an entity: its row, the newest event time, and since when which values hold."""
+
+
+class Part(NamedTuple):
+    """What a record holds for one view, a column each: event time, event id, values, and the clock at which it counts.
+
+    `values`: of a window one number or text per event, of latest values a tuple.
+    """
+
+    at_us: Sequence[int]
+    ids: Sequence[str]
+    values: Sequence[Any]
+    now_us: Sequence[int]
+
+
+def too_late(view: View, lateness_us: int, at_us: Ints, now_us: Ints) -> npt.NDArray[np.bool_]:
+    """Which events come too late to change any value: beyond the lateness, or older than every window; a column each."""
+    if isinstance(view, Window):
+        oldest_us = np.minimum.reduce([view.edge_us(now_us, age_us) for age_us in view.ages_us])
+    else:
+        oldest_us = now_us - view.ages_us[-1]
+    late: npt.NDArray[np.bool_] = (at_us < now_us) & ((at_us <= now_us - lateness_us) | (at_us <= oldest_us))
+    return late
 
 
 class LatestEntity:
@@ -54,12 +82,20 @@ class LatestEntity:
         """The newest event's time."""
         return self._at_us
 
-    def insert(self, at_us: int, event_id: str, values: Values) -> bool:
-        """Takes an event in; False if the one that is held is as new or newer: it is never overwritten."""
-        if (at_us, event_id) <= (self._at_us, self._id):
-            return False
-        self._at_us, self._id, self._values = at_us, event_id, values
-        return True
+    def fold(self, rows: Sequence[int], events: Part) -> tuple[list[Change], int]:
+        """Takes some rows' events in, one after the other; returns the changes, and how many changed nothing.
+
+        An event that is older than the one that is held never overwrites it.
+        """
+        changes: list[Change] = []
+        for row in rows:
+            at_us, event_id = events.at_us[row], events.ids[row]
+            if (at_us, event_id) <= (self._at_us, self._id):
+                continue
+            self._at_us, self._id, self._values = at_us, event_id, list(events.values[row])
+            known_at_us = max(self.known_at_us, events.now_us[row])
+            changes.append((row, at_us, known_at_us, self.values_at(known_at_us)))
+        return changes, len(rows) - len(changes)
 
     def left_by(self, clock_us: int) -> str | None:
         """The id of the newest event that stops counting between `known_at_us` and a clock."""
@@ -182,6 +218,7 @@ class WindowEntity:
 
     __slots__ = (
         "_begin",
+        "_firsts",
         "_ids",
         "_plan",
         "_running",
@@ -201,31 +238,52 @@ class WindowEntity:
         self._ids: list[str] = []
         self._values: list[Any] = []  # float, or str where only different ones are counted
         self._begin = 0  # what is before it has left the longest window
+        self._firsts = [0] * len(plan.ages_us)  # of each window; clocks never go back, so neither do these
         self._running: dict[int, _RunningWindow] | None = None
         self.event_time_us = UNSET_US  # the newest event's
         self.known_at_us = UNSET_US
         self.sequence = UNSET_US
         self.next_change_us: int | None = None
 
-    def insert(self, at_us: int, event_id: str, value: FieldValue) -> int:
-        """Takes an event in; returns how many had to leave so that the bound per key is kept."""
-        times_us, ids = self._times_us, self._ids
-        index = len(times_us)
-        if index and at_us <= times_us[-1]:
-            index = bisect_right(times_us, at_us, self._begin)
-            while index > self._begin and times_us[index - 1] == at_us and ids[index - 1] > event_id:
+    def fold(self, rows: Sequence[int], events: Part) -> tuple[list[Change], int]:
+        """Takes some rows' events in, one after the other; returns the changes, and how many older events had to leave.
+
+        The bound per key is `MAX_ENTRIES_PER_KEY`.
+        """
+        at_us, ids, values, now_us = events
+        changes: list[Change] = []
+        overflowed = 0
+        known_at_us = self.known_at_us
+        for row in rows:
+            self._insert(at_us[row], ids[row], values[row])
+            if len(self._times_us) - self._begin > MAX_ENTRIES_PER_KEY:
+                self._begin += 1
+                overflowed += 1
+            if now_us[row] > known_at_us:
+                known_at_us = now_us[row]
+            changes.append((row, self.event_time_us, known_at_us, self.values_at(known_at_us)))
+        return changes, overflowed
+
+    def _insert(self, at_us: int, event_id: str, value: FieldValue) -> None:
+        times_us, running = self._times_us, self._running
+        if at_us > self.event_time_us:
+            index = len(times_us)
+            times_us.append(at_us)
+            self._ids.append(event_id)
+            self._values.append(value)
+            self.event_time_us = at_us
+        else:
+            ids, begin = self._ids, self._begin
+            index = bisect_right(times_us, at_us, begin)
+            while index > begin and times_us[index - 1] == at_us and ids[index - 1] > event_id:
                 index -= 1
-        times_us.insert(index, at_us)
-        ids.insert(index, event_id)
-        self._values.insert(index, value)
-        self.event_time_us = times_us[-1]
-        if self._running is not None:
-            for window in self._running.values():
+            times_us.insert(index, at_us)
+            ids.insert(index, event_id)
+            self._values.insert(index, value)
+            self._firsts = [first + 1 if index < first else first for first in self._firsts]
+        if running is not None:
+            for window in running.values():
                 window.insert(index, value)
-        if len(times_us) - self._begin <= MAX_ENTRIES_PER_KEY:
-            return 0
-        self._begin += 1
-        return 1
 
     def left_by(self, clock_us: int) -> str | None:
         """The id of the newest event that leaves a window between `known_at_us` and a clock."""
@@ -240,20 +298,27 @@ class WindowEntity:
 
     def values_at(self, clock_us: int) -> Values:
         """The view's values at a clock, which becomes `known_at_us`; None: missing."""
-        plan, times_us, values, begin = self._plan, self._times_us, self._values, self._begin
+        plan, times_us, values, firsts, begin = self._plan, self._times_us, self._values, self._firsts, self._begin
         end = kept = len(times_us)
         found: Values = []
         soonest_us: int | None = None
-        for age_us in plan.ages_us:
-            first = bisect_right(times_us, plan.edge_us(clock_us, age_us), begin)
-            kept = min(kept, first)
+        for place, age_us in enumerate(plan.ages_us):
+            edge_us = clock_us // age_us * age_us - 1 if plan.is_tumbling else clock_us - age_us
+            first = max(firsts[place], begin)
+            if first < end and times_us[first] <= edge_us:
+                first = bisect_right(times_us, edge_us, first)
+            firsts[place] = first
+            if first < kept:
+                kept = first
             if first < end:
                 leaves_us = plan.leaves_us(times_us[first], age_us)
-                soonest_us = leaves_us if soonest_us is None else min(soonest_us, leaves_us)
+                if soonest_us is None or leaves_us < soonest_us:
+                    soonest_us = leaves_us
             if plan.is_decayed:
                 found += decayed_statistics(plan.stats, age_us // HALF_LIVES, times_us[first:], values[first:])
                 continue
-            window = self._window(age_us, first)
+            few = self._running is None and end - first < _RUNNING_FROM
+            window = None if few else self._window(age_us, first)
             found += plan.of_few(values[first:]) if window is None else window.statistics(end - first)
         self._begin = kept
         self.known_at_us, self.next_change_us = clock_us, soonest_us
@@ -282,6 +347,7 @@ class WindowEntity:
         del self._times_us[:begin], self._ids[:begin], self._values[:begin]
         for window in (self._running or {}).values():
             window.first -= begin
+        self._firsts = [first - begin for first in self._firsts]
         self._begin = 0
 
     def snapshot(self) -> list[Any]:
@@ -295,6 +361,7 @@ class WindowEntity:
         self.known_at_us, self.sequence, self.next_change_us, times_us, ids, values = state
         self._times_us, self._ids, self._values = list(times_us), list(ids), list(values)
         self._begin, self._running, self.event_time_us = 0, None, times_us[-1]
+        self._firsts = [0] * len(self._plan.ages_us)
 
 
 Entity = LatestEntity | WindowEntity

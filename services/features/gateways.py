@@ -36,7 +36,7 @@ from services.features.rekeying import Rekeying
 from services.features.settings import FeaturesSettings
 
 TOPICS = ("events", "keyed", "features", "retrain", "dead-letters")
-_EVENTS_PER_FOLD = 4_000  # 30 ms of rekeying; the more, the fewer records of `keyed` and updates of one entity
+_EVENTS_PER_FOLD = 5_000  # 30 ms of rekeying; the more, the fewer records of `keyed` and updates of one entity
 _PACKS_PER_FOLD = 4  # each of up to 5,000 parts of events, 40 ms
 _REQUESTS_PER_POLL = 100
 _POLL_S = 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from driftloop.contracts import MAX_CAUSES, Message, OffsetRange, derive_id
@@ -15,10 +15,6 @@ PACK_CHARACTERS_MAX = (
     200_000  # of the texts of a record: at four bytes each, and with the numbers, it stays below 1 MiB
 )
 _NAN = math.nan
-
-
-Part = tuple[str, int, str, int, int, tuple[FieldValue | None, ...]]
-"""What one view needs of one event: key, source offset, event id, event time and known time (µs), values; None: absent."""
 
 
 class _ViewParts:
@@ -129,18 +125,16 @@ def _column(values: Sequence[Any], numeric: bool) -> ValueColumn:
     )
 
 
-def unpacked(events: ViewEvents) -> Iterator[Part]:
-    """The parts in a record's columns of one view, in the order of `events`."""
-    keys = list(events.keys)
-    return zip(
-        [keys[place] for place in events.key],
-        events.source_offset,
-        events.event_id,
-        events.event_time_us,
-        events.known_at_us,
-        zip(*map(_values, events.values), strict=True),
-        strict=True,
-    )
+def window_values(column: ValueColumn) -> list[float] | list[str]:
+    """What a window takes of the events in a record: there is one zero, and nothing absent."""
+    if column.numbers:
+        return [number + 0.0 for number in column.numbers]
+    return list(column.texts)
+
+
+def latest_values(columns: Sequence[ValueColumn]) -> list[tuple[FieldValue | None, ...]]:
+    """The values of each event in a record; None: absent."""
+    return list(zip(*map(_values, columns), strict=True))
 
 
 def _values(column: ValueColumn) -> list[FieldValue | None]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 from zlib import crc32
 
@@ -17,6 +18,7 @@ SNAPSHOT_VERSION = 2
 MAX_REMEMBERED_IDS = 5_000_000  # about 0.5 GB; reached only if the horizon holds more events than that
 _KNOWN_KEYS_MAX = 100_000  # key values whose key and partition are remembered: about 30 MB
 
+Values = Sequence[FieldValue | None]
 Place = tuple[str, int]
 """A feature entity's key and its partition of `keyed`."""
 
@@ -66,8 +68,8 @@ class _Reader:
 
     def __init__(self, view: View) -> None:
         self.name, self.by, self.of = view.name, view.by, view.of
-        self.by_places: list[int] = []
-        self.of_places: list[int] = []
+        self.by_values: Callable[[Values], tuple[FieldValue | None, ...]] = tuple
+        self.of_values: Callable[[Values], tuple[FieldValue | None, ...]] = tuple
         self.needs_value = isinstance(view, Window)
         self.places: dict[tuple[FieldValue | None, ...], Place] = {}
 
@@ -90,8 +92,8 @@ class Rekeying:
             needed = list(dict.fromkeys(field for reader in readers for field in (*reader.by, *reader.of)))
             self._needed[name] = needed
             for reader in readers:
-                reader.by_places = [needed.index(field) for field in reader.by]
-                reader.of_places = [needed.index(field) for field in reader.of]
+                reader.by_values = _picker([needed.index(field) for field in reader.by])
+                reader.of_values = _picker([needed.index(field) for field in reader.of])
         self._packs = [Pack(use_case.name, use_case.views, partition, target) for target in range(spread)]
         self._seen = SeenIds(duration_us(use_case.policy.dedupe_horizon))
         self._accepted: list[Record] = []
@@ -128,8 +130,7 @@ class Rekeying:
         out.extend(message for pack in packs if (message := pack.take()) is not None)
 
     def _apply(self, record: Record, out: list[Message[Any]]) -> None:
-        message = record.message
-        event: Event = message.payload
+        event: Event = record.message.payload
         event_id, known_at_us = event.id, event.known_at_us
         if not self._seen.is_new(event_id, known_at_us):
             self.duplicates += 1
@@ -139,20 +140,18 @@ class Rekeying:
         readers = self._readers.get(event.type)
         if readers is None:
             return
-        found, event_time_us = event.fields, event.event_time_us
-        fields = [from_value(found[name]) if name in found else None for name in self._needed[event.type]]
+        found, event_time_us, traceparent = event.fields.get, event.event_time_us, record.message.traceparent
+        fields = [None if (value := found(name)) is None else from_value(value) for name in self._needed[event.type]]
         full = []
         for reader in readers:
-            values = tuple([fields[place] for place in reader.of_places])
+            values = reader.of_values(fields)
             if reader.needs_value and not is_value(values[0]):
                 continue
-            entity = self._place(reader, tuple([fields[place] for place in reader.by_places]))
+            entity = self._place(reader, reader.by_values(fields))
             if entity is not None:
                 key, partition = entity
                 pack = self._packs[partition]
-                pack.add(
-                    reader.name, key, record.offset, event_id, event_time_us, known_at_us, values, message.traceparent
-                )
+                pack.add(reader.name, key, record.offset, event_id, event_time_us, known_at_us, values, traceparent)
                 if pack.is_full:
                     full.append(pack)
         if full:
@@ -183,6 +182,14 @@ class Rekeying:
         self.clock_us = state["clock_us"]
         self._seen.restore(state["seen"])
         self.duplicates, self.applied = state["duplicates"], state["applied"]
+
+
+def _picker(places: Sequence[int]) -> Callable[[Values], tuple[FieldValue | None, ...]]:
+    """Picks the values at some places."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    (place,) = places
+    return lambda values: (values[place],)
 
 
 def is_value(value: FieldValue | None) -> bool:

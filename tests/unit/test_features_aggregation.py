@@ -222,15 +222,40 @@ def test_folding_a_batch_equals_folding_one_at_a_time_also_across_a_restore(rows
     assert other.snapshot() == whole.snapshot()
 
 
-@settings(max_examples=40, deadline=None)
-@given(event_lists, st.integers(1, 7))
-def test_how_events_are_packed_does_not_change_any_update(rows, size):
-    parts = [(i, at * MINUTE_US, value, known * MINUTE_US) for i, (known, at, value) in enumerate(rows)]
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([f"{ORIGIN}|EWR", f"{ORIGIN}|JFK", f"{ORIGIN}|LGA", f"{TAIL}|N1", f"{TAIL}|N2"]),
+            st.integers(0, 40 * 60),
+            st.integers(0, 40 * 60),
+            st.floats(-1e6, 1e6),
+        ),
+        max_size=60,
+    ),
+    st.lists(st.integers(1, 12), min_size=1, max_size=5),
+    st.integers(0, 30 * 60),
+)
+def test_how_a_stream_is_cut_into_records_does_not_change_any_update(rows, sizes, clock_min):
+    """Keys and views that take turns, late, tied and out of order: one event at a time, and in packs of any sizes."""
     told = []
-    for step in (1, size):
-        heart = Aggregation(FLIGHTS, 0, 1)
-        heart.fold([packed(n, parts[first : first + step]) for n, first in enumerate(range(0, len(parts), step))])
-        told.append([(u.key, u.event_time_us, u.known_at_us, u.values) for u in heart.updates[ORIGIN]])
+    for cuts in ([1], sizes):
+        heart, found, first, offset = Aggregation(FLIGHTS, 0, 1), [], 0, 1
+        heart.fold(marks(0, clock_min * MINUTE_US)[:1])
+        while first < len(rows):
+            last = first + cuts[offset % len(cuts)]
+            pack = Pack("flights", FLIGHTS.views, 0, 0)
+            for place, (key, at, known, value) in enumerate(rows[first:last], first):
+                name = key.partition("|")[0]
+                pack.add(name, key, place, f"e{place % 7}{place}", at * MINUTE_US, known * MINUTE_US, (value,))
+            heart.fold([Record("keyed", 0, offset, pack.take())])
+            found += [update for of_view in heart.updates.values() for update in of_view]
+            first, offset = last, offset + 1
+        by_key = {}
+        for update in found:
+            by_key.setdefault(update.key, []).append((update.event_time_us, update.known_at_us, update.values))
+        held = {key: (state[0], *state[2:]) for key, _, state in heart.snapshot()["entities"]}
+        told.append((by_key, heart.late, held))
     assert told[0] == told[1]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from driftloop.contracts import MAX_RECORD_BYTES, Message, OffsetRange, Record, to_wire, watermark
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.usecase import DAY_US, load_use_case
-from services.features.packing import unpacked
+from services.features.packing import latest_values
 from services.features.rekeying import Rekeying
 from tests.parcels import PARCELS
 
@@ -54,11 +54,19 @@ class Part(NamedTuple):
 def parts(messages: list[Message]) -> list[tuple[str, Part]]:
     """View and part of all that was keyed, in order of source and view."""
     found = [
-        (columns.view, Part(*part))
+        (columns.view, Part(columns.keys[place], *part))
         for message in messages
         if not message.is_watermark
         for columns in message.payload.views
-        for part in unpacked(columns)
+        for place, *part in zip(
+            columns.key,
+            columns.source_offset,
+            columns.event_id,
+            columns.event_time_us,
+            columns.known_at_us,
+            latest_values(columns.values),
+            strict=True,
+        )
     ]
     return sorted(found, key=lambda one: (one[1].source_offset, one[0]))
 
