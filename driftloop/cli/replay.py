@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -34,8 +35,9 @@ from driftloop.usecase import (
 
 RETRAIN_TIMEOUT_S = 900.0  # how long one step may take while a model is trained
 WAIT_SLICE_S = 25.0
-ADVANCE_PAUSE_S = 0.5
-ADVANCE_TIMEOUT_S = 120.0  # a broker on a busy machine takes half a minute to come back
+AGAIN_PAUSE_S = 0.5
+AGAIN_TIMEOUT_S = 120.0  # a broker on a busy machine takes half a minute to come back
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -71,12 +73,12 @@ class Replay:
         first = True
         for step in steps:
             if first:
-                self._advance(step.start_us)
+                self._persist(partial(self._events.advance, step.start_us))
                 self._wait(step.start_us)
                 first = False
             self._ask(step)
             self._send(step)
-            self._advance(step.end_us)
+            self._persist(partial(self._events.advance, step.end_us))
             self._wait(step.end_us)
             self.played.steps += 1
             self.played.clock_us = step.end_us
@@ -84,17 +86,17 @@ class Replay:
                 after_step(step, self.played)
         return self.played
 
-    def _advance(self, known_at_us: int) -> None:
-        """Moves the clock; again where no answer came, as while a broker restarts: the same time twice changes nothing."""
-        deadline_s = time.monotonic() + ADVANCE_TIMEOUT_S
+    @staticmethod
+    def _persist(call: Callable[[], T]) -> T:
+        """Asks ingest; again where no answer came, as while a broker restarts: the same time or event twice changes nothing."""
+        deadline_s = time.monotonic() + AGAIN_TIMEOUT_S
         while True:
             try:
-                self._events.advance(known_at_us)
-                return
+                return call()
             except Unreachable:
                 if time.monotonic() > deadline_s:
                     raise
-                time.sleep(ADVANCE_PAUSE_S)
+                time.sleep(AGAIN_PAUSE_S)
 
     def close(self) -> None:
         """Closes both channels."""
@@ -125,7 +127,7 @@ class Replay:
         if not step.events:
             return
         started = time.perf_counter()
-        outcomes = self._events.send_batch(step.events)
+        outcomes = self._persist(partial(self._events.send_batch, step.events))
         self.played.ingest_s += time.perf_counter() - started
         self.played.events["sent"] += len(outcomes)
         for outcome in outcomes:

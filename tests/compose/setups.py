@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from driftloop.cli.replay import Played, Replay, steps_of
 from driftloop.usecase import ReplayStep, load_replay
 from tests.compose.inside import COUNT
 from tests.compose.stages import FLIGHTS
-from tests.compose.system import PROJECT, System, hold
+from tests.compose.system import PROJECT, ROOT, System, hold
 
 Found = dict[str, Any]
 FULL = "ERROR   features services.features: stopped: StoreFull: the disk of"
@@ -94,55 +97,74 @@ def _small_disk(system: System) -> Iterator[None]:
         system.environment.update(before)
 
 
+AHEAD = """
+import socket, time
+listening = socket.create_server(("", 6379))
+while True:
+    caller, _ = listening.accept()
+    caller.recv(4096)
+    seconds = str(int(time.time()) + 3600).encode()
+    caller.sendall(b"+OK\\r\\n*2\\r\\n$%d\\r\\n%s\\r\\n$1\\r\\n0\\r\\n" % (len(seconds), seconds))
+    caller.close()
+"""  # what a Redis answers whose clock is an hour ahead
+
+
 def refusals(system: System) -> Found:
-    """What cannot work is refused, each in one sentence: memory, disk, partitions, layout, secrets, clocks, use case, port, GPU."""
+    """What cannot work is refused, each in one sentence: memory, disk, volumes, secrets, clocks, use case, a port, no GPU."""
     system.compose("down", "--volumes")
     system.compose("up", "-d", "--no-build", "prepare")
     system.until(lambda: system.inspect("prepare", ".State.Status") == "exited", "preparation does not end")
     hold(system.inspect("prepare", ".State.ExitCode") == "0", f"preparation failed: {system.log('prepare')[-400:]}")
-    prepare = ["run", "--rm", "--no-deps"]
-    artifacts, secrets = "/var/lib/driftloop/artifacts", "/run/secrets"
-    broken = f"echo '{{}}' >{artifacts}/driftloop-layout.json"
-    cases: dict[str, tuple[list[str], str]] = {
-        "memory": (
-            [*prepare, "-e", "DRIFTLOOP_MEMORY_GIB_MIN=4000", "prepare"],
-            "of memory and driftloop needs 4000 GiB",
-        ),
-        "disk": ([*prepare, "-e", "DRIFTLOOP_DISK_GIB_MIN=900000", "prepare"], "free and driftloop needs 900000 GiB"),
-        "partitions": ([*prepare, "-e", "DRIFTLOOP_PARTITIONS=3", "prepare"], "spread over 2 partitions"),
-        "use case": ([*prepare, "-e", "DRIFTLOOP_USE_CASE=nobody", "prepare"], "nobody"),
+    ahead = ["--network", f"{PROJECT}_backend", "--network-alias", "ahead", "--entrypoint", "python"]
+    system.docker("run", "-d", "--name", HOLDER, *ahead, system.inspect("prepare", ".Config.Image"), "-c", AHEAD)
+    prepare = ["run", "-T", "--rm", "--no-deps"]
+    changed = {
+        "memory": ("DRIFTLOOP_MEMORY_GIB_MIN=4000", "of memory and driftloop needs 4000 GiB"),
+        "disk": ("DRIFTLOOP_DISK_GIB_MIN=900000", "free and driftloop needs 900000 GiB"),
+        "partitions": ("DRIFTLOOP_PARTITIONS=3", "are spread over 2 partitions"),
+        "use case": ("DRIFTLOOP_USE_CASE=nobody", "nobody"),
         "secret": (
-            [*prepare, "-e", f"DRIFTLOOP_FEAST_REDIS_PASSWORD_FILE={secrets}/gone", "prepare"],
-            f"{secrets}/gone",
+            "DRIFTLOOP_FEAST_REDIS_PASSWORD_FILE=/run/secrets/gone",
+            "the secret /run/secrets/gone cannot be read",
         ),
-        "own secret": (
-            ["run", "--rm", "-e", "SECRETS_DIR=./mine", "-v", f"/var/empty:{secrets}", "secrets"],
-            "./mine/",
-        ),
-        "gpu": (
-            ["run", "--rm", "--no-deps", "-e", "TRAINER_DEVICE=cuda", "trainer"],
-            "TRAINER_DEVICE",
-        ),
+        "clocks": ("DRIFTLOOP_REDIS_ADDRESS=ahead:6379", "The clocks of two containers differ by 36"),
     }
-    found = {name: _refused(system, arguments, text) for name, (arguments, text) in cases.items()}
-    system.compose(*prepare, "--entrypoint", "sh", "prepare", "-c", broken)
+    try:
+        found = {
+            name: _refused(system, [*prepare, "-e", setting, "prepare"], text)
+            for name, (setting, text) in changed.items()
+        }
+    finally:
+        subprocess.run(["docker", "rm", "-f", HOLDER], capture_output=True)
+    found["gpu"] = _refused(system, [*prepare, "-e", "TRAINER_DEVICE=cuda", "trainer"], "torch finds no GPU")
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        own = {"SECRETS_SOURCE": folder, "SECRETS_DIR": folder}
+        found["own secret"] = _refused(system, ["run", "-T", "--rm", "secrets"], f"the secret {folder}/", **own)
+    unreadable = "echo '{}' >/var/lib/driftloop/artifacts/driftloop-layout.json"
+    system.compose(*prepare, "--entrypoint", "sh", "prepare", "-c", unreadable)
     found["volume"] = _refused(system, [*prepare, "prepare"], "was written by a driftloop with layout")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        checked = subprocess.run(
-            ["python3", "deploy/compose/check.py"], env={**system.environment, "SERVING_PORT": str(port)},
-            capture_output=True, text=True,
-        )  # fmt: skip
-        found["port"] = checked.stderr.strip()
-        hold(checked.returncode == 1 and found["port"].startswith(f"Port {port} is taken"), f"port: {found['port']}")
+    found["port"] = _taken_port(system)
+    system.compose("down", "--volumes")
     return found
 
 
-def _refused(system: System, arguments: list[str], text: str) -> str:
-    """The last line of what a container said that had to refuse its set-up."""
-    done = system.tried(*arguments)
+def _taken_port(system: System) -> str:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        environment = {**system.environment, "SERVING_PORT": port}
+        check = [sys.executable, "deploy/compose/check.py"]
+        done = subprocess.run(check, cwd=ROOT, env=environment, capture_output=True, text=True)
+    said = done.stderr.strip()
+    hold(done.returncode == 1 and said.startswith(f"Port {port} is taken"), f"a taken port: {said}")
+    return said
+
+
+def _refused(system: System, arguments: list[str], text: str, **environment: str) -> str:
+    """The sentence of a container that had to refuse its set-up."""
+    done = system.tried(*arguments, **environment)
     said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     hold(done.returncode != 0, f"{' '.join(arguments)} did not fail")
     hold(any(text in line for line in said), f"{' '.join(arguments)} does not say {text!r}: {said[-3:]}")

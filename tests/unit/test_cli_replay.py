@@ -1,4 +1,4 @@
-"""A replay goes on where its clock could not be moved at once, as while a broker restarts."""
+"""A replay goes on where ingest did not answer at once, as while a broker restarts."""
 
 from __future__ import annotations
 
@@ -10,16 +10,27 @@ import grpc
 from driftloop.cli.replay import Replay
 from driftloop.contracts.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from driftloop.contracts.serving.v1 import serving_pb2, serving_pb2_grpc
-from driftloop.usecase import ReplayStep, load_use_case
+from driftloop.usecase import ReplayEvent, ReplayStep, load_use_case
 
 FLIGHTS = load_use_case("flights")
+EVENT = ReplayEvent("flight_cancelled", "e", "f", 15, 15, {})
 
 
 class Ingest(ingest_pb2_grpc.IngestServiceServicer):
-    """Moves its clock, but not at the first two attempts."""
+    """Moves its clock, but not at the first two attempts, and takes a batch at the second one, whose events had come by then."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
+        self.sent: list[list[str]] = []
+
+    def IngestBatch(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.sent.append([event.id for event in request.events])
+        if len(self.sent) == 1:
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the broker did not acknowledge in time")
+        duplicate = ingest_pb2.OUTCOME_DUPLICATE
+        return ingest_pb2.IngestBatchResponse(
+            responses=[ingest_pb2.IngestResponse(event_id=event.id, outcome=duplicate) for event in request.events]
+        )
 
     def Advance(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.asked.append(request.known_at_us)
@@ -35,7 +46,7 @@ class Serving(serving_pb2_grpc.PredictionServiceServicer):
         return serving_pb2.WaitForClockResponse(clock_us=request.clock_us)
 
 
-def test_a_clock_that_could_not_be_moved_is_moved_again_and_the_replay_goes_on() -> None:
+def test_a_clock_that_could_not_be_moved_and_events_that_were_not_acknowledged_are_tried_again() -> None:
     ingest = Ingest()
     server = grpc.server(ThreadPoolExecutor(4))
     ingest_pb2_grpc.add_IngestServiceServicer_to_server(ingest, server)
@@ -44,9 +55,11 @@ def test_a_clock_that_could_not_be_moved_is_moved_again_and_the_replay_goes_on()
     server.start()
     replay = Replay(FLIGHTS, address, address)
     try:
-        played = replay.run(iter([ReplayStep(10, 20, [], [])]))
+        played = replay.run(iter([ReplayStep(10, 20, [], [EVENT])]))
     finally:
         replay.close()
         server.stop(None).wait(5)
     assert ingest.asked == [10, 10, 10, 20]
+    assert ingest.sent == [["e"], ["e"]]
+    assert played.events == {"sent": 1, "accepted": 0, "duplicate": 1, "rejected": 0}
     assert (played.steps, played.clock_us) == (1, 20)
