@@ -80,7 +80,7 @@ def main() -> int:
             print(f"left running, for STAGES=…: {system.base}")
         else:
             LEFT.unlink(missing_ok=True)
-            _quietly(partial(system.compose, "down", "--volumes"))
+            _quietly(partial(system.down, "--volumes"))
     print(f"all {len(report)} stages hold, {time.monotonic() - began_s:.0f} s; {RESULT}")
     return 0
 

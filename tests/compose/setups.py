@@ -26,7 +26,7 @@ HOLDER = f"{PROJECT}_holder"
 
 def full_disk(system: System) -> Found:
     """A full disk is said in one sentence, nothing is lost, and work goes on when space returns."""
-    system.compose("down", "--volumes")
+    system.down("--volumes")
     with _small_disk(system):
         system.compose("up", "-d", "--no-build")
         image = system.inspect("ingest", ".Config.Image")
@@ -92,7 +92,7 @@ def _small_disk(system: System) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["docker", "rm", "-f", HOLDER], capture_output=True)
-        system.compose("down", "--volumes")
+        system.down("--volumes")
         system.environment.clear()
         system.environment.update(before)
 
@@ -111,7 +111,7 @@ while True:
 
 def refusals(system: System) -> Found:
     """What cannot work is refused, each in one sentence: memory, disk, volumes, secrets, clocks, use case, a port, no GPU."""
-    system.compose("down", "--volumes")
+    system.down("--volumes")
     system.compose("up", "-d", "--no-build", "prepare")
     system.until(lambda: system.inspect("prepare", ".State.Status") == "exited", "preparation does not end")
     hold(system.inspect("prepare", ".State.ExitCode") == "0", f"preparation failed: {system.log('prepare')[-400:]}")
@@ -145,7 +145,7 @@ def refusals(system: System) -> Found:
     system.compose(*prepare, "--entrypoint", "sh", "prepare", "-c", unreadable)
     found["volume"] = _refused(system, [*prepare, "prepare"], "was written by a driftloop with layout")
     found["port"] = _taken_port(system)
-    system.compose("down", "--volumes")
+    system.down("--volumes")
     return found
 
 

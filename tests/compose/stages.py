@@ -50,7 +50,7 @@ def build(system: System) -> Found:
 
 def start(system: System) -> Found:
     """From empty volumes to healthy; then what watches beside."""
-    system.compose("down", "--volumes")
+    system.down("--volumes")
     began_s = time.time()
     system.compose("up", "-d", "--no-build")
     created_s = time.time() - began_s
@@ -141,7 +141,7 @@ def again(system: System) -> Found:
     requests = [PredictionRequest(r.entity, r.fields, f"again-{n}") for n, r in enumerate(last)]
     system.until(system.serving_answers, "serving does not answer")
     first, events = _answers(system, requests), system.asked("serving", COUNT)["ids"]["events"]
-    system.compose("down")
+    system.down()
     began_s = time.monotonic()
     system.compose("up", "-d", "--no-build")
     system.await_healthy()

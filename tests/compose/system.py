@@ -82,6 +82,11 @@ class System:
             raise Broken(f"{' '.join([*self._compose, *arguments])}: {done.stderr[-1500:]}")
         return done.stdout
 
+    def down(self, *options: str) -> str:
+        """Stops and removes every container, whatever profile it belongs to."""
+        profiles = [word for name in ("tracking", "observability", "demo") for word in ("--profile", name)]
+        return self.compose(*profiles, "down", "--remove-orphans", *options)
+
     def asked(self, service: str, script: str) -> Any:
         """What a Python script prints as JSON inside a container."""
         return json.loads(self.compose("exec", "-T", service, "python", "-", stdin=script))
