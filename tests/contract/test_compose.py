@@ -78,6 +78,15 @@ def test_volumes_are_named_and_every_named_one_is_used() -> None:
     assert named == set(COMPOSE["volumes"])
 
 
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_a_service_that_opens_the_artifact_store_has_its_volume(name: str) -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "services" / name).rglob("*.py"))
+    mounted = [
+        volume for volume in SERVICES[name]["volumes"] if volume.startswith("artifacts:/var/lib/driftloop/artifacts")
+    ]
+    assert bool(mounted) == ("ArtifactStore(" in code)
+
+
 def test_the_gpu_file_asks_for_one_and_for_the_locked_torch() -> None:
     (trainer,) = yaml.safe_load((ROOT / "compose.gpu.yaml").read_text())["services"].values()
     assert trainer["environment"]["TRAINER_DEVICE"] == "cuda"
