@@ -110,6 +110,7 @@ def traces(system: System) -> Found:
 
 def recordings(system: System) -> Found:
     """MLflow and OpenLineage have a run for every answer of trainer."""
+    system.await_healthy(("mlflow",))
     wanted = system.asked("serving", COUNT)["ids"]["models"]
     runs: list[dict[str, str]] = []
 
@@ -121,6 +122,10 @@ def recordings(system: System) -> Found:
     lines = system.compose("exec", "-T", "trainer", "cat", "/var/lib/driftloop/state/lineage.jsonl").splitlines()
     lineage = {json.loads(line)["run"]["runId"] for line in lines}
     hold(len(lineage) == wanted, f"{wanted} answers and {len(lineage)} runs of lineage")
+    hold(
+        system.inspect("mlflow", ".RestartCount") == "0",
+        "MLflow was started more than once: does it get too little memory?",
+    )
     return {"runs": wanted, "outcomes": sorted({run["driftloop.outcome"] for run in runs})}
 
 
