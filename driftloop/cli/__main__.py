@@ -26,6 +26,7 @@ COMMANDS = {
     "pause": "driftloop.cli.orders:pause",
     "drain": "driftloop.cli.orders:drain",
     "resume": "driftloop.cli.orders:resume",
+    "ab": "driftloop.cli.ab:ab",
     "bundles": "driftloop.cli.bundles:bundles",
     "schema": "driftloop.cli.schema:schema",
 }
@@ -49,6 +50,7 @@ SUMMARIES = {
     "pause": "Let the release stand still.",
     "drain": "Let the challenger answer nobody.",
     "resume": "End a pause or a drain.",
+    "ab": "Let named arms answer beside the champion, and see how each does.",
     "bundles": "Remove published models that nobody will need again.",
     "schema": "See what a change of the schema would break, before it does.",
 }

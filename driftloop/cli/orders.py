@@ -24,6 +24,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     COMMAND_KIND_ROLL_BACK,
     COMMAND_KIND_UNPIN,
     DECISION_KIND_COMMAND_REFUSED,
+    Arm,
     Command,
     CommandKind,
     Decision,
@@ -47,10 +48,14 @@ _KINDS: dict[str, tuple[CommandKind, str]] = {
 }
 
 
-def command_of(use_case: str, kind: CommandKind, who: str, why: str, model_id: str = "") -> Message[Command]:
+def command_of(
+    use_case: str, kind: CommandKind, who: str, why: str, model_id: str = "", arms: Sequence[Arm] = ()
+) -> Message[Command]:
     """The message of what somebody asks for; its id is new each time, because asking twice is two wishes."""
     command_id, at_us = uuid.uuid4().hex, time.time_ns() // 1000
-    payload = Command(use_case=use_case, id=command_id, kind=kind, who=who, why=why, model_id=model_id, at_us=at_us)
+    payload = Command(
+        use_case=use_case, id=command_id, kind=kind, who=who, why=why, model_id=model_id, at_us=at_us, arms=arms
+    )
     return Message("commands", use_case, payload, command_id, f"people/{who}", at_us, at_us)
 
 
@@ -112,6 +117,22 @@ def await_applied(addresses: Sequence[str], use_case: str, revision: int, until_
     return behind
 
 
+def obeyed(servers: str, message: Message[Command], timeout_s: float) -> tuple[list[Decision], Release]:
+    """What monitor decides when it is asked, and the release that follows; ClickException if it refuses or does not answer."""
+    try:
+        asked = Asked(servers, message.payload.use_case, message)
+        try:
+            decisions, release = asked.answer(timeout_s)
+        finally:
+            asked.close()
+    except (MessagingError, TimeoutError) as error:
+        raise click.ClickException(str(error)) from error
+    refused = [d.because for d in decisions if d.kind == DECISION_KIND_COMMAND_REFUSED]
+    if refused:
+        raise click.ClickException("; ".join(refused))
+    return decisions, release
+
+
 def _made(name: str, kind: CommandKind, summary: str) -> click.Command:
     def run(
         use_case: str,
@@ -124,17 +145,7 @@ def _made(name: str, kind: CommandKind, summary: str) -> click.Command:
         as_json: bool,
     ) -> None:
         began_s = time.monotonic()
-        try:
-            asked = Asked(servers, use_case, command_of(use_case, kind, who, why, model_id))
-            try:
-                decisions, release = asked.answer(timeout_s)
-            finally:
-                asked.close()
-        except (MessagingError, TimeoutError) as error:
-            raise click.ClickException(str(error)) from error
-        refused = [d.because for d in decisions if d.kind == DECISION_KIND_COMMAND_REFUSED]
-        if refused:
-            raise click.ClickException("; ".join(refused))
+        _, release = obeyed(servers, command_of(use_case, kind, who, why, model_id), timeout_s)
         behind = await_applied(serving, use_case, release.revision, began_s + timeout_s)
         seconds = time.monotonic() - began_s
         state = {
@@ -157,17 +168,16 @@ def _made(name: str, kind: CommandKind, summary: str) -> click.Command:
         if behind:
             raise click.ClickException("not applied yet by " + "; ".join(behind))
 
-    for option in _options(kind):
-        run = option(run)
-    return click.command(name, help=summary)(run)
-
-
-def _options(kind: CommandKind) -> list[Callable[..., Any]]:
     hidden = kind not in (COMMAND_KIND_PIN, COMMAND_KIND_APPROVE, COMMAND_KIND_REJECT)
     model = click.option(
         "--model", "model_id", default="", hidden=hidden, help="A model's id; by default the one that is meant."
     )
-    return [
+    return click.command(name, help=summary)(with_options(model(run)))
+
+
+def with_options(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every order to monitor has, and its use case."""
+    for option in (
         click.option("--json", "as_json", is_flag=True, help="One JSON object."),
         click.option(
             "--timeout", "timeout_s", default=10.0, show_default=True, help="Seconds until it must be in effect."
@@ -191,9 +201,10 @@ def _options(kind: CommandKind) -> list[Callable[..., Any]]:
         click.option(
             "--who", default=lambda: f"{getpass.getuser()}@{socket.gethostname()}", help="For the log: by default you."
         ),
-        model,
         click.argument("use_case", default="flights"),
-    ]
+    ):
+        run = option(run)
+    return run
 
 
 rollback, approve, reject, pin, unpin, pause, drain, resume = (

@@ -5,11 +5,14 @@ Commands hold over evidence. What cannot be done is refused with the reason, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    COMMAND_KIND_AB_REPORT,
+    COMMAND_KIND_AB_START,
+    COMMAND_KIND_AB_STOP,
     COMMAND_KIND_APPROVE,
     COMMAND_KIND_DRAIN,
     COMMAND_KIND_PAUSE,
@@ -18,6 +21,8 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     COMMAND_KIND_RESUME,
     COMMAND_KIND_ROLL_BACK,
     COMMAND_KIND_UNPIN,
+    DECISION_KIND_AB,
+    DECISION_KIND_AB_END,
     DECISION_KIND_APPROVE,
     DECISION_KIND_COMMAND_REFUSED,
     DECISION_KIND_DRAIN,
@@ -26,10 +31,12 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_REJECT,
     DECISION_KIND_RESUME,
     DECISION_KIND_UNPIN,
+    Arm,
     Command,
     CommandKind,
     DecisionKind,
 )
+from services.monitor.comparison import wrong
 from services.monitor.release import Releases, Step
 
 
@@ -45,6 +52,7 @@ class Done:
     model_id: str
     because: str
     steps: tuple[Step, ...] = ()
+    evidence: Mapping[str, float] = field(default_factory=dict)
 
 
 def obey(command: Command, releases: Releases) -> Done:
@@ -67,7 +75,7 @@ def _roll_back(command: Command, releases: Releases, said: str) -> Done:
     steps = releases.return_to_former(said)
     if not steps:
         raise CannotDo("no former champion is held ready")
-    return Done(steps[0].kind, steps[0].model_id, said, tuple(steps))
+    return Done(steps[-1].kind, steps[-1].model_id, said, tuple(steps))
 
 
 def _approve(command: Command, releases: Releases, said: str) -> Done:
@@ -124,6 +132,49 @@ def _resume(command: Command, releases: Releases, said: str) -> Done:
     return Done(DECISION_KIND_RESUME, "", said)
 
 
+def _start_comparison(command: Command, releases: Releases, said: str) -> Done:
+    if releases.champion is None:
+        raise CannotDo("there is no model yet")
+    if releases.comparison.arms:
+        raise CannotDo(f"arms {_named(releases.comparison.arms)} are compared already: stop that first")
+    if why := wrong(command.arms):
+        raise CannotDo(why)
+    known = {candidate.model_id: candidate for candidate in releases.known()}
+    arms = []
+    for arm in command.arms:
+        model = known.get(arm.model_id)
+        if model is None or model == releases.champion:
+            raise CannotDo(f"model {arm.model_id[:64]!r} is none of {', '.join(list(known)[1:]) or 'no others'}")
+        arms.append(
+            Arm(
+                name=arm.name,
+                model_id=model.model_id,
+                bundle_url=model.bundle_url,
+                bundle_digest=model.bundle_digest,
+                share=arm.share,
+            )
+        )
+    releases.comparison.start(releases.champion.model_id, arms)
+    return Done(DECISION_KIND_AB, releases.champion.model_id, f"{said}; arms {_named(arms)}")
+
+
+def _stop_comparison(command: Command, releases: Releases, said: str) -> Done:
+    if not releases.comparison.arms:
+        raise CannotDo("no arms are compared")
+    return Done(DECISION_KIND_AB_END, "", said, evidence=releases.comparison.stop())
+
+
+def _report_comparison(command: Command, releases: Releases, said: str) -> Done:
+    arms = releases.comparison.arms
+    if not arms:
+        raise CannotDo("no arms are compared")
+    return Done(DECISION_KIND_AB, "", f"{said}; arms {_named(arms)}", evidence=releases.comparison.figures())
+
+
+def _named(arms: Iterable[Arm]) -> str:
+    return ", ".join(f"{arm.name} ({arm.model_id}, {arm.share:g})" for arm in arms)
+
+
 _BY_KIND: Mapping[CommandKind, Callable[[Command, Releases, str], Done]] = {
     COMMAND_KIND_ROLL_BACK: _roll_back,
     COMMAND_KIND_APPROVE: _approve,
@@ -133,6 +184,9 @@ _BY_KIND: Mapping[CommandKind, Callable[[Command, Releases, str], Done]] = {
     COMMAND_KIND_PAUSE: _pause,
     COMMAND_KIND_DRAIN: _drain,
     COMMAND_KIND_RESUME: _resume,
+    COMMAND_KIND_AB_START: _start_comparison,
+    COMMAND_KIND_AB_STOP: _stop_comparison,
+    COMMAND_KIND_AB_REPORT: _report_comparison,
 }
 OF_PEOPLE = frozenset(_BY_KIND)
 """Commands that `obey` knows."""

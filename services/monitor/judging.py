@@ -123,6 +123,7 @@ class Judging:
         champion, prediction = self._releases.champion, message.payload
         if champion is None:
             return
+        self._releases.comparison.exposed(prediction.arm)
         score = _score_of(prediction, champion.model_id)
         if score is not None:
             self._releases.answered()
@@ -149,6 +150,7 @@ class Judging:
         losses = {name: self._watch.loss(said, score.label) for name, said in answers.items()}
         self._record.labelled(losses, score.predicted_for_us)
         self._releases.labelled(losses, score.slices)
+        self._releases.comparison.labelled(score.arm, losses)
         champion = self._releases.champion
         if champion is None or champion.model_id not in answers:
             return
@@ -380,7 +382,7 @@ class Judging:
     def _obey(self, command: Command, causes: tuple[str, ...], out: list[Message[Any]]) -> None:
         """Somebody asks for a change of the release, and is answered by a decision and a release, also when it is refused."""
         done = obey(command, self._releases)
-        decision_id = self._decision(done.kind, done.model_id, done.because, {}, causes, out)
+        decision_id = self._decision(done.kind, done.model_id, done.because, dict(done.evidence), causes, out)
         followed = [step for step in done.steps if step.kind != done.kind]
         if any(step.kind in CHAMPION_CHANGES for step in done.steps):
             self._watch.champion_changed()

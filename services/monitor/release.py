@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    DECISION_KIND_AB_END,
     DECISION_KIND_AWAIT_APPROVAL,
     DECISION_KIND_CANARY,
     DECISION_KIND_DROP_CHALLENGER,
@@ -33,6 +34,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     Role,
 )
 from driftloop.usecase import LOSS_UNITS, Policy, Task
+from services.monitor.comparison import Comparison
 from services.monitor.evidence import Evidence
 from services.monitor.orders import Orders, restored
 from services.monitor.slices import Harm, SliceGains
@@ -93,6 +95,7 @@ class Releases:
         self._policy = policy
         self._missing = missing
         self.orders = Orders()
+        self.comparison = Comparison()
         self.standby: Candidate | None = None
         self._unit = LOSS_UNITS[task]
         self.champion: Candidate | None = None
@@ -124,6 +127,9 @@ class Releases:
         others = [] if self.other is None else [_arm(self.other, role, share)]
         if self.standby is not None:
             others.append(_arm(self.standby, ROLE_STANDBY, 0.0))
+        if self.comparison.arms:
+            others = self.comparison.released(others, self.orders.drained)
+            share = sum(arm.share for arm in others)
         return _arm(self.champion, ROLE_CHAMPION, 1.0 - share), others
 
     def known(self) -> list[Candidate]:
@@ -164,16 +170,19 @@ class Releases:
         or empty: nobody could ever answer otherwise, nor anything be compared with it.
         """
         self._forget_standby(model_id)
+        steps = self._without_arm(model_id, f"serving refused its bundle: {why}")
         if self.other is not None and self.other.model_id == model_id:
-            return [self.drop(f"serving refused its bundle: {why}")]
+            return [*steps, self.drop(f"serving refused its bundle: {why}")]
         if self.champion is None or self.champion.model_id != model_id or self._has_answered:
-            return []
+            return steps
+        steps += self.end_comparison("the champion has lost its place")
         challenger = self.other
         self.champion, self.other, self.other_role, self._evidence = None, None, ROLE_SHADOW, self._fresh()
         self.orders = Orders(paused=self.orders.paused, drained=self.orders.drained)
         if challenger is None:
-            return []
-        return [self._first(challenger, f"the first model that can answer: serving refused the one before it: {why}")]
+            return steps
+        because = f"the first model that can answer: serving refused the one before it: {why}"
+        return [*steps, self._first(challenger, because)]
 
     def failing(self, model_id: str, why: str) -> list[Step]:
         """A model fails or is slow where it answers: a challenger leaves the comparison, a champion its place to the previous one.
@@ -181,11 +190,25 @@ class Releases:
         A champion without a previous one stays: serving answers by what is known without looking, and says so.
         """
         self._forget_standby(model_id)
+        steps = self._without_arm(model_id, f"serving's guardrail: {why}")
         if self.other is not None and self.other.model_id == model_id:
-            return [self.drop(f"serving's guardrail: {why}")]
+            return [*steps, self.drop(f"serving's guardrail: {why}")]
         if self.champion is None or self.champion.model_id != model_id:
-            return []
+            return steps
         return self.roll_back(f"serving's guardrail: {why}")
+
+    def end_comparison(self, why: str) -> list[Step]:
+        """The named arms answer nobody any more; nothing happens if there are none."""
+        return [Step(DECISION_KIND_AB_END, "", why, self.comparison.stop())] if self.comparison.arms else []
+
+    def _without_arm(self, model_id: str, why: str) -> list[Step]:
+        """A model that can answer nobody leaves the comparison, which ends with its last arm."""
+        figures, name = self.comparison.figures(), self.comparison.without(model_id)
+        if not name:
+            return []
+        if not self.comparison.arms:
+            self.comparison.stop()
+        return [Step(DECISION_KIND_AB_END, model_id, f"arm {name} is out: {why}", figures)]
 
     def roll_back(self, why: str) -> list[Step]:
         """Puts the former champion back, and lets the one that failed go; nothing happens if none is held ready."""
@@ -212,11 +235,12 @@ class Releases:
         if self.other is not None and (self.other_role == ROLE_PREVIOUS or self.other == candidate):
             self.orders.forget(self.other.model_id)
             self.other, self.other_role = None, ROLE_SHADOW
+        ended = self.end_comparison("the champion has lost its place") if candidate != self.champion else []
         self.champion, self.standby = candidate, self.champion
         # Held-out rows compared the challenger with another champion.
         self._trial, self._has_answered = Trial(pace=self._trial.pace), True
         self._evidence = self._fresh()
-        return [Step(kind, candidate.model_id, why, evidence)]
+        return [*ended, Step(kind, candidate.model_id, why, evidence)]
 
     def _forget_standby(self, model_id: str) -> None:
         if self.standby is not None and self.standby.model_id == model_id:
@@ -238,7 +262,7 @@ class Releases:
 
     def decide(self) -> list[Step]:
         """The steps that the evidence allows now."""
-        if self.champion is None or self.other is None or not self.orders.may_step:
+        if self.champion is None or self.other is None or not self.orders.may_step or self.comparison.arms:
             return []
         return self._on_probation() if self.other_role == ROLE_PREVIOUS else self._on_trial(self.other)
 
@@ -337,6 +361,7 @@ class Releases:
             "evidence": self._evidence.snapshot(),
             "standby": _plain(self.standby),
             "orders": self.orders.snapshot(),
+            "comparison": self.comparison.snapshot(),
             "slices": self._slices.snapshot(),
         }
 
@@ -353,6 +378,8 @@ class Releases:
         # Absent from checkpoints of before there were any.
         self.standby = Candidate(*state["standby"]) if state.get("standby") else None
         self.orders = restored(state.get("orders", {}))
+        if "comparison" in state:
+            self.comparison.restore(state["comparison"])
         self._slices.restore(state.get("slices", [0, []]))  # absent from checkpoints of before slices were judged
 
 

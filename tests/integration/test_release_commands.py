@@ -92,6 +92,14 @@ def test_a_rollback_is_in_effect_on_every_replica_within_two_seconds_and_needs_n
     assert state["seconds"] < IN_EFFECT_S
     assert [loop.models(address) for address in loop.replicas] == [{"m1": "champion", "m2": "standby"}] * REPLICAS
 
+    compared = loop.say("ab", "start", "--arm", "treatment=m2:0.5")
+    assert compared.exit_code == 0, compared.output
+    assert json.loads(compared.output)["arms"] == {"treatment": {"model": "m2", "share": 0.5}}
+    assert [loop.models(address) for address in loop.replicas] == [{"m1": "champion", "m2": "ab"}] * REPLICAS
+    ended = json.loads(loop.say("ab", "stop").output)
+    assert (ended["arms"], set(ended["figures"])) == ({}, {"champion", "treatment"})
+    assert [loop.models(address) for address in loop.replicas] == [{"m1": "champion", "m2": "standby"}] * REPLICAS
+
     refused = loop.say("pin", "--model", "m9")
     assert refused.exit_code == 1
     assert "m9" in refused.output

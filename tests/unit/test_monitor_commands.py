@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
 
 from driftloop.contracts import Message, Record, watermark
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    COMMAND_KIND_AB_REPORT,
+    COMMAND_KIND_AB_START,
+    COMMAND_KIND_AB_STOP,
     COMMAND_KIND_APPROVE,
     COMMAND_KIND_DRAIN,
     COMMAND_KIND_GUARDRAIL,
@@ -18,6 +22,8 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     COMMAND_KIND_RESUME,
     COMMAND_KIND_ROLL_BACK,
     COMMAND_KIND_UNPIN,
+    DECISION_KIND_AB,
+    DECISION_KIND_AB_END,
     DECISION_KIND_APPROVE,
     DECISION_KIND_AWAIT_APPROVAL,
     DECISION_KIND_COMMAND_REFUSED,
@@ -27,16 +33,28 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_PROMOTE,
     DECISION_KIND_REJECT,
     DECISION_KIND_ROLL_BACK,
+    ROLE_AB,
     ROLE_PREVIOUS,
     ROLE_SHADOW,
     ROLE_STANDBY,
+    Arm,
     Command,
     CommandKind,
     Release,
 )
 from driftloop.usecase import HOUR_US
 from services.monitor.judging import Judging
-from tests.unit.test_monitor_judging import FLIGHTS, answered, challenged, of, promoted, rows, started
+from tests.unit.test_monitor_judging import (
+    FLIGHTS,
+    answered,
+    challenged,
+    of,
+    predicted,
+    promoted,
+    rows,
+    scored,
+    started,
+)
 
 AT_US = 1_700_000_000_000_000
 
@@ -212,3 +230,114 @@ def test_orders_survive_a_restart():
     other.restore(heart.snapshot())
     assert other.snapshot() == heart.snapshot()
     assert told(other, COMMAND_KIND_RESUME)[1].pinned == "m2"
+
+
+# Named arms
+
+
+def compared(*arms: tuple[str, str, float]) -> Record:
+    """A command to let arms (name, model, share) answer beside the champion."""
+    made = [Arm(name=name, model_id=model_id, share=share) for name, model_id, share in arms]
+    payload = Command(
+        use_case="flights", id=f"ab-{arms}", kind=COMMAND_KIND_AB_START, who="ann", why="a new model", arms=made
+    )
+    return Record("commands", 0, 0, Message("commands", "flights", payload, payload.id, "test", 0, 0))
+
+
+def answered_by(arm: str, index: int, hour: int, label: float, scores: dict[str, float]) -> Record:
+    """A mature row that an arm answered."""
+    record = scored(index, hour * HOUR_US + index, label, scores)
+    record.message.payload.arm = arm
+    return record
+
+
+def figures(heart: Judging, kind: CommandKind = COMMAND_KIND_AB_REPORT) -> dict[str, float]:
+    (decision,) = of(heart.fold([asked(kind)]), "decisions")
+    return dict(decision.payload.evidence)
+
+
+def test_named_arms_answer_their_shares_and_the_champion_the_rest_until_they_are_stopped():
+    heart = challenged()
+    out = heart.fold([compared(("treatment", "m2", 0.25))])
+    (release,) = [message.payload for message in of(out, "releases")]
+    assert (release.champion.model_id, release.champion.share) == ("m1", 0.75)
+    assert [(a.name, a.model_id, a.bundle_url, a.role, a.share) for a in release.arms] == [
+        ("treatment", "m2", "b/m2", ROLE_AB, 0.25)
+    ]
+    (decision,) = [message.payload for message in of(out, "decisions")]
+    assert decision.kind == DECISION_KIND_AB
+    assert decision.because == "ann: a new model; arms treatment (m2, 0.25)"
+    assert DECISION_KIND_PROMOTE not in kinds(better_challenger(heart))
+
+    made, release = told(heart, COMMAND_KIND_AB_STOP)
+    assert made == [DECISION_KIND_AB_END]
+    assert [(arm.model_id, arm.role) for arm in release.arms] == [("m2", ROLE_SHADOW)]
+    assert DECISION_KIND_PROMOTE in kinds(better_challenger(heart, range(30, 33)))
+
+
+def test_each_arm_is_reported_on_the_rows_that_it_answered_and_paired_on_all_also_after_a_restart():
+    before = challenged()
+    before.fold([compared(("treatment", "m2", 0.5))])
+    before.fold([answered_by("treatment", 5_000, 20, 1.0, {"m1": 0.5, "m2": 0.9}), *clock(21 * HOUR_US)])
+    heart = Judging(FLIGHTS, 2, 1)
+    heart.restore(before.snapshot())
+    exposed = [predicted(f"p{n}", 21 * HOUR_US + n, "m1") for n in range(3)]
+    for record, arm in zip(exposed, ("champion", "treatment", "treatment"), strict=True):
+        record.message.payload.arm = arm
+    champions = [answered_by("champion", 5_001 + n, 21, 1.0, {"m1": 0.5, "m2": 0.5}) for n in range(2)]
+    heart.fold([*exposed, *champions, *clock(22 * HOUR_US)])
+    shown = figures(heart)
+    half, tenth = math.log(2), -math.log(0.9)
+    assert {name: shown[name] for name in ("champion/exposures", "treatment/exposures")} == {
+        "champion/exposures": 1.0,
+        "treatment/exposures": 2.0,
+    }
+    assert (shown["champion/rows"], shown["champion/loss"]) == (2.0, pytest.approx(half))
+    assert (shown["treatment/rows"], shown["treatment/loss"]) == (1.0, pytest.approx(tenth))
+    assert (shown["treatment/paired_rows"], shown["treatment/gain"]) == (3.0, pytest.approx((half - tenth) / 3))
+    assert shown["treatment/gain_error"] == pytest.approx((half - tenth) / 3)
+    assert figures(heart, COMMAND_KIND_AB_STOP) == shown
+
+
+@pytest.mark.parametrize(
+    ("arms", "why"),
+    [
+        ([], "0 arms"),
+        ([("treatment", "m9", 0.5)], "m9"),
+        ([("treatment", "m1", 0.5)], "m1"),
+        ([("champion", "m2", 0.5)], "other answers are logged"),
+        ([("a/b", "m2", 0.5)], "no '/'"),
+        ([("a", "m2", 0.5), ("a", "m3", 0.1)], "the same name"),
+        ([("treatment", "m2", 1.0)], "shares"),
+        ([("treatment", "m2", float("nan"))], "shares"),
+    ],
+)
+def test_arms_that_cannot_be_compared_are_refused_and_named(arms: list[tuple[str, str, float]], why: str):
+    out = challenged().fold([compared(*arms)])
+    (decision,) = [message.payload for message in of(out, "decisions")]
+    assert decision.kind == DECISION_KIND_COMMAND_REFUSED
+    assert why in decision.because
+
+
+def test_a_comparison_ends_when_its_champion_loses_its_place_and_says_how_the_arms_did():
+    heart = promoted()
+    heart.fold([compared(("old", "m1", 0.2))])
+    made, release = told(heart, COMMAND_KIND_ROLL_BACK)
+    assert made == [DECISION_KIND_ROLL_BACK, DECISION_KIND_AB_END]
+    assert (release.champion.model_id, [arm.role for arm in release.arms]) == ("m1", [ROLE_STANDBY])
+    assert told(heart, COMMAND_KIND_AB_REPORT)[0] == [DECISION_KIND_COMMAND_REFUSED]
+
+
+def test_an_arm_whose_model_fails_answers_nobody_any_more():
+    heart = challenged()
+    heart.fold([compared(("treatment", "m2", 0.2))])
+    made, release = told(heart, COMMAND_KIND_GUARDRAIL, "m2")
+    assert DECISION_KIND_AB_END in made
+    assert (release.champion.share, list(release.arms)) == (1.0, [])
+
+
+def test_drained_arms_go_on_in_the_shadow():
+    heart = challenged()
+    heart.fold([compared(("treatment", "m2", 0.2))])
+    release = told(heart, COMMAND_KIND_DRAIN)[1]
+    assert [(arm.model_id, arm.role, arm.share) for arm in release.arms] == [("m2", ROLE_SHADOW, 0.0)]

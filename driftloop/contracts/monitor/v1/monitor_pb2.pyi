@@ -47,6 +47,7 @@ class DecisionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_KIND_DRAIN: _ClassVar[DecisionKind]
     DECISION_KIND_COMMAND_REFUSED: _ClassVar[DecisionKind]
     DECISION_KIND_GUARDRAIL: _ClassVar[DecisionKind]
+    DECISION_KIND_AB_END: _ClassVar[DecisionKind]
 
 class RetrainReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -74,6 +75,9 @@ class CommandKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COMMAND_KIND_RESUME: _ClassVar[CommandKind]
     COMMAND_KIND_DRAIN: _ClassVar[CommandKind]
     COMMAND_KIND_GUARDRAIL: _ClassVar[CommandKind]
+    COMMAND_KIND_AB_START: _ClassVar[CommandKind]
+    COMMAND_KIND_AB_STOP: _ClassVar[CommandKind]
+    COMMAND_KIND_AB_REPORT: _ClassVar[CommandKind]
 
 class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -115,6 +119,7 @@ DECISION_KIND_RESUME: DecisionKind
 DECISION_KIND_DRAIN: DecisionKind
 DECISION_KIND_COMMAND_REFUSED: DecisionKind
 DECISION_KIND_GUARDRAIL: DecisionKind
+DECISION_KIND_AB_END: DecisionKind
 RETRAIN_REASON_UNSPECIFIED: RetrainReason
 RETRAIN_REASON_BOOTSTRAP: RetrainReason
 RETRAIN_REASON_DRIFT: RetrainReason
@@ -136,6 +141,9 @@ COMMAND_KIND_PAUSE: CommandKind
 COMMAND_KIND_RESUME: CommandKind
 COMMAND_KIND_DRAIN: CommandKind
 COMMAND_KIND_GUARDRAIL: CommandKind
+COMMAND_KIND_AB_START: CommandKind
+COMMAND_KIND_AB_STOP: CommandKind
+COMMAND_KIND_AB_REPORT: CommandKind
 ROLE_UNSPECIFIED: Role
 ROLE_CHAMPION: Role
 ROLE_SHADOW: Role
@@ -325,7 +333,7 @@ class Archived(_message.Message):
     def __init__(self, model_id: _Optional[str] = ..., bundle_url: _Optional[str] = ..., bundle_digest: _Optional[str] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("use_case", "id", "kind", "who", "why", "model_id", "at_us")
+    __slots__ = ("use_case", "id", "kind", "who", "why", "model_id", "at_us", "arms")
     USE_CASE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -333,6 +341,7 @@ class Command(_message.Message):
     WHY_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     AT_US_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     id: str
     kind: CommandKind
@@ -340,7 +349,8 @@ class Command(_message.Message):
     why: str
     model_id: str
     at_us: int
-    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., kind: _Optional[_Union[CommandKind, str]] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., model_id: _Optional[str] = ..., at_us: _Optional[int] = ...) -> None: ...
+    arms: _containers.RepeatedCompositeFieldContainer[Arm]
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., kind: _Optional[_Union[CommandKind, str]] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., model_id: _Optional[str] = ..., at_us: _Optional[int] = ..., arms: _Optional[_Iterable[_Union[Arm, _Mapping]]] = ...) -> None: ...
 
 class Arm(_message.Message):
     __slots__ = ("model_id", "bundle_url", "bundle_digest", "role", "share", "name")

@@ -1,0 +1,137 @@
+"""`driftloop ab`: named arms beside the champion, each for its share of entities, and how they do on mature labels."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+
+import click
+
+from driftloop.cli.orders import await_applied, command_of, obeyed, with_options
+from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    COMMAND_KIND_AB_REPORT,
+    COMMAND_KIND_AB_START,
+    COMMAND_KIND_AB_STOP,
+    DECISION_KIND_AB,
+    DECISION_KIND_AB_END,
+    Arm,
+    CommandKind,
+)
+
+
+class ArmOption(click.ParamType):
+    """NAME=MODEL:SHARE."""
+
+    name = "NAME=MODEL:SHARE"
+
+    def convert(self, value: str | Arm, param: click.Parameter | None, ctx: click.Context | None) -> Arm:
+        """The arm; wrong use if the text is no such thing."""
+        if isinstance(value, Arm):
+            return value
+        name, equals, rest = value.partition("=")
+        model_id, colon, share = rest.rpartition(":")
+        try:
+            return Arm(name=name, model_id=model_id, share=float(share) if equals and colon else float("nan"))
+        except ValueError:
+            self.fail(f"{value!r} is not NAME=MODEL:SHARE, such as treatment=m2:0.1", param, ctx)
+
+
+@click.group()
+def ab() -> None:
+    """Let named arms answer beside the champion, and see how each does."""
+
+
+def _ask(
+    kind: CommandKind,
+    use_case: str,
+    who: str,
+    why: str,
+    servers: str,
+    serving: Sequence[str],
+    timeout_s: float,
+    as_json: bool,
+    arms: Sequence[Arm] = (),
+) -> None:
+    began_s = time.monotonic()
+    decisions, release = obeyed(servers, command_of(use_case, kind, who, why, arms=arms), timeout_s)
+    figures: Mapping[str, float] = {}
+    for decision in decisions:
+        if decision.kind in (DECISION_KIND_AB, DECISION_KIND_AB_END):
+            figures = decision.evidence
+    behind = await_applied(serving, use_case, release.revision, began_s + timeout_s)
+    by_arm = by_name(figures)
+    if as_json:
+        named = {arm.name: {"model": arm.model_id, "share": arm.share} for arm in release.arms if arm.name}
+        state = {"use_case": use_case, "revision": release.revision, "champion": release.champion.model_id}
+        click.echo(json.dumps(state | {"arms": named, "figures": by_arm, "not_applied": behind}))
+    else:
+        for name, figures_of in by_arm.items():
+            click.echo(f"{name}: {in_words(figures_of)}")
+        answering = [f"{arm.name} ({arm.model_id}) {arm.share:.1%}" for arm in release.arms if arm.name]
+        champion = f"champion ({release.champion.model_id}) {release.champion.share:.1%}"
+        click.echo(f"release {release.revision}: {', '.join([champion, *answering])}")
+    if behind:
+        raise click.ClickException("not applied yet by " + "; ".join(behind))
+
+
+def by_name(figures: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """A decision's evidence, `<arm>/<figure>`, by arm; the champion first."""
+    found: dict[str, dict[str, float]] = {}
+    for name in sorted(figures, key=lambda name: (not name.startswith("champion/"), name)):
+        arm, _, figure = name.partition("/")
+        found.setdefault(arm, {})[figure] = figures[name]
+    return found
+
+
+def in_words(of: Mapping[str, float]) -> str:
+    """One arm's figures for a person; ± is two standard errors."""
+    words = [f"{of.get('exposures', 0):.0f} answers, {of.get('rows', 0):.0f} with mature labels"]
+    for figure, said in (("loss", "loss"), ("gain", "gain over the champion")):
+        if figure in of:
+            error = f" ± {2 * of[f'{figure}_error']:.4f}" if f"{figure}_error" in of else ""
+            on = f" on {of['paired_rows']:.0f} rows that both scored" if figure == "gain" else ""
+            words.append(f"{said} {of[figure]:.4f}{error}{on}")
+    return ", ".join(words)
+
+
+@ab.command()
+@click.option(
+    "--arm",
+    "arms",
+    type=ArmOption(),
+    multiple=True,
+    required=True,
+    help="A name, the model that answers under it, and its share of entities; the champion answers the rest.",
+)
+@with_options
+def start(
+    use_case: str,
+    arms: tuple[Arm, ...],
+    who: str,
+    why: str,
+    servers: str,
+    serving: tuple[str, ...],
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Begin a comparison; no evidence changes who answers until it is stopped."""
+    _ask(COMMAND_KIND_AB_START, use_case, who, why, servers, serving, timeout_s, as_json, arms)
+
+
+@ab.command()
+@with_options
+def stop(
+    use_case: str, who: str, why: str, servers: str, serving: tuple[str, ...], timeout_s: float, as_json: bool
+) -> None:
+    """End the comparison, and say how its arms did."""
+    _ask(COMMAND_KIND_AB_STOP, use_case, who, why, servers, serving, timeout_s, as_json)
+
+
+@ab.command()
+@with_options
+def report(
+    use_case: str, who: str, why: str, servers: str, serving: tuple[str, ...], timeout_s: float, as_json: bool
+) -> None:
+    """Say how the arms do so far."""
+    _ask(COMMAND_KIND_AB_REPORT, use_case, who, why, servers, serving, timeout_s, as_json)
