@@ -10,8 +10,10 @@ from collections.abc import Callable
 import numpy as np
 
 from driftloop.artifacts import ArtifactStore
-from driftloop.messaging import Producer
-from driftloop.usecase import UseCase
+from driftloop.artifacts.archive import ARCHIVE_TOPICS
+from driftloop.messaging import KafkaReader, Producer
+from driftloop.usecase import UseCase, duration_us
+from services.trainer.archive import BundleArchive
 from services.trainer.errors import NoGpu
 from services.trainer.gateways import OfflineData, Outbox, SignedBundles
 from services.trainer.handlers import Bounds, RetrainHandler, TakesAnswer
@@ -80,9 +82,23 @@ def open_handler(
     )
 
 
-def open_recording(settings: TrainerSettings, measured: TrainerInstruments) -> Recording:
-    """Who is told of answers, by the settings; nobody by default."""
+def open_recording(use_case: UseCase, settings: TrainerSettings, measured: TrainerInstruments) -> Recording:
+    """Who is told of answers, by the settings: by default the archive of bundles alone."""
+
+    def read() -> KafkaReader:
+        return KafkaReader(settings.kafka_bootstrap_servers, use_case.name, ARCHIVE_TOPICS, client_id="trainer-archive")
+
     recorders: list[Callable[[], Recorder]] = []
+    if settings.bundles_kept:
+        recorders.append(
+            lambda: BundleArchive(
+                ArtifactStore(settings.artifacts_url),
+                read,
+                settings.bundles_kept,
+                duration_us(settings.bundles_kept_for),
+                settings.recording_timeout_s,
+            )
+        )
     if settings.mlflow_uri:
         recorders.append(lambda: MlflowRecorder(settings.mlflow_uri, settings.recording_timeout_s))
     if settings.lineage:

@@ -71,6 +71,13 @@ class TrainerSettings(BaseSettings):
     lineage: str = Field(
         default="", description="http(s)://host:port of an OpenLineage collector, or file:///path; empty: none is told"
     )
+    bundles_kept: int = Field(
+        default=50, ge=0, description="newest bundles that stay whatever becomes of them: 1 MB each; 0: none is removed"
+    )
+    bundles_kept_for: str = Field(
+        default="30d",
+        description="younger bundles stay, too, on the use case's clock; older ones that are needed as well",
+    )
     recording_queue_max: int = Field(
         default=64, gt=0, description="answers not recorded yet: a day of the default budget is four"
     )

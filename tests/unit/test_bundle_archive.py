@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from driftloop.cli.bundles import sorted_out
+from pathlib import Path
+
+from driftloop.artifacts import ArtifactStore
+from driftloop.artifacts.archive import ARCHIVE_TOPICS, sorted_out
+from driftloop.contracts import Message
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     ROLE_PREVIOUS,
     ROLE_SHADOW,
@@ -13,7 +17,10 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     RetrainRequest,
 )
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, OUTCOME_REFUSED, Model
+from driftloop.messaging import MemoryBus
 from driftloop.usecase.durations import DAY_US
+from services.trainer.archive import BundleArchive
+from services.trainer.recording import Recorded
 
 
 def model(number: int, outcome: int = OUTCOME_PUBLISHED) -> Model:
@@ -70,3 +77,17 @@ def test_before_the_first_release_nothing_goes_and_a_refused_model_has_no_bundle
     assert removed([], [], keep=0, older_than_days=1) == set()
     refused = sorted_out([model(1, OUTCOME_REFUSED)], [release(100)], [], 0, DAY_US)
     assert refused == []
+
+
+def test_after_an_answer_the_archive_keeps_what_may_be_needed_and_lets_the_rest_go(tmp_path: Path):
+    bus, store = MemoryBus("flights", 1), ArtifactStore(tmp_path)
+    for each in MODELS:
+        store.put(each.bundle_url, b"bundle")
+        bus.append(Message("models", "flights", each, each.id, "test", 0, each.clock_us))
+    newest = release(100, (2, ROLE_PREVIOUS))
+    bus.append(Message("releases", "flights", newest, "r1", "test", 0, 0))
+    archive = BundleArchive(store, lambda: bus.reader(ARCHIVE_TOPICS), 10, 30 * DAY_US, 1.0)
+    for _ in range(2):
+        archive.record(Recorded(RetrainRequest(), MODELS[-1], 0.0, 0.0))
+        left = {each.id for each in MODELS if store.exists(each.bundle_url)}
+        assert left == {"m2", *(f"m{n}" for n in range(71, 101))}
