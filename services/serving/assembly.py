@@ -17,7 +17,7 @@ from driftloop.contracts import UNSET_US
 from driftloop.contracts.serving.v1.serving_pb2 import Freshness, PredictResponse, Reading, Vector
 from driftloop.usecase import Feature, FieldValue, UseCase, View
 from services.serving.view import Entry, Packed
-from services.serving.wire import length, tag
+from services.serving.wire import length, rows_of, tag
 
 Columns = Mapping[str, Sequence[FieldValue | None]]
 """Of each request field the values of all requests; None: absent."""
@@ -61,7 +61,7 @@ class Assembled(NamedTuple):
     def serialized(self) -> bytes:
         """The vector's bytes."""
         digest, numbers, texts, views, _ = self
-        parts = [_vector_head(digest, len(numbers)), numbers]
+        parts = [vector_head(digest, len(numbers)), numbers]
         for text in texts:
             encoded = text.encode()
             parts += (_TEXTS, length(len(encoded)), encoded)
@@ -75,7 +75,7 @@ class Assembled(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _vector_head(digest: str, numbers_bytes: int) -> bytes:
+def vector_head(digest: str, numbers_bytes: int) -> bytes:
     """What stands before the numbers of a vector."""
     encoded = digest.encode()
     head = _DIGEST + length(len(encoded)) + encoded
@@ -128,9 +128,10 @@ class Assembly:
                 texts.append([str(value) for value in values])
         packed = [view.packed(columns, lookup) for view in self._views]
         for column in packed:
-            for names, each in zip(defaulted, column, strict=True):
-                if each.defaulted:
-                    names += each.defaulted
+            lacking = [each.defaulted for each in column]
+            if any(lacking):
+                for names, more in zip(defaulted, lacking, strict=True):
+                    names += more
         first = list(map(self._pack, *own)) if own else [b""] * rows
         numbers = map(b"".join, zip(first, *[[each.numbers for each in column] for column in packed], strict=True))
         words: Iterable[Sequence[str]] = zip(*texts, strict=True) if texts else repeat(())
@@ -140,8 +141,7 @@ class Assembly:
             words = [
                 [*said, *(text for each in of for text in each.texts)] for said, of in zip(words, views, strict=False)
             ]
-        digest = repeat(self._digest)
-        return list(map(Assembled, digest, numbers, words, views, defaulted))
+        return rows_of(Assembled, repeat(self._digest), numbers, words, views, defaulted)
 
 
 class _Keys(dict[Any, str | None]):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import repeat
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +19,15 @@ from driftloop.contracts.serving.v1.serialized_pb2 import (
     SerializedPrediction,
     SerializedResponse,
 )
-from driftloop.contracts.serving.v1.serving_pb2 import Prediction, PredictResponse
+from driftloop.contracts.serving.v1.serving_pb2 import Prediction, PredictRequest, PredictResponse
 from driftloop.usecase import UseCase
-from services.serving.assembly import Assembled, freshness
+from services.serving.assembly import Assembled, freshness, vector_head
 from services.serving.errors import NoUsableScore
 from services.serving.logged import Logged, known_at_us, logged_of, source_of
 from services.serving.routing import LoadedArm, Router
 from services.serving.scores import Said, prior, usable
-from services.serving.wire import DOUBLE_BYTES, length, tag
+from services.serving.view import Packed
+from services.serving.wire import DOUBLE_BYTES, length, rows_of, tag
 
 _FALLBACK_CHARACTERS_MAX = 256
 _double = struct.Struct("<d").pack
@@ -47,6 +49,18 @@ class Asked(NamedTuple):
     assembled: Assembled
     traceparent: str = ""
     with_vector: bool = False
+
+
+def asks(requests: Sequence[PredictRequest], assembled: Sequence[Assembled], traces: Iterable[str]) -> list[Asked]:
+    """What requests ask, whose inputs are assembled; `traces`: the trace that each belongs to."""
+    return rows_of(
+        Asked,
+        [each.entity for each in requests],
+        [each.request_id for each in requests],
+        assembled,
+        traces,
+        [each.include_vector for each in requests],
+    )
 
 
 class Unusable(NamedTuple):
@@ -102,63 +116,99 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
         if why:
             unusable.append(Unusable(arm.model_id, arm.role, sum(each is None for each in found), why))
     by_arm = dict(said)
-    name = use_case.name
-    heads = _heads(name, tuple(use_case.predict.classes), router, as_of_us)
-    scored_heads = [(*_scored_head(arm.model_id), found) for arm, found in said]
-    id_of, arm_for, join, length_of = prediction_ids(name), router.arm_for, b"".join, length
-    serialized, logged, arms = [], [], []
-    for row, (entity, request_id, assembled, traceparent, with_vector) in enumerate(asked):
-        chosen = arm_for(entity)
-        answered = by_arm[chosen][row]
-        fallback = ""
-        if answered is None:
-            fallback = _why(chosen, unusable)
-            chosen, answered = _stand_in(use_case, router, chosen, by_arm, row, numbers, texts)
-            if answered is None:
-                raise NoUsableScore("; ".join(f"model {u.model_id} ({u.role}): {u.why}" for u in unusable))
-        score, chances = answered
-        views, defaulted = assembled.views, assembled.defaulted
-        logged_head, head = heads[chosen]
-        entity_bytes, request_bytes = entity.encode(), request_id.encode()
-        found_id = id_of(entity_bytes, request_bytes)
-        id_bytes = found_id.encode()
-        vector, score_bytes = assembled.serialized(), _double(score)
-        payload = [
-            logged_head,
-            id_bytes,
-            _ENTITY,
-            length_of(len(entity_bytes)),
-            entity_bytes,
-            _REQUEST_ID,
-            length_of(len(request_bytes)),
-            request_bytes,
-            _LOGGED_SCORE,
-            score_bytes,
-            _VECTOR,
-            length_of(len(vector)),
-            vector,
-        ]
-        for alone, named, found in scored_heads:
-            if (each := found[row]) is answered and not chances:
-                payload += (alone, score_bytes)
-            elif each is not None:
-                payload.append(_scored(alone, named, each))
-        parts = [head, id_bytes, _SCORE, score_bytes]
-        parts += [
-            packed.fresh if packed.fresh_as_of_us == as_of_us else freshness(packed, as_of_us) for packed in views
-        ]
-        if defaulted:
-            parts.append(SerializedResponse(defaulted=defaulted).SerializeToString())
-        if chances or fallback:
-            payload.append(SerializedPrediction(class_probabilities=chances, fallback=fallback).SerializeToString())
-            parts.append(SerializedResponse(class_probabilities=chances, fallback=fallback).SerializeToString())
-        if with_vector:
-            parts.append(SerializedResponse(vector=vector).SerializeToString())
-        causes = [packed.update_id for packed in views if packed.found][:MAX_CAUSES]
-        logged.append(Logged(found_id, entity, causes, join(payload), traceparent))
-        serialized.append(join(parts))
-        arms.append(chosen.name)
-    return Answered(serialized, logged, arms, unusable)
+    entities = [one.entity for one in asked]
+    chosen = list(map(router.arm_for, entities))
+    answers = [by_arm[arm][row] for row, arm in enumerate(chosen)]
+    fallbacks = [""] * rows
+    for row in [row for row, answered in enumerate(answers) if answered is None]:
+        fallbacks[row] = _why(chosen[row], unusable)
+        chosen[row], answers[row] = _stand_in(use_case, router, chosen[row], by_arm, row, numbers, texts)
+        if answers[row] is None:
+            raise NoUsableScore("; ".join(f"model {u.model_id} ({u.role}): {u.why}" for u in unusable))
+    return _worded(use_case, router, asked, as_of_us, said, chosen, cast(list[Said], answers), fallbacks, unusable)
+
+
+def _worded(
+    use_case: UseCase,
+    router: Router,
+    asked: Sequence[Asked],
+    as_of_us: int,
+    said: Sequence[tuple[LoadedArm, list[Said | None]]],
+    chosen: Sequence[LoadedArm],
+    answers: Sequence[Said],
+    fallbacks: Sequence[str],
+    unusable: list[Unusable],
+) -> Answered:
+    """The answers and their log records as bytes, put together column by column: what is the same for all is made once."""
+    entities, request_ids = [one.entity for one in asked], [one.request_id for one in asked]
+    heads = _heads(use_case.name, tuple(use_case.predict.classes), router, as_of_us)
+    logged_heads, answer_heads = zip(*[heads[arm] for arm in chosen], strict=True)
+    entity_bytes, request_bytes = list(map(str.encode, entities)), list(map(str.encode, request_ids))
+    ids = list(map(prediction_ids(use_case.name), entity_bytes, request_bytes))
+    id_bytes = list(map(str.encode, ids))
+    scores = [_double(score) for score, _ in answers]
+    views = list(zip(*[one.assembled.views for one in asked], strict=True))
+    vectors = _vectors([one.assembled for one in asked], views)
+    payloads = [
+        logged_heads,
+        id_bytes,
+        repeat(_ENTITY),
+        map(length, map(len, entity_bytes)),
+        entity_bytes,
+        repeat(_REQUEST_ID),
+        map(length, map(len, request_bytes)),
+        request_bytes,
+        repeat(_LOGGED_SCORE),
+        scores,
+        repeat(_VECTOR),
+        map(length, map(len, vectors)),
+        vectors,
+    ]
+    parts = [answer_heads, id_bytes, repeat(_SCORE), scores]
+    for arm, found in said:
+        alone, named = _scored_head(arm.model_id)
+        payloads.append([b"" if each is None else _scored(alone, named, each) for each in found])
+    for column in views:
+        parts.append(
+            [packed.fresh if packed.fresh_as_of_us == as_of_us else freshness(packed, as_of_us) for packed in column]
+        )
+    if any([one.assembled.defaulted for one in asked]):
+        defaulted = [one.assembled.defaulted for one in asked]
+        parts.append([SerializedResponse(defaulted=names).SerializeToString() for names in defaulted])
+    if any(fallbacks) or any([chances for _, chances in answers]):
+        extras = [(chances, fallback) for (_, chances), fallback in zip(answers, fallbacks, strict=True)]
+        payloads.append(
+            [SerializedPrediction(class_probabilities=c, fallback=f).SerializeToString() for c, f in extras]
+        )
+        parts.append([SerializedResponse(class_probabilities=c, fallback=f).SerializeToString() for c, f in extras])
+    if any([one.with_vector for one in asked]):
+        parts.append(
+            [
+                SerializedResponse(vector=vector).SerializeToString() if one.with_vector else b""
+                for one, vector in zip(asked, vectors, strict=True)
+            ]
+        )
+    causes = [[packed.update_id for packed in one.assembled.views if packed.found][:MAX_CAUSES] for one in asked]
+    traces = [one.traceparent for one in asked]
+    return Answered(
+        _joined(parts),
+        rows_of(Logged, ids, entities, causes, _joined(payloads), traces),
+        [arm.name for arm in chosen],
+        unusable,
+    )
+
+
+def _vectors(assembled: Sequence[Assembled], views: Sequence[Sequence[Packed]]) -> list[bytes]:
+    """The serialised vector of each request."""
+    if any([each.texts for each in assembled]):
+        return [each.serialized() for each in assembled]
+    heads = [vector_head(each.inputs_digest, len(each.numbers)) for each in assembled]
+    return _joined([heads, [each.numbers for each in assembled], *[[p.reading for p in column] for column in views]])
+
+
+def _joined(columns: Sequence[Iterable[bytes]]) -> list[bytes]:
+    """The bytes of each row; some columns repeat for ever."""
+    return list(map(b"".join, zip(*columns, strict=False)))
 
 
 @lru_cache(maxsize=2)  # no more: a router keeps its models

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from driftloop.usecase import SUM_TOLERANCE, Prediction
+from services.serving.wire import rows_of
 
 Floats = npt.NDArray[np.float64]
 _NO_CLASSES: Sequence[float] = ()
@@ -40,7 +42,7 @@ def usable(predict: Prediction, found: Floats, rows: int) -> tuple[list[Said | N
     if predict.task == "binary" and found.shape == (rows,):
         scores = found.tolist()
         if all([0.0 <= score <= 1.0 for score in scores]):  # as nearly always, and without numpy's price for a few rows
-            return [Said(score, _NO_CLASSES) for score in scores], ""
+            return [*rows_of(Said, scores, repeat(_NO_CLASSES))], ""
     expected = (rows, len(predict.classes)) if predict.task == "multiclass" else (rows,)
     if found.shape != expected:
         return [None] * rows, f"answered with shape {found.shape} for {rows} rows"

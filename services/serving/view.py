@@ -124,10 +124,13 @@ class FeatureView:
         """The newest entries of keys; None where there is none, or no key."""
         get = self._entries.get
         found = [get(key) for key in keys]  # type: ignore[arg-type]
-        for key, entry in zip(keys, found, strict=True):
-            if entry is not None:
+        absent = 0
+        for entry in found:
+            if entry is None:
+                absent += 1
+            else:
                 entry.used = True
-                self.hits += 1
-            elif key is not None:
-                self.misses += 1
+        self.hits += len(found) - absent
+        if absent:
+            self.misses += absent - sum([key is None for key in keys])
         return found

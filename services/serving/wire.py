@@ -6,6 +6,10 @@ Field numbers and types are read from the descriptors: nothing of a contract is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import repeat
+from typing import Any, TypeVar
+
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
@@ -17,6 +21,7 @@ _WIRE_TYPES = {
     FieldDescriptor.TYPE_MESSAGE: _LENGTH,
 }
 DOUBLE_BYTES = 8
+Row = TypeVar("Row", bound=tuple[Any, ...])
 _SHORT = 16_384  # lengths below it take two bytes at the most
 
 
@@ -43,3 +48,8 @@ _SHORT_LENGTHS = [varint(length) for length in range(_SHORT)]
 def length(size: int) -> bytes:
     """What stands between the tag and the bytes of a text, a message or packed numbers."""
     return _SHORT_LENGTHS[size] if size < _SHORT else varint(size)
+
+
+def rows_of(kind: type[Row], *columns: Iterable[Any]) -> list[Row]:
+    """The rows of columns, of which some may repeat for ever, as named tuples: to call their class for each costs twice as much."""
+    return list(map(tuple.__new__, repeat(kind), zip(*columns, strict=False)))

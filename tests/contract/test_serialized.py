@@ -8,7 +8,6 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from driftloop.contracts.serving.v1 import serialized_pb2, serving_pb2
 
 TWINS = [
-    (serialized_pb2.SerializedVector, serving_pb2.Vector),
     (serialized_pb2.SerializedPrediction, serving_pb2.Prediction),
     (serialized_pb2.SerializedResponse, serving_pb2.PredictResponse),
     (serialized_pb2.SerializedBatchResponse, serving_pb2.PredictBatchResponse),

@@ -24,19 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%driftloop/serving/v1/serialized.proto\x12\x14\x64riftloop.serving.v1\"I\n\x10SerializedVector\x12\x15\n\rinputs_digest\x18\x01 \x01(\t\x12\x0f\n\x07numbers\x18\x02 \x01(\x0c\x12\r\n\x05texts\x18\x03 \x03(\t\"\xf9\x01\n\x14SerializedPrediction\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08\x61s_of_us\x18\x05 \x01(\x03\x12\x10\n\x08model_id\x18\x06 \x01(\t\x12\x0b\n\x03\x61rm\x18\x07 \x01(\t\x12\r\n\x05score\x18\x08 \x01(\x01\x12\x0e\n\x06scores\x18\t \x03(\x0c\x12\x0e\n\x06vector\x18\n \x01(\x0c\x12\x10\n\x08revision\x18\x0b \x01(\x03\x12\x1b\n\x13\x63lass_probabilities\x18\x0c \x03(\x01\x12\x10\n\x08\x66\x61llback\x18\r \x01(\t\"\xde\x01\n\x12SerializedResponse\x12\x15\n\rprediction_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x0b\n\x03\x61rm\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x10\n\x08\x61s_of_us\x18\x05 \x01(\x03\x12\x11\n\tdefaulted\x18\x07 \x03(\t\x12\x13\n\x06vector\x18\x08 \x01(\x0cH\x00\x88\x01\x01\x12\x1b\n\x13\x63lass_probabilities\x18\t \x03(\x01\x12\x0f\n\x07\x63lasses\x18\n \x03(\t\x12\x10\n\x08\x66\x61llback\x18\x0b \x01(\tB\t\n\x07_vector\",\n\x17SerializedBatchResponse\x12\x11\n\tresponses\x18\x01 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%driftloop/serving/v1/serialized.proto\x12\x14\x64riftloop.serving.v1\"\xf9\x01\n\x14SerializedPrediction\x12\x10\n\x08use_case\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08\x61s_of_us\x18\x05 \x01(\x03\x12\x10\n\x08model_id\x18\x06 \x01(\t\x12\x0b\n\x03\x61rm\x18\x07 \x01(\t\x12\r\n\x05score\x18\x08 \x01(\x01\x12\x0e\n\x06scores\x18\t \x03(\x0c\x12\x0e\n\x06vector\x18\n \x01(\x0c\x12\x10\n\x08revision\x18\x0b \x01(\x03\x12\x1b\n\x13\x63lass_probabilities\x18\x0c \x03(\x01\x12\x10\n\x08\x66\x61llback\x18\r \x01(\t\"\xde\x01\n\x12SerializedResponse\x12\x15\n\rprediction_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x0b\n\x03\x61rm\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x10\n\x08\x61s_of_us\x18\x05 \x01(\x03\x12\x11\n\tdefaulted\x18\x07 \x03(\t\x12\x13\n\x06vector\x18\x08 \x01(\x0cH\x00\x88\x01\x01\x12\x1b\n\x13\x63lass_probabilities\x18\t \x03(\x01\x12\x0f\n\x07\x63lasses\x18\n \x03(\t\x12\x10\n\x08\x66\x61llback\x18\x0b \x01(\tB\t\n\x07_vector\",\n\x17SerializedBatchResponse\x12\x11\n\tresponses\x18\x01 \x03(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'driftloop.serving.v1.serialized_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERIALIZEDVECTOR']._serialized_start=63
-  _globals['_SERIALIZEDVECTOR']._serialized_end=136
-  _globals['_SERIALIZEDPREDICTION']._serialized_start=139
-  _globals['_SERIALIZEDPREDICTION']._serialized_end=388
-  _globals['_SERIALIZEDRESPONSE']._serialized_start=391
-  _globals['_SERIALIZEDRESPONSE']._serialized_end=613
-  _globals['_SERIALIZEDBATCHRESPONSE']._serialized_start=615
-  _globals['_SERIALIZEDBATCHRESPONSE']._serialized_end=659
+  _globals['_SERIALIZEDPREDICTION']._serialized_start=64
+  _globals['_SERIALIZEDPREDICTION']._serialized_end=313
+  _globals['_SERIALIZEDRESPONSE']._serialized_start=316
+  _globals['_SERIALIZEDRESPONSE']._serialized_end=538
+  _globals['_SERIALIZEDBATCHRESPONSE']._serialized_start=540
+  _globals['_SERIALIZEDBATCHRESPONSE']._serialized_end=584
 # @@protoc_insertion_point(module_scope)

@@ -6,16 +6,6 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class SerializedVector(_message.Message):
-    __slots__ = ("inputs_digest", "numbers", "texts")
-    INPUTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
-    NUMBERS_FIELD_NUMBER: _ClassVar[int]
-    TEXTS_FIELD_NUMBER: _ClassVar[int]
-    inputs_digest: str
-    numbers: bytes
-    texts: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, inputs_digest: _Optional[str] = ..., numbers: _Optional[bytes] = ..., texts: _Optional[_Iterable[str]] = ...) -> None: ...
-
 class SerializedPrediction(_message.Message):
     __slots__ = ("use_case", "id", "entity", "request_id", "as_of_us", "model_id", "arm", "score", "scores", "vector", "revision", "class_probabilities", "fallback")
     USE_CASE_FIELD_NUMBER: _ClassVar[int]
