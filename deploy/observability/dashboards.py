@@ -130,6 +130,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
         (
             Panel("Answers", (rate("driftloop_serving_predictions_total", "arm"),), "ops"),
             Panel("Calls not answered", (rate("driftloop_serving_calls_refused_total", "code"),), "ops"),
+            Panel("Events that ask", (rate("driftloop_serving_asking_events_total", "outcome"),), "ops"),
             Panel("Duration of calls", quantiles("driftloop_serving_predict_seconds", "method"), "s"),
             Panel("Inputs without a value", (rate("driftloop_serving_inputs_defaulted_total", "view"),), "ops"),
             Panel("Where values came from", (rate("driftloop_serving_view_reads_total", "outcome"),), "ops"),

@@ -199,6 +199,13 @@ _DECLARED = (
     ),
     # serving
     _counter("serving", "predictions", "{prediction}", "Answers, by the role of the model that gave them.", "arm"),
+    _counter(
+        "serving",
+        "asking_events",
+        "{event}",
+        "Events that ask for a prediction: answered, repeated, too_old, no_model, request, no_usable_score.",
+        "outcome",
+    ),
     _seconds(
         "serving",
         "predict_seconds",

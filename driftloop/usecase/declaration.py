@@ -41,12 +41,14 @@ class Prediction:
 
     `task`: binary, the probability that the label is true; multiclass, the probability of each of `classes`, which are all
     the texts that the label can be; regression, the number that the label will be. Raises DeclarationError if they disagree.
+    `asked_by`: an event that asks for a prediction by itself, so that predictions flow with no caller; None: callers ask.
     """
 
     on: Event
     at: PredictionTime
     task: Task = "binary"
     classes: Sequence[str] = ()
+    asked_by: Event | None = None
 
     def __post_init__(self) -> None:
         if self.task not in get_args(Task):
@@ -109,7 +111,8 @@ class UseCase:
         names = [event.name for event in self.events]
         if len(set(names)) != len(names):
             raise DeclarationError(f"{self.name}: two events have the same name")
-        used = [self.predict.on, self.label.on, *self.label.never, *(view.event for view in self.views)]
+        asking = [] if self.predict.asked_by is None else [self.predict.asked_by]
+        used = [self.predict.on, self.label.on, *self.label.never, *(view.event for view in self.views), *asking]
         for event in used:
             if event.name not in names:
                 raise DeclarationError(f"{self.name}: event {event.name} is used but not listed in events=[…]")
@@ -123,6 +126,11 @@ class UseCase:
                 raise DeclarationError(
                     f"{self.name}: the request needs {name!r}, which {self.predict.on.name} does not carry"
                 )
+        for event in asking:
+            lacking = [name for name in self.request_fields if name not in event.fields]
+            if lacking or event.entity != self.predict.on.entity:
+                what = f"carry {', '.join(lacking)}" if lacking else f"tell of a {self.predict.on.entity}"
+                raise DeclarationError(f"{self.name}: {event.name} asks for predictions and does not {what}")
         for name in self.slices:
             if name not in announced or announced[name].kind != "text":
                 raise DeclarationError(f"{self.name}: slice {name!r} is no str field of {self.predict.on.name}")

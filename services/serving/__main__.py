@@ -17,7 +17,7 @@ from driftloop.messaging import KafkaProducer, KafkaReader, MessagingError, awai
 from driftloop.telemetry import instruments, setup_logging, setup_telemetry
 from driftloop.usecase import UseCase, UseCaseError, load_use_case
 from services.serving.bootstrap import Replica
-from services.serving.desk import READ, WRITTEN, Outside
+from services.serving.desk import ASKING, READ, WRITTEN, Outside
 from services.serving.errors import ServingError
 from services.serving.gateways.bundles import BundleLoader
 from services.serving.gateways.online import OnlineReader
@@ -57,7 +57,8 @@ async def _stop_with_parent(parent: int, stopped: asyncio.Event) -> None:
 async def _topics_of(settings: ServingSettings, use_case: UseCase, stop: asyncio.Task[bool]) -> dict[str, int] | None:
     """Partitions of the use case's topics, once they are there; None if the replica is told to stop before."""
     servers = settings.kafka_bootstrap_servers
-    wait = partial(await_topics, servers, use_case.name, (*READ, *WRITTEN), settings.start_timeout_s)
+    needed = (*READ, *WRITTEN) if use_case.predict.asked_by is None else (*READ, ASKING, *WRITTEN)
+    wait = partial(await_topics, servers, use_case.name, needed, settings.start_timeout_s)
     found = asyncio.get_running_loop().run_in_executor(ThreadPoolExecutor(1, "serving-waiting"), wait)
     _logger.info("waits for the topics of %s on %s", use_case.name, servers)
     await asyncio.wait((found, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -72,6 +73,9 @@ def _outside(settings: ServingSettings, use_case: UseCase, partitions: dict[str,
         partitions=partitions,
         producer=KafkaProducer(servers, use_case.name, name, instruments=instruments("serving")),
         open_reader=lambda: KafkaReader(servers, use_case.name, READ, client_id=name),
+        open_event_reader=lambda: KafkaReader(
+            servers, use_case.name, [ASKING], f"{use_case.name}-asking", f"{use_case.name}-asking-{settings.replica}"
+        ),
         loader=loader,
         open_online_reader=lambda: _online_reader(settings, use_case),
     )

@@ -11,6 +11,7 @@ from typing import Any
 from driftloop.messaging import DeliveryFailed, Producer, Reader
 from driftloop.usecase import UseCase
 from services.serving.clock import LoopClock
+from services.serving.gateways.events import EventFeed
 from services.serving.gateways.feed import TopicFeed
 from services.serving.gateways.log import PredictionLog
 from services.serving.gateways.online import OnlineLookup, OnlineReader
@@ -23,6 +24,8 @@ from services.serving.settings import ServingSettings
 from services.serving.view import FeatureView
 
 READ = ("features", "releases")
+ASKING = "events"
+"""Read where a use case lets events ask for predictions."""
 WRITTEN = ("predictions", "commands", "dead-letters")
 _CLOSE_TIMEOUT_S = 1.0
 _logger = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ class Outside:
     partitions: Mapping[str, int]
     producer: Producer
     open_reader: Callable[[], Reader]
+    open_event_reader: Callable[[], Reader]
     loader: Loader
     open_online_reader: Callable[[], OnlineReader]
 
@@ -86,6 +90,16 @@ class Desk:
         self._feed = TopicFeed(
             outside.open_reader, self.handlers.records, settings.read_poll_s, settings.read_batch_records
         )
+        self._events: EventFeed | None = None
+        if use_case.predict.asked_by is not None:
+            self._events = EventFeed(
+                outside.open_event_reader,
+                self.handlers.events,
+                self._log.drained,
+                settings.read_poll_s,
+                settings.read_batch_records,
+                settings.asking_commit_s,
+            )
         self._instruments = instruments
         self.ready = asyncio.Event()
         """Set once calls are answered: features and the newest release are read and applied."""
@@ -96,7 +110,9 @@ class Desk:
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run until the replica ends; what any of it raises cannot be recovered from."""
+        asking = [] if self._events is None else [self._events.run(self.ready)]
         return [
+            *asking,
             self._feed.run(),
             self._log.run(),
             self.releases.run(),
@@ -114,7 +130,10 @@ class Desk:
     async def drain(self) -> None:
         """Sends what is spooled, for a bounded time: the rest follows after the restart."""
         try:
-            await asyncio.wait_for(self._log.drained(), self._settings.drain_timeout_s)
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                if self._events is not None:
+                    await self._events.stop()
+                await self._log.drained()
             self._producer.close(_CLOSE_TIMEOUT_S)
         except (TimeoutError, DeliveryFailed):
             _logger.warning(

@@ -10,11 +10,12 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, repeat
 
 from opentelemetry.trace import SpanKind
 
 from driftloop.contracts import UNSET_US, Message, Record
+from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
 from driftloop.contracts.monitor.v1.monitor_pb2 import Release
 from driftloop.contracts.serving.v1.serving_pb2 import (
@@ -30,14 +31,16 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
     WaitForClockRequest,
     WaitForClockResponse,
 )
-from driftloop.messaging import Malformed, Producer, dead_letter
+from driftloop.messaging import Malformed, Origin, Producer, Refused, dead_letter
 from driftloop.telemetry import SpanHandle, span
-from driftloop.usecase import UseCase
+from driftloop.usecase import SECOND_US, UseCase
+from services.serving.asking import Asking, EventAsked
 from services.serving.assembly import Assembly, Columns, Lookup
 from services.serving.clock import LoopClock
 from services.serving.errors import (
     DeadlinePassed,
     InvalidRequest,
+    LogFull,
     ModelNotLoaded,
     NoModelYet,
     NotExplainable,
@@ -55,7 +58,7 @@ from services.serving.gateways.online import OnlineLookup
 from services.serving.gateways.watermarks import WatermarkWriter
 from services.serving.gathering import Gathering
 from services.serving.instruments import ServingInstruments
-from services.serving.prediction import Answered, Asked, answer
+from services.serving.prediction import Answered, Asked, answer, asks
 from services.serving.recent import RecentAnswers
 from services.serving.releases import ReleaseKeeper
 from services.serving.requests import RequestReader
@@ -63,6 +66,7 @@ from services.serving.settings import ServingSettings
 from services.serving.view import Entry, FeatureView
 
 _EXPLANATIONS_RETRY_S = 0.1  # as long as a full queue of them takes
+_ASKED_IN_TURN = 64  # events: two milliseconds; then calls have their turn
 _LINKS_MAX = 16  # feature updates that the span of a batch names
 _logger = logging.getLogger(__name__)
 
@@ -121,6 +125,9 @@ class Handlers:
         self._instruments = instruments
         self._assembly = Assembly(use_case)
         self._requests = RequestReader(use_case)
+        self._asking = Asking(
+            use_case, int(settings.asking_age_s_max * SECOND_US), settings.asking_events_remembered_max
+        )
         self._moved = releases.moved
         self._ready = False
         self._loop = asyncio.get_running_loop()
@@ -169,12 +176,7 @@ class Handlers:
             if traced.is_recorded:
                 read = dict.fromkeys(read for inputs in assembled for read in inputs.traceparents)
                 traced.link(list(read)[:_LINKS_MAX])
-            answered = self._answer(
-                [
-                    Asked(each.entity, each.request_id, inputs, trace, each.include_vector)
-                    for each, inputs in zip(requests, assembled, strict=True)
-                ]
-            )
+            answered = self._answer(asks(requests, assembled, repeat(trace)))
         self._instruments.took(method, time.perf_counter() - started_s)
         return answered.batch()
 
@@ -267,6 +269,56 @@ class Handlers:
             self._watermarks.reach(self._clock.clock_us)
         return moved
 
+    async def events(self, batch: Sequence[Record | Malformed]) -> None:
+        """Predicts for those events that ask for it; returns when the answers are in the log.
+
+        Without a model an event is passed over, as a caller would be refused; where the log is full it waits.
+        """
+        for record in batch:
+            if isinstance(record, Malformed):
+                self.malformed(record)
+        messages = [r.message for r in batch if isinstance(r, Record) and not r.message.is_watermark]
+        asked = self._asking.asked(messages, self._clock.clock_us)
+        for start in range(0, len(asked), _ASKED_IN_TURN):
+            await self._answer_events(asked[start : start + _ASKED_IN_TURN])
+            await asyncio.sleep(0)  # calls have their turn
+        for outcome, count in self._asking.passed_over.items():
+            self._instruments.asking(outcome, count)
+        self._asking.passed_over.clear()
+
+    async def _answer_events(self, events: list[EventAsked]) -> None:
+        """Answers events together; each alone where one of them has no answer."""
+        while True:
+            requests = [each.request for each in events]
+            try:
+                columns = self._read(requests, None, None)
+                lookup = self._view.read_all if self._view.complete else await self._looked_up(columns, None)
+                inputs = self._assembly.assemble_all(columns, len(requests), lookup)
+                known_at_us = max(each.event.known_at_us for each in events)
+                self._answer(asks(requests, inputs, [each.traceparent for each in events]), known_at_us)
+            except LogFull as error:
+                await asyncio.sleep(error.retry_after_s)
+                continue
+            except NoModelYet:
+                return self._instruments.asking("no_model", len(events))
+            except (InvalidRequest, NoUsableScore) as error:
+                if len(events) > 1:
+                    for each in events:
+                        await self._answer_events([each])
+                    return None
+                return self._unanswered(events[0].event, error)
+            return self._instruments.asking("answered", len(events))
+
+    def _unanswered(self, event: Event, error: InvalidRequest | NoUsableScore) -> None:
+        """An event that asks and gets no answer: set aside, so that somebody may see why."""
+        rule = "request" if isinstance(error, InvalidRequest) else "no_usable_score"
+        _logger.warning("event %s asks for a prediction and gets none: %s", event.id, error)
+        self._instruments.asking(rule, 1)
+        refused = Refused(
+            event.id, Origin(event.SerializeToString()), rule, str(error), event.event_time_us, event.known_at_us
+        )
+        self._producer.send(dead_letter(refused, "serving", self._use_case.name))
+
     def release(self, message: Message[Release]) -> None:
         """Who answers from now on; applied behind the calls."""
         self._releases.read(message)
@@ -319,22 +371,23 @@ class Handlers:
         for lookup, group in groupby(calls, lambda call: call.lookup):
             alike = list(group)
             columns = {name: [call.columns[name][0] for call in alike] for name in alike[0].columns}
-            for call, inputs in zip(alike, self._assembly.assemble_all(columns, len(alike), lookup), strict=True):
-                request, traced = call.request, call.traced
-                if traced.is_recorded:
-                    traced.link(inputs.traceparents)
-                asked.append(
-                    Asked(request.entity, request.request_id, inputs, traced.traceparent, request.include_vector)
-                )
+            assembled = self._assembly.assemble_all(columns, len(alike), lookup)
+            for call, inputs in zip(alike, assembled, strict=True):
+                if call.traced.is_recorded:
+                    call.traced.link(inputs.traceparents)
+            asked += asks([call.request for call in alike], assembled, [call.traced.traceparent for call in alike])
         return asked
 
-    def _answer(self, asked: Sequence[Asked]) -> Answered:
-        """Answers and logs; between the reading of the clock and the log nothing may wait: see the module's first lines."""
+    def _answer(self, asked: Sequence[Asked], least_us: int = UNSET_US) -> Answered:
+        """Answers and logs; between the reading of the clock and the log nothing may wait: see the module's first lines.
+
+        least_us: the answers are as of this time at the least, when what asked for them became known.
+        """
         router = self._releases.router
         if router is None:
             raise NoModelYet("no model has been released yet")
         # Updates come ahead of the watermarks behind them: an answer is as of what it read, where that is later than the clock.
-        as_of_us = self._clock.clock_us
+        as_of_us = max(self._clock.clock_us, least_us)
         if self._view.newest_us > as_of_us:
             as_of_us = max(as_of_us, max(one.assembled.known_at_us for one in asked))
         answered = answer(self._use_case, router, asked, as_of_us)

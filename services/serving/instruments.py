@@ -48,6 +48,7 @@ class ServingInstruments:
         self._guardrails = declared.counter("guardrails")
         self._clock = declared.gauge("clock_seconds")
         self._dead_letters = declared.counter("dead_letters")
+        self._asking = declared.counter("asking_events")
         self._calls = 0
         self._turns = 0
         self._by_arm: Counter[str] = Counter()
@@ -90,6 +91,10 @@ class ServingInstruments:
     def dead_letter(self, rule: str) -> None:
         """A record was set aside."""
         self._dead_letters.add(1, {"rule": rule})
+
+    def asking(self, outcome: str, count: int) -> None:
+        """Events that ask for a prediction: `answered`, or why not."""
+        self._asking.add(count, {"outcome": outcome})
 
     def bundle(self, outcome: str) -> None:
         """A bundle was `loaded`, or refused for a reason."""

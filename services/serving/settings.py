@@ -91,6 +91,18 @@ class ServingSettings(BaseSettings):
     )
     read_poll_s: float = Field(default=0.5, gt=0, description="longest wait for a record: bounds how long a stop takes")
 
+    asking_age_s_max: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="events that ask and became known longer ago, on the use case's clock: nobody waits for them any more",
+    )
+    asking_events_remembered_max: int = Field(
+        default=65_536, gt=0, description="newest events that have asked: the same one asks once; 0.1 KB each"
+    )
+    asking_commit_s: float = Field(
+        default=1.0, gt=0, description="how much is asked again after a kill, under the same ids"
+    )
+
     bundle_bytes_max: int = Field(
         default=67_108_864, gt=0, description="one bundle: many times the largest useful tabular model"
     )

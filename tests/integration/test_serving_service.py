@@ -18,13 +18,15 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local import create_topics, free_base_port
-from driftloop.contracts import Message, Record, derive_id, to_value, to_wire, watermark
+from driftloop.contracts import Message, Record, derive_id, prediction_id, to_value, to_wire, watermark
+from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
 from driftloop.contracts.monitor.v1.monitor_pb2 import COMMAND_KIND_BUNDLE_REFUSED, Arm, Release
 from driftloop.contracts.serving.v1.serving_pb2 import PredictBatchRequest, PredictRequest, WaitForClockRequest
 from driftloop.contracts.serving.v1.serving_pb2_grpc import PredictionServiceStub
 from driftloop.messaging import KafkaProducer, KafkaReader
 from driftloop.usecase import UseCase, load_use_case
+from services.serving.asking import request_id
 from tests.unit.serving_bundles import publish
 
 SPREAD = 2
@@ -37,7 +39,7 @@ delivered = Event("delivered", entity="order", fields={"shop": Field(str), "minu
 orders = UseCase(
     name="NAME",
     events=[ordered, delivered],
-    predict=Prediction(on=ordered, at=before("due", "10m")),
+    predict=Prediction(on=ordered, at=before("due", "10m"), asked_by=ASKED_BY),
     features=[Request("price"), Window(delivered, by="shop", of="minutes", over=["1h"], stats=["mean", "count"])],
     label=Label(on=delivered, value=lambda e: e["minutes"] > 30),
 )
@@ -47,13 +49,13 @@ orders = UseCase(
 class World:
     """A use case of its own on the broker, its artifacts, and one replica of serving as a process."""
 
-    def __init__(self, folder: Path, servers: str) -> None:
+    def __init__(self, folder: Path, servers: str, asked_by: str = "None") -> None:
         self.folder = folder
         self.servers = servers
         self.name = f"orders_{uuid.uuid4().hex[:8]}"
         declared = folder / "usecases" / self.name / "usecase.py"
         declared.parent.mkdir(parents=True)
-        declared.write_text(DECLARATION.replace("NAME", self.name))
+        declared.write_text(DECLARATION.replace("NAME", self.name).replace("ASKED_BY", asked_by))
         self.use_case: UseCase = load_use_case(self.name, str(folder / "usecases"))
         create_topics(servers, self.name, 20.0, SPREAD)
         self.producer = KafkaProducer(servers, self.name, "test")
@@ -162,8 +164,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, kafka_bootstrap_servers: str) -> Iterator[World]:
-    made = World(tmp_path, kafka_bootstrap_servers)
+def world(tmp_path: Path, kafka_bootstrap_servers: str, request: pytest.FixtureRequest) -> Iterator[World]:
+    made = World(tmp_path, kafka_bootstrap_servers, getattr(request, "param", "None"))
     yield made
     if made.process is not None and made.process.poll() is None:
         made.process.kill()
@@ -261,6 +263,44 @@ async def test_kill_9_loses_no_answer_and_breaks_no_watermark(world: World) -> N
                 assert record.message.known_at_us > marked or record.message.id in seen
                 seen.add(record.message.id)
     assert world.stop() == 0
+
+
+@pytest.mark.parametrize("world", ["ordered"], indirect=True)
+async def test_events_that_ask_are_each_predicted_under_one_id_though_serving_is_killed_among_them(
+    world: World,
+) -> None:
+    world.release(world.bundle("m1", 0.25))
+    world.feature("s1", 17.0, known_at_us=900)
+    world.advance(1_000)
+    fields = to_wire({"shop": "s1", "price": 9.5, "due": 9_000}, world.use_case.predict.on.fields)
+
+    def tell(numbers: range) -> None:
+        for n in numbers:
+            event = Event(
+                use_case=world.name, id=f"e{n}", type="ordered", entity=f"o{n}", known_at_us=1_000 + n, fields=fields
+            )
+            world.producer.send(Message("events", event.entity, event, event.id, "test", 0, event.known_at_us))
+
+    async def asked(least: int) -> dict[str, Record]:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while len(found := answers(await world.read("predictions"))) < least:
+                await asyncio.sleep(0.02)
+        return found
+
+    world.start()
+    tell(range(1_500))
+    await asked(1)
+    world.stop(signal.SIGKILL)
+    tell(range(1_000, 2_000))
+    world.start()
+    found = await asked(2_000)
+    assert found.keys() == {prediction_id(world.name, f"o{n}", request_id(f"e{n}")) for n in range(2_000)}
+    assert {record.message.payload.score for record in found.values()} == {0.25}
+    assert {record.message.payload.vector.numbers[1] for record in found.values()} == {17.0}
+    assert world.stop() == 0
+    events = KafkaReader(world.servers, world.name, ["events"], f"{world.name}-asking", f"{world.name}-asking-0")
+    assert events.poll(2.0, 10) == []
+    events.close()
 
 
 async def test_before_the_first_model_the_service_is_ready_and_says_so(world: World) -> None:

@@ -124,9 +124,9 @@ class AsksForNoReason(Judging):
 class MakesValuesUp(Assembly):
     """Vectors hold other values than the updates that they name."""
 
-    def assemble(self, fields: Any, lookup: Any) -> Any:
-        found = super().assemble(fields, lookup)
-        return found._replace(numbers=found.numbers[:-8] + b"\x00\x00\x00\x00\x00\x00E@")
+    def assemble_all(self, columns: Any, rows: int, lookup: Any) -> Any:
+        found = super().assemble_all(columns, rows, lookup)
+        return [each._replace(numbers=each.numbers[:-8] + b"\x00\x00\x00\x00\x00\x00E@") for each in found]
 
 
 class AcknowledgesAtOnce(Intake):

@@ -240,6 +240,7 @@ def _outside(bus: MemoryBus, loader: Models, online: OnlineReader | None) -> Out
         partitions={"features": SPREAD, "predictions": SPREAD},
         producer=bus.producer(),
         open_reader=lambda: bus.reader(["features", "releases"]),
+        open_event_reader=lambda: bus.reader(["events"], "asking"),
         loader=loader,
         open_online_reader=lambda: online or NoOnlineStore(),
     )
@@ -272,12 +273,13 @@ async def twin(
     bus: MemoryBus | None = None,
     online: OnlineReader | None = None,
     wait: bool = True,
+    use_case: UseCase = orders,
     **changes: Any,
 ) -> AsyncIterator[Twin]:
     """A running replica, ready unless `wait` is False."""
     bus = bus or MemoryBus("orders", SPREAD)
     loader = Models(models if models is not None else {"m1": Constant(0.1), "m2": Constant(0.2)})
-    replica = Replica(settings(folder, **changes), [(orders, _outside(bus, loader, online))])
+    replica = Replica(settings(folder, **changes), [(use_case, _outside(bus, loader, online))])
     async with _running(replica, wait) as channel:
         yield Twin(bus, loader, replica, channel)
 
