@@ -37,6 +37,9 @@ from driftloop.featurestore.log import (
 from driftloop.featurestore.source import OfflineLogSource
 
 _ROW = "__driftloop_row"
+_FILTERED_ROWS_MAX = (
+    10_000  # of an entity frame; with more, most keys are asked for, and sorting them out costs half a join
+)
 _UTC = "TIMESTAMP WITH TIME ZONE"
 
 
@@ -123,7 +126,9 @@ class KnownTimeOfflineStore(OfflineStore):  # type: ignore[misc]
             with _connected(config.offline_store.threads) as connection:
                 connection.register("entities", entities)
                 joins = [
-                    _Join(position, view, feature_refs, time_column, full_feature_names, config.offline_store)
+                    _Join(
+                        position, view, feature_refs, time_column, full_feature_names, config.offline_store, len(rows)
+                    )
                     for position, view in enumerate(feature_views)
                 ]
                 for join in joins:
@@ -190,6 +195,7 @@ class _Join:
         time_column: str,
         full_names: bool,
         config: KnownTimeOfflineStoreConfig,
+        rows: int,
     ) -> None:
         self.table = f"updates_{position}"
         self._view = view
@@ -197,6 +203,7 @@ class _Join:
         if not isinstance(self._source, OfflineLogSource):
             raise NotOffered(f"view {view.name} does not read the offline log")
         self._backfilled = config.join == "known"
+        self._is_filtered = rows <= _FILTERED_ROWS_MAX
         self._time = f"entities.{_quoted(time_column)}"
         if config.join == "visible" and config.visible_after_us:
             self._time = f"({self._time} - INTERVAL {config.visible_after_us} MICROSECONDS)"
@@ -223,17 +230,18 @@ class _Join:
 
     def clause(self) -> str:
         keys = ", ".join(_quoted(source) for source, _ in self._keys)
-        columns = ", ".join([keys, KNOWN_AT, *(_column(name) for name in self._features)])
+        newest = [f"arg_max_null({_expression(name)}, {SEQUENCE}) AS {_quoted(name)}" for name in self._features]
+        columns = ", ".join([keys, KNOWN_AT, *newest])
         needed = " AND ".join(
             f"{_quoted(source)} IN (SELECT {_quoted(column)} FROM entities)" for source, column in self._keys
         )
-        last = f"row_number() OVER (PARTITION BY {keys}, {KNOWN_AT} ORDER BY {SEQUENCE} DESC) = 1"
+        where = f"WHERE {needed} " if self._is_filtered else ""
         same = " AND ".join(
             f"entities.{_quoted(column)} = {self.table}_known.{_quoted(source)}" for source, column in self._keys
         )
         return (
-            f"ASOF LEFT JOIN (SELECT {columns} FROM {self._relation} WHERE {needed} QUALIFY {last}) AS {self.table}_known "
-            f"ON {same} AND {self._time} >= {self.table}_known.{KNOWN_AT}"
+            f"ASOF LEFT JOIN (SELECT {columns} FROM {self._relation} {where}GROUP BY {keys}, {KNOWN_AT}) "
+            f"AS {self.table}_known ON {same} AND {self._time} >= {self.table}_known.{KNOWN_AT}"
         )
 
 
@@ -294,10 +302,14 @@ def _connected(threads: int) -> Iterator[Any]:
         connection.close()
 
 
-def _column(name: str) -> str:
-    """A column of the log by its name in Feast."""
+def _expression(name: str) -> str:
+    """What a column of the log is by its name in Feast."""
     computed = {EVENT_TIME_US: f"epoch_us({EVENT_TIME})", KNOWN_AT_US: f"epoch_us({KNOWN_AT})"}
-    return f"{computed[name]} AS {name}" if name in computed else _quoted(name)
+    return computed.get(name) or _quoted(name)
+
+
+def _column(name: str) -> str:
+    return f"{_expression(name)} AS {_quoted(name)}"
 
 
 def _quoted(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from feast import FeatureStore
 from hypothesis import HealthCheck, given, settings
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 from driftloop.artifacts import ArtifactStore
 from driftloop.contracts import Message
+from driftloop.featurestore import offline
+from driftloop.featurestore.backfills import BackfillWriter, backfilled_sequence
 from driftloop.featurestore.definitions import join_key, service_name
-from driftloop.featurestore.log import EventLogWriter, FeatureLogWriter
+from driftloop.featurestore.log import EventLogWriter, FeatureLogWriter, view_schema
 from driftloop.featurestore.store import FeatureStoreSettings, feature_store
 from tests.featurestore_twin import SEEN, SOLD, Writer, shop, update
 
@@ -27,9 +30,9 @@ SKY, WARM = (feature.name for feature in SEEN.features)
 class Joined:
     """A Feast store over an offline log that each test fills anew."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **join: Any) -> None:
         self.artifacts = ArtifactStore(folder / "artifacts")
-        found = FeatureStoreSettings(folder / "registry.db", self.artifacts.url, folder / "online.db")
+        found = FeatureStoreSettings(folder / "registry.db", self.artifacts.url, folder / "online.db", **join)
         self.store: FeatureStore = feature_store(shop, found)
 
     def log(self, *cuts: list[Message[Any]]) -> None:
@@ -132,17 +135,67 @@ rows = st.lists(st.tuples(st.sampled_from((*KEYS, "unknown", None)), st.integers
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(updates=updates, rows=rows, shuffle=st.randoms(use_true_random=False))
+@given(updates=updates, rows=rows, shuffle=st.randoms(use_true_random=False), filtered_rows=st.sampled_from([0, 100]))
 def test_the_join_equals_a_search_through_all_updates(
-    joined: Joined, updates: list[tuple[str, int, float | None]], rows: list[tuple[str | None, int]], shuffle: Any
+    joined: Joined,
+    updates: list[tuple[str, int, float | None]],
+    rows: list[tuple[str | None, int]],
+    shuffle: Any,
+    filtered_rows: int,
 ) -> None:
     made = [(key, known_at, sequence, value) for sequence, (key, known_at, value) in enumerate(updates)]
     written = [*made, *made[:3]]  # some twice
     shuffle.shuffle(written)
     middle = len(written) // 2
     joined.log(*([known(*each) for each in part] for part in (written[:middle], written[middle:])))
-    found = joined.join([(key, None, at) for key, at in rows])
-    for (key, at), row in zip(rows, found, strict=True):
-        by_then = [each for each in made if each[0] == key and each[1] <= at]
-        expected = max(by_then, key=lambda each: (each[1], each[2]), default=None)
-        assert (row[MEAN], row[COUNT]) == ((expected[3], float(expected[2])) if expected else (None, None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(offline, "_FILTERED_ROWS_MAX", filtered_rows)  # large frames do not look for their keys first
+        found = joined.join([(key, None, at) for key, at in rows])
+    assert [(row[MEAN], row[COUNT]) for row in found] == [_searched(made, key, at) for key, at in rows]
+
+
+def _searched(
+    made: list[tuple[str, int, int, float | None]], key: str | None, at: int
+) -> tuple[float | None, float | None]:
+    """Mean and count of the newest of a key's updates (key, known time, sequence, mean) that were known by a time."""
+    by_then = [each for each in made if each[0] == key and each[1] <= at]
+    newest = max(by_then, key=lambda each: (each[1], each[2]), default=None)
+    return (newest[3], float(newest[2])) if newest else (None, None)
+
+
+@pytest.fixture(scope="module")
+def visible(tmp_path_factory: pytest.TempPathFactory) -> Joined:
+    """Serving sees a value three microseconds after it is known."""
+    return Joined(tmp_path_factory.mktemp("visible"), join="visible", visible_after_us=3)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(updates=updates, rows=rows)
+def test_what_was_visible_is_what_serving_had_seen_by_then(
+    visible: Joined, updates: list[tuple[str, int, float | None]], rows: list[tuple[str | None, int]]
+) -> None:
+    made = [(key, known_at, sequence, value) for sequence, (key, known_at, value) in enumerate(updates)]
+    visible.log([known(*each) for each in made])
+    found = visible.join([(key, None, at) for key, at in rows])
+    assert [(row[MEAN], row[COUNT]) for row in found] == [_searched(made, key, at - 3) for key, at in rows]
+
+
+def test_serving_never_saw_a_backfill_so_it_is_known_but_was_not_visible(tmp_path: Path) -> None:
+    stores = [Joined(tmp_path), Joined(tmp_path, join="visible")]
+    stores[0].log([known("a", 100, 1, 1.0)])
+    backfill = BackfillWriter(stores[0].artifacts, shop.name, 0, 200)
+    values = [
+        ["sold_price_by_shop|a"],
+        [90],
+        [90],
+        [backfilled_sequence(90, backfill.generation)],
+        ["b1"],
+        [5.0],
+        [2.0],
+    ]
+    schema = view_schema(SOLD)
+    columns = [pa.array(value, type=each.type) for value, each in zip(values, schema, strict=True)]
+    backfill.add(SOLD.name, pa.Table.from_arrays(columns, schema=schema))
+    backfill.publish()
+    assert [store.join([("a", None, 95)])[0][MEAN] for store in stores] == [5.0, None]
+    assert [store.join([("a", None, 150)])[0][MEAN] for store in stores] == [5.0, 1.0]
