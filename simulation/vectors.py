@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from driftloop.contracts import UNSET_US
-from driftloop.usecase import Fields, ReplayEvent, ReplayRequest, ReplayStep, UseCase, View, Window
+from driftloop.usecase import Fields, ReplayEvent, ReplayRequest, ReplayStep, Since, UseCase, View, Window
 from driftloop.usecase import duration_us as duration_of
-from services.features.history import Reads, ViewEvents, latest_events, window_values
+from services.features.history import Reads, ViewEvents, latest_events, since_values, window_values
 from services.features.rekeying import SeenIds
 from services.features.windows import Floats, Ints
 
@@ -160,7 +160,7 @@ class _ViewColumns:
             else:
                 counts &= np.array([found.get(self.view.of[0]) is not None for found in fields], dtype=bool)
         else:
-            counts &= at_us > now_us - self.view.ages_us[0]
+            counts &= at_us > now_us - self.view.ages_us[-1]
             self._ids += [events[row].id for row in np.flatnonzero(counts).tolist()]
         self._entities.append(entities[counts])
         self._folds.append(folds[counts])
@@ -195,6 +195,8 @@ class _ViewColumns:
         values = [np.concatenate(chunks) for chunks in self._values]
         if isinstance(self.view, Window):
             return list(window_values(self.view, events, values[0], reads).T)
+        if isinstance(self.view, Since):
+            return [since_values(self.view, events, self._ids, reads)]
         rows = latest_events(events, self._ids, self.view.ages_us[0], reads)
         return [_where_found(rows, column) for column in values]
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from driftloop.usecase import MINUTE_US, Event, Field, Label, Latest, Prediction, Request, UseCase, Window, before
+from driftloop.usecase import (
+    MINUTE_US,
+    Event,
+    Field,
+    Label,
+    Latest,
+    Prediction,
+    Request,
+    Since,
+    UseCase,
+    Window,
+    before,
+)
 from driftloop.usecase.features import STATS
 
 scanned = Event(
@@ -30,6 +42,7 @@ PARCELS = UseCase(
         Window(scanned, by="depot", of="carrier", over=["1h"], stats=["count", "distinct"]),
         Window(scanned, by="lane", of="weight", over=["1h", "90m"], stats=list(STATS), kind="tumbling"),
         Window(scanned, by="depot", of="weight", over=["10m", "1h"], stats=["mean", "count", "sum"], kind="decayed"),
+        Since(scanned, by=("depot", "lane"), every="20m", max_age="3h"),
         Latest(scanned, by="depot", of=["weight", "damaged", "carrier"], max_age="90m"),
     ],
     label=Label(on=scanned, value=lambda fields: bool(fields.get("damaged"))),

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from driftloop.usecase.durations import MINUTE_US, duration_us, floor_us
 from driftloop.usecase.errors import DeclarationError, LabelRefused
-from driftloop.usecase.features import Feature, Latest, Request, RequestTransform, View, Window
+from driftloop.usecase.features import Feature, Latest, Request, RequestTransform, Since, View, Window
 from driftloop.usecase.losses import Task
 from driftloop.usecase.policy import Policy
 from driftloop.usecase.schema import Event, Field, Fields, FieldValue
@@ -149,7 +149,7 @@ class UseCase:
     @cached_property
     def views(self) -> tuple[View, ...]:
         """Feature views in declared order."""
-        return tuple(item for item in self.features if isinstance(item, Window | Latest))
+        return tuple(item for item in self.features if isinstance(item, Window | Latest | Since))
 
     @cached_property
     def request_transforms(self) -> tuple[RequestTransform, ...]:

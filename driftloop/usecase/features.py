@@ -28,6 +28,7 @@ STATS: tuple[Stat, ...] = (
 WindowKind = Literal["sliding", "tumbling", "decayed"]
 DECAYED_STATS: tuple[Stat, ...] = ("mean", "count", "sum")
 HALF_LIVES = 10  # after which an event no longer counts in a decayed statistic: it would weigh a thousandth
+SINCE_STEPS_MAX = 100  # values of one event, each an update of its entity
 _OF_NOTHING_ZERO = ("count", "sum", "distinct")
 KEY_SEPARATOR = "|"
 
@@ -230,3 +231,44 @@ class Latest(View):
             Feature(f"{self.name}__{name}", fields[name].is_numeric, float("nan") if fields[name].is_numeric else "")
             for name in self.of
         )
+
+
+@dataclass(frozen=True, init=False)
+class Since(View):
+    """Seconds since the newest event, by event time; missing once it is older than `max_age`.
+
+    The value is rounded down to `every`: like any other it is emitted when it changes. `max_age` is a multiple of `every`, of at
+    most 100.
+    """
+
+    every: str
+    max_age: str
+
+    def __init__(self, event: Event, by: str | Sequence[str], every: str, max_age: str) -> None:
+        super().__init__(event, by, ())
+        object.__setattr__(self, "every", every)
+        object.__setattr__(self, "max_age", max_age)
+        steps, rest = divmod(duration_us(max_age), self.every_us)
+        if rest or not 1 <= steps <= SINCE_STEPS_MAX:
+            raise DeclarationError(
+                f"time since {event.name}: max_age {max_age} must be a multiple of every {every}, of at most "
+                f"{SINCE_STEPS_MAX}"
+            )
+
+    @cached_property
+    def every_us(self) -> int:
+        """What values are rounded down to, in microseconds."""
+        return duration_us(self.every)
+
+    @cached_property
+    def name(self) -> str:
+        return f"{self.event.name}_since_by_{'_'.join(self.by)}"
+
+    @cached_property
+    def ages_us(self) -> tuple[int, ...]:
+        """The ages at which the value rises, in microseconds; at the last it becomes missing."""
+        return tuple(range(self.every_us, duration_us(self.max_age) + 1, self.every_us))
+
+    @cached_property
+    def features(self) -> tuple[Feature, ...]:
+        return (Feature(f"{self.name}__seconds", True, float("nan")),)

@@ -180,7 +180,7 @@ class Aggregation:
     def _part(self, view: View, columns: ViewEvents) -> Part:
         known_us, clock_us = list(columns.known_at_us), self.clock_us
         now_us = known_us if min(known_us, default=clock_us) >= clock_us else [max(us, clock_us) for us in known_us]
-        values = window_values(columns.values[0]) if isinstance(view, Window) else latest_values(columns.values)
+        values = window_values(columns.values[0]) if isinstance(view, Window) else latest_values(columns)
         return Part(list(columns.event_time_us), columns.event_id, values, now_us)
 
     def _advance(self, offset: int, out: list[Message[Any]]) -> None:

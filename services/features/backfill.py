@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from driftloop.contracts import from_value
 from driftloop.contracts.event.v1.event_pb2 import Event, Value
-from driftloop.usecase import FieldValue, UseCase, View, Window, duration_us, entity_key
+from driftloop.usecase import FieldValue, Since, UseCase, View, Window, duration_us, entity_key
 from services.features.entities import too_late
-from services.features.history import Reads, ViewEvents, latest_events, newest_times, window_values
+from services.features.history import Reads, ViewEvents, latest_events, newest_times, since_values, window_values
 from services.features.rekeying import is_value
 from services.features.windows import Ints
 
@@ -131,6 +131,8 @@ def updates(parts: ViewParts, lateness_us: int, from_us: int, to_us: int, *, car
     if isinstance(view, Window):
         table = window_values(view, events, _window_column(view, [row[0] for row in values]), reads)
         columns = list(table.T)
+    elif isinstance(view, Since):
+        columns = [since_values(view, events, [parts.ids[row] for row in kept.tolist()], reads)]
     else:
         ids = [parts.ids[row] for row in kept.tolist()]
         newest = latest_events(events, ids, view.ages_us[0], reads)
@@ -144,9 +146,12 @@ def _reads(view: View, entities: Ints, at_us: Ints, known_us: Ints, from_us: int
     """When there is an update, of which entity, and how many events are seen by then; by known time."""
     within = (known_us >= from_us) & (known_us < to_us)
     changed, times_us = [entities[within]], [known_us[within]]
+    replaced_us = _replaced_us(entities, at_us, known_us) if isinstance(view, Since) else None
     for age_us in view.ages_us:
         leaves_us: Ints = view.leaves_us(at_us, age_us) if isinstance(view, Window) else at_us + age_us
         leaving = (leaves_us > known_us) & (leaves_us >= from_us) & (leaves_us < to_us)
+        if replaced_us is not None:
+            leaving &= leaves_us < replaced_us
         changed.append(entities[leaving])
         times_us.append(leaves_us[leaving])
     if carries:
@@ -160,6 +165,16 @@ def _reads(view: View, entities: Ints, at_us: Ints, known_us: Ints, from_us: int
     first[1:] = (entity[1:] != entity[:-1]) | (clock_us[1:] != clock_us[:-1])
     entity, clock_us = entity[first], clock_us[first]
     return Reads(entity, np.searchsorted(known_us, clock_us, side="right"), clock_us)
+
+
+def _replaced_us(entities: Ints, at_us: Ints, known_us: Ints) -> Ints:
+    """When the next event of the entity became known, if that is as new; from then on the age of this one is no value."""
+    order = np.argsort(entities, kind="stable")
+    this, following = order[:-1], order[1:]
+    replaces = (entities[this] == entities[following]) & (at_us[this] <= at_us[following])
+    found = np.full(len(order), np.iinfo(np.int64).max)
+    found[this[replaces]] = known_us[following[replaces]]
+    return found
 
 
 def _window_column(view: Window, values: Sequence[Any]) -> npt.NDArray[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftloop.contracts import UNSET_US
-from driftloop.usecase import FieldValue, Latest, View, Window
+from driftloop.usecase import SECOND_US, FieldValue, Latest, Since, View, Window
 from driftloop.usecase.features import HALF_LIVES
 from services.features.windows import (
     MAX_ENTRIES_PER_KEY,
@@ -67,9 +67,9 @@ class LatestEntity:
 
     __slots__ = ("_age_us", "_at_us", "_id", "_values", "known_at_us", "next_change_us", "sequence", "view")
 
-    def __init__(self, view: Latest) -> None:
+    def __init__(self, view: Latest | Since) -> None:
         self.view = view.name
-        self._age_us = view.ages_us[0]
+        self._age_us = view.ages_us[-1]
         self._at_us = UNSET_US
         self._id = ""
         self._values: Values = []
@@ -116,6 +116,30 @@ class LatestEntity:
         """Takes a snapshot back."""
         self.known_at_us, self.sequence, self.next_change_us, self._at_us, self._id, values = state
         self._values = list(values)
+
+
+class SinceEntity(LatestEntity):
+    """The time since the newest event of an entity, in steps."""
+
+    __slots__ = ("_every_us",)
+
+    def __init__(self, view: Since) -> None:
+        super().__init__(view)
+        self._every_us = view.every_us
+
+    def left_by(self, clock_us: int) -> str | None:
+        """See `LatestEntity.left_by`: the event whose age has grown."""
+        return self._id
+
+    def values_at(self, clock_us: int) -> Values:
+        """See `LatestEntity.values_at`."""
+        self.known_at_us = clock_us
+        age_us = max(0, clock_us - self._at_us) // self._every_us * self._every_us
+        if age_us >= self._age_us:
+            self.next_change_us = None
+            return [None]
+        self.next_change_us = self._at_us + age_us + self._every_us
+        return [age_us / SECOND_US]
 
 
 class WindowPlan:
@@ -371,5 +395,7 @@ def entity_maker(view: View) -> Callable[[], Entity]:
     """Makes entities of a view, which hold nothing yet."""
     if isinstance(view, Window):
         return partial(WindowEntity, WindowPlan(view))
+    if isinstance(view, Since):
+        return partial(SinceEntity, view)
     assert isinstance(view, Latest)
     return partial(LatestEntity, view)

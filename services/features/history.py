@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from driftloop.usecase import Window
+from driftloop.usecase import SECOND_US, Since, Window
 from driftloop.usecase.features import HALF_LIVES
 from services.features.windows import MAX_ENTRIES_PER_KEY, Floats, Ints, decayed_stats, window_stats
 
@@ -92,6 +92,13 @@ def latest_events(events: ViewEvents, ids: Sequence[str], age_us: int, reads: Re
     row = seen.order[seen.end - 1]
     fresh = (seen.count > 0) & (events.at_us[row] > reads.clocks_us - age_us)
     return np.where(fresh, row, -1)
+
+
+def since_values(view: Since, events: ViewEvents, ids: Sequence[str], reads: Reads) -> Floats:
+    """The view's feature for every read, (reads,); NaN where missing."""
+    newest = latest_events(events, ids, view.ages_us[-1], reads)
+    ages_us = np.maximum(reads.clocks_us - events.at_us[newest], 0) if len(events.at_us) else reads.clocks_us
+    return np.where(newest >= 0, ages_us // view.every_us * view.every_us / SECOND_US, np.nan)
 
 
 def window_values(view: Window, events: ViewEvents, values: npt.NDArray[Any], reads: Reads) -> Floats:

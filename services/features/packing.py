@@ -132,9 +132,11 @@ def window_values(column: ValueColumn) -> list[float] | list[str]:
     return list(column.texts)
 
 
-def latest_values(columns: Sequence[ValueColumn]) -> list[tuple[FieldValue | None, ...]]:
+def latest_values(events: ViewEvents) -> list[tuple[FieldValue | None, ...]]:
     """The values of each event in a record; None: absent."""
-    return list(zip(*map(_values, columns), strict=True))
+    if not events.values:
+        return [()] * len(events.key)
+    return list(zip(*map(_values, events.values), strict=True))
 
 
 def _values(column: ValueColumn) -> list[FieldValue | None]:

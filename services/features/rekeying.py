@@ -185,7 +185,9 @@ class Rekeying:
 
 
 def _picker(places: Sequence[int]) -> Callable[[Values], tuple[FieldValue | None, ...]]:
-    """Picks the values at some places."""
+    """Picks the values at some places, of which there may be none."""
+    if not places:
+        return lambda values: ()
     if len(places) > 1:
         return itemgetter(*places)
     (place,) = places

@@ -25,6 +25,8 @@ from tests.tiny_usecase import MINUTE_US, START_US, told
 
 pytestmark = pytest.mark.timeout(180)
 SPREAD = 2
+# For a worker that starts while others fold on the same cores; one that hangs ends itself.
+PATIENCE_UNDER_LOAD_S = 300.0
 
 
 class World(ServiceWorld):
@@ -141,8 +143,11 @@ def test_workers_that_join_leave_and_are_killed_under_load_change_no_value(world
     try:
         for _ in range(rounds):
             address = free_address()
-            second = world.start(address, FEATURES_ADDRESS=address, DRIFTLOOP_REPLICA="1")
-            world.await_serving(address)
+            patience = str(PATIENCE_UNDER_LOAD_S)
+            second = world.start(
+                address, FEATURES_ADDRESS=address, DRIFTLOOP_REPLICA="1", DRIFTLOOP_START_TIMEOUT_S=patience
+            )
+            world.await_serving(address, patience_s=PATIENCE_UNDER_LOAD_S)
             time.sleep(drawn.uniform(0.0, 2.0))
             assert world.stop(second) == 0
             address = free_address()
@@ -152,15 +157,15 @@ def test_workers_that_join_leave_and_are_killed_under_load_change_no_value(world
             time.sleep(drawn.uniform(0.0, 2.0))
             world.kill(first)
             first = world.start()
-            world.await_serving()
+            world.await_serving(patience_s=PATIENCE_UNDER_LOAD_S)
     finally:
         done.set()
         loading.join()
-    world.read_until(world.reached(told_us), 180.0)
+    world.read_until(world.reached(told_us), PATIENCE_UNDER_LOAD_S)
     assert _values_at(world.updates(), told_us) == _values_at(world.expected(), told_us)
     request = RetrainRequest(use_case=world.name, id="r1", clock_us=told_us)
     world.send([Message("retrain", world.name, request, "r1", "test", told_us, told_us)])
-    log = OfflineLogReader(world.store, world.name).await_clock(told_us, 20.0, threading.Event())
+    log = OfflineLogReader(world.store, world.name).await_clock(told_us, PATIENCE_UNDER_LOAD_S, threading.Event())
     logged = log.events().to_table().to_pydict()
     assert sorted(logged["id"]) == sorted(m.id for m in world.sent if not m.is_watermark)
     tables = [log.updates(view.name, view_schema(view)).to_table().to_pydict() for view in world.use_case.views]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from driftloop.contracts import OffsetRange, Record, from_value, watermark
 from driftloop.contracts.features.v1.features_pb2 import TRIGGER_CLOCK
-from driftloop.usecase import HOUR_US, MINUTE_US, load_use_case
+from driftloop.usecase import HOUR_US, MINUTE_US, Since, load_use_case
 from services.features.aggregation import Aggregation
 from services.features.packing import Pack
 from tests.parcels import PARCELS
@@ -134,6 +134,25 @@ def test_an_event_older_than_any_window_changes_nothing_and_is_counted():
     heart.fold(marks(0, 20 * HOUR_US))
     assert heart.fold([keyed(5, HOUR_US, 1.0, known_us=21 * HOUR_US)]) == []
     assert heart.late == 1
+
+
+def test_the_time_since_an_event_is_said_at_every_step_until_it_is_too_old():
+    (view,) = (view for view in PARCELS.views if isinstance(view, Since))  # in steps of 20 minutes, up to 3 hours
+    heart = Aggregation(PARCELS, 0, 1)
+    pack = Pack("parcels", PARCELS.views, 0, 0)
+    pack.add(view.name, f"{view.name}|a|x", 0, "e0", HOUR_US, HOUR_US + 25 * MINUTE_US, ())
+    said = heart.fold([Record("keyed", 0, 0, pack.take())])
+    for offset, minute in enumerate((30, 39, 40, 125, 179, 180), 1):
+        said += updates(heart.fold(marks(offset, HOUR_US + minute * MINUTE_US)[:1]))
+    found = [(m.known_at_us // MINUTE_US - 60, *map(from_value, m.payload.values), m.causes) for m in said]
+    assert found == [
+        (25, 1_200.0, ("e0",)),
+        (40, 2_400.0, ("e0",)),
+        (125, 7_200.0, ("e0",)),
+        (179, 9_600.0, ("e0",)),
+        (180, None, ("e0",)),
+    ]
+    assert len(heart) == 0
 
 
 def test_current_values_can_be_said_again():

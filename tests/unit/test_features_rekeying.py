@@ -64,7 +64,7 @@ def parts(messages: list[Message]) -> list[tuple[str, Part]]:
             columns.event_id,
             columns.event_time_us,
             columns.known_at_us,
-            latest_values(columns.values),
+            latest_values(columns),
             strict=True,
         )
     ]
@@ -105,6 +105,7 @@ def test_an_absent_number_is_no_part_of_a_window_and_an_absent_value_is_kept_abs
     assert [(view, part.values) for view, part in parts(absent)] == [
         ("scanned_carrier_by_depot", ("z",)),
         ("scanned_latest_by_depot", (None, None, "z")),
+        ("scanned_since_by_depot_lane", ()),
     ]
     texts = Rekeying(PARCELS, 0, 1).fold([scanned(0, "b", {"depot": "x", "lane": "y", "weight": 2.0})])
     assert dict(parts(texts))["scanned_latest_by_depot"].values == (2.0, None, None)

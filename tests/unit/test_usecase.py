@@ -17,6 +17,7 @@ from driftloop.usecase import (
     Policy,
     Prediction,
     Request,
+    Since,
     UnknownUseCase,
     UseCase,
     Window,
@@ -70,6 +71,15 @@ def test_an_absent_request_field_gives_its_stated_default():
     values = declared().request_values({"due": 5 * HOUR_US})
     assert values[0] != values[0]
     assert values[1] == 5.0
+
+
+def test_a_time_since_has_few_and_equal_steps():
+    for every, max_age in (("7m", "1h"), ("1m", "2h"), ("2h", "1h")):
+        with pytest.raises(DeclarationError, match=f"max_age {max_age} must be a multiple of every {every}"):
+            Since(paid, by="shop", every=every, max_age=max_age)
+    found = Since(paid, by="shop", every="1m", max_age="1h")
+    assert [feature.name for feature in found.features] == ["order_paid_since_by_shop__seconds"]
+    assert found.ages_us[-1] == 60 * found.ages_us[0]
 
 
 @pytest.mark.parametrize(
