@@ -19,11 +19,12 @@ import uvloop
 from bench.ingest.machine import SERVER_CORES, Meter, client_cores
 from bench.results import Result, write
 from bench.serving.load import Ask, GrpcCaller, Load, arriving, closed
-from bench.serving.parcels import batches, requests, shipment
+from bench.serving.parcels import NAME, batches, requests, shipment
 from bench.serving.peer import GluedClient
 from bench.serving.world import FOLDER, ROOT, SERVING, Server, World, await_http, stop, world
 from deploy.local import free_base_port
-from driftloop.contracts.serving.v1.serving_pb2 import PredictStreamResponse
+from driftloop.contracts import prediction_id
+from driftloop.contracts.serving.v1.serving_pb2 import ExplainRequest, PredictStreamResponse
 
 IN_FLIGHT, BATCH, AHEAD = 32, 64, 8
 STEADY, OVERLOAD = 0.7, 3.0  # of what is served at most
@@ -350,6 +351,27 @@ async def _overload(bench: Bench) -> list[Result]:
     ]
 
 
+async def _explain(bench: Bench) -> list[Result]:
+    """Explanations of single answers by their id, one after another."""
+    server, count = bench.world.serving(), bench.calls // 20
+    caller = GrpcCaller(server.address)
+    await caller.ready()
+    for repetition in range(bench.repetitions + 1):
+        run = bench.run()
+        await closed(caller.asks("Predict", requests(bench.world.use_case, run, count)), count, IN_FLIGHT)
+        ids = [prediction_id(bench.world.use_case.name, f"p{number}", run) for number in range(count)]
+        made = [ExplainRequest(use_case=NAME, prediction_id=each).SerializeToString() for each in ids]
+        await bench.measured("explain", server, caller.asks("Explain", made), count, 1)
+        if repetition == 0:
+            bench.forget()
+    await caller.close()
+    stop(server.process)
+    return [
+        Result("explain", "p50", bench.median("explain", "p50_ms"), "ms"),
+        Result("explain", "p99", bench.median("explain", "p99_ms"), "ms", target=20),
+    ]
+
+
 PARTS: dict[str, Callable[[Bench], Awaitable[list[Result]]]] = {
     "unary": _unary,
     "peer": _peer,
@@ -358,6 +380,7 @@ PARTS: dict[str, Callable[[Bench], Awaitable[list[Result]]]] = {
     "start": _start,
     "workers": _workers,
     "overload": _overload,
+    "explain": _explain,
 }
 
 

@@ -73,6 +73,7 @@ _BY_CODE: dict[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.UNAVAILABLE: Unreachable,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Unreachable,
     grpc.StatusCode.DEADLINE_EXCEEDED: Unreachable,
+    grpc.StatusCode.CANCELLED: Unreachable,  # by the server: more calls came than it can even refuse
 }
 
 

@@ -58,6 +58,8 @@ class Replica:
             options=[
                 ("grpc.so_reuseport", int(settings.share_port)),
                 ("grpc.max_receive_message_length", settings.call_bytes_max),
+                ("grpc.server.max_pending_requests", settings.pending_calls_max // 2),
+                ("grpc.server.max_pending_requests_hard_limit", settings.pending_calls_max),
             ],
         )
         self._door.add_to(server)

@@ -34,6 +34,7 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
 from driftloop.messaging import Malformed, Origin, Producer, Refused, dead_letter
 from driftloop.telemetry import SpanHandle, span
 from driftloop.usecase import SECOND_US, UseCase
+from services.serving.admission import Admission
 from services.serving.asking import Asking, EventAsked
 from services.serving.assembly import Assembly, Columns, Lookup
 from services.serving.clock import LoopClock
@@ -132,6 +133,7 @@ class Handlers:
         self._ready = False
         self._loop = asyncio.get_running_loop()
         self._gathering = Gathering(self._answer_calls, settings.gathered_calls_max)
+        self._admission = Admission(settings.waiting_requests_max)
         self._recent = RecentAnswers(settings.explained_answers_max)
         self._explaining = 0
         self._explainer = asyncio.Lock()
@@ -167,6 +169,9 @@ class Handlers:
             raise InvalidRequest(
                 [Violation("requests", "size", f"{len(requests)} requests in a call, more than {most}")]
             )
+        if method == "PredictBatch":  # a stream holds itself up: its next message waits for this one's answer
+            waited_s = await self._admission.enter(len(requests))
+            left_s = None if left_s is None else left_s - waited_s
         with span(f"serving.{method}", traceparent) as traced:
             columns = self._read(requests, left_s, 0)
             if not requests:

@@ -48,6 +48,16 @@ class ServingSettings(BaseSettings):
     batch_requests_max: int = Field(
         default=512, gt=0, description="requests in a call: 60 ms during which no other call is served"
     )
+    waiting_requests_max: int = Field(
+        default=4_096,
+        gt=0,
+        description="requests in batches that wait for their turn: 0.2 s; more are RESOURCE_EXHAUSTED",
+    )
+    pending_calls_max: int = Field(
+        default=512,
+        gt=0,
+        description="calls that gRPC itself may keep waiting, from half of it on some are CANCELLED: too many even to refuse",
+    )
     gathered_calls_max: int = Field(
         default=32,
         gt=0,

@@ -25,11 +25,12 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 from driftloop.contracts.serving.v1.serving_pb2 import (
     GetReleaseRequest,
     PredictBatchRequest,
+    PredictBatchResponse,
     PredictResponse,
     WaitForClockRequest,
 )
 from driftloop.messaging import MemoryBus
-from services.serving.errors import AlreadyRunning, CannotStart
+from services.serving.errors import AlreadyRunning, CannotStart, Overloaded
 from services.serving.view import Entry
 from tests.unit.serving_twin import RIDER, SHOP, SPREAD, Constant, Twin, request, twin
 
@@ -46,6 +47,50 @@ async def refusal(call: Awaitable[object]) -> grpc.aio.AioRpcError:
 async def health(replica: Twin) -> int:
     stub = health_pb2_grpc.HealthStub(replica.channel)
     return int((await stub.Check(health_pb2.HealthCheckRequest(service="driftloop.serving"))).status)
+
+
+# Too much at once
+
+
+async def test_of_more_batches_than_can_wait_the_first_are_answered_and_the_rest_is_refused_at_once(
+    tmp_path: Path,
+) -> None:
+    async with twin(tmp_path, waiting_requests_max=320) as replica:
+        await replica.released(("m1", ROLE_CHAMPION))
+        handlers = replica.replica.served.by_use_case("orders")
+        made = [PredictBatchRequest(requests=[request(f"o{n}-{i}") for i in range(64)]) for n in range(9)]
+        found = await asyncio.gather(*[handlers.predict_batch(each, "", None) for each in made], return_exceptions=True)
+        assert [type(each) for each in found] == [bytes] * 5 + [Overloaded] * 4
+        answered = [PredictBatchResponse.FromString(each) for each in found if isinstance(each, bytes)]
+        assert len((await replica.stub.PredictBatch(made[8])).responses) == 64
+        await replica.marked(9_000)
+        told = {answer.prediction_id for each in answered for answer in each.responses}
+        assert told < {record.message.id for record in replica.records("predictions")}
+        assert len(replica.records("predictions")) == 6 * 64
+
+
+async def test_a_batch_whose_caller_has_gone_holds_up_nobody(tmp_path: Path) -> None:
+    async with twin(tmp_path, waiting_requests_max=1) as replica:
+        await replica.released(("m1", ROLE_CHAMPION))
+        handlers = replica.replica.served.by_use_case("orders")
+        batch = PredictBatchRequest(requests=[request("o1")])
+        gone = asyncio.create_task(handlers.predict_batch(batch, "", None))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        assert PredictBatchResponse.FromString(await handlers.predict_batch(batch, "", None)).responses[0].score == 0.1
+
+
+async def test_a_batch_whose_deadline_passes_while_it_waits_is_not_predicted(tmp_path: Path) -> None:
+    async with twin(tmp_path, waiting_requests_max=100_000) as replica:
+        await replica.released(("m1", ROLE_CHAMPION))
+        made = [PredictBatchRequest(requests=[request(f"o{n}-{i}") for i in range(512)]) for n in range(40)]
+        calls = [replica.stub.PredictBatch(each, timeout=0.05) for each in made]
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        late = [each for each in found if isinstance(each, grpc.aio.AioRpcError)]
+        assert {each.code() for each in late} == {Code.DEADLINE_EXCEEDED}
+        await replica.marked(9_000)
+        assert len(replica.records("predictions")) < 40 * 512
 
 
 # Answers
