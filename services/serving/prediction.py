@@ -188,7 +188,7 @@ def _worded(
                 for one, vector in zip(asked, vectors, strict=True)
             ]
         )
-    causes = [[packed.update_id for packed in one.assembled.views if packed.found][:MAX_CAUSES] for one in asked]
+    causes = _causes(asked, views)
     traces = [one.traceparent for one in asked]
     return Answered(
         _joined(parts),
@@ -202,8 +202,18 @@ def _vectors(assembled: Sequence[Assembled], views: Sequence[Sequence[Packed]]) 
     """The serialised vector of each request."""
     if any([each.texts for each in assembled]):
         return [each.serialized() for each in assembled]
-    heads = [vector_head(each.inputs_digest, len(each.numbers)) for each in assembled]
-    return _joined([heads, [each.numbers for each in assembled], *[[p.reading for p in column] for column in views]])
+    shapes = {(each.inputs_digest, len(each.numbers)) for each in assembled}
+    if len(shapes) > 1:
+        return [each.serialized() for each in assembled]
+    head = repeat(vector_head(*shapes.pop()))
+    return _joined([head, [each.numbers for each in assembled], *[[p.reading for p in column] for column in views]])
+
+
+def _causes(asked: Sequence[Asked], views: Sequence[Sequence[Packed]]) -> Sequence[Sequence[str]]:
+    """Ids of the feature updates that each vector read."""
+    if 0 < len(views) <= MAX_CAUSES and all([packed.found for column in views for packed in column]):
+        return list(zip(*[[packed.update_id for packed in column] for column in views], strict=True))
+    return [[packed.update_id for packed in one.assembled.views if packed.found][:MAX_CAUSES] for one in asked]
 
 
 def _joined(columns: Sequence[Iterable[bytes]]) -> list[bytes]:
