@@ -113,6 +113,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
             Panel("Duration of a fold", quantiles("driftloop_fold_seconds", "stage"), "s"),
             Panel("Updates, by trigger", (rate("driftloop_features_updates_total", "trigger"),), "ops"),
             Panel("Behind the lateness bound", (rate("driftloop_features_late_events_total", "view"),), "ops"),
+            Panel("Out of a full window", (rate("driftloop_features_overflowed_events_total"),), "ops"),
             Panel("How late events come", (newest("driftloop_event_delay_seconds", "stage"),), "s"),
             Panel("Updates not in the online store", (newest("driftloop_features_online_behind_rows", "partition"),)),
             Panel("Rows written online", (rate("driftloop_features_online_rows_total"),), "ops"),

@@ -182,6 +182,9 @@ _DECLARED = (
     # features
     _counter("features", "updates", "{update}", "Feature values emitted, by what triggered them.", "view", "trigger"),
     _counter("features", "late_events", "{event}", "Events behind the lateness bound, left out of aggregates.", "view"),
+    _counter(
+        "features", "overflowed_events", "{event}", "Events that left a window before their time: a key has too many."
+    ),
     _seconds("features", "online_write_seconds", "One batch into the online store."),
     _counter("features", "online_rows", "{row}", "Rows written to the online store."),
     _gauge("features", "online_behind_rows", "{row}", "Updates emitted and not yet in the online store.", "partition"),

@@ -37,7 +37,9 @@ class AggregationInstruments(HostInstruments):
         super().__init__(declared, "aggregation")
         self._updates = declared.counter("updates")
         self._late = declared.counter("late_events")
+        self._overflowed = declared.counter("overflowed_events")
         self._late_before: dict[int, int] = {}
+        self._overflowed_before: dict[int, int] = {}
 
     def folded(
         self, group: int, heart: Heart, records: Sequence[Record], outputs: Sequence[Message[Any]], seconds: float
@@ -60,6 +62,10 @@ class AggregationInstruments(HostInstruments):
             self._late_before[group] = heart.late
             if late > 0:
                 self._late.add(late, _ANY_VIEW)
+            overflowed = heart.overflowed - self._overflowed_before.get(group, heart.overflowed)
+            self._overflowed_before[group] = heart.overflowed
+            if overflowed > 0:
+                self._overflowed.add(overflowed)
 
 
 class OnlineInstruments:
