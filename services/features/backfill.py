@@ -7,7 +7,7 @@ stretch's beginning for what is known by then, so that a stretch stands for itse
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from driftloop.contracts import from_value
-from driftloop.contracts.event.v1.event_pb2 import Event, Value
+from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.usecase import FieldValue, Since, UseCase, View, Window, duration_us, entity_key
 from services.features.entities import too_late
 from services.features.history import Reads, ViewEvents, latest_events, newest_times, since_values, window_values
-from services.features.rekeying import is_value
+from services.features.rekeying import is_value, picker
 from services.features.windows import Ints
 
 _KEYS_MAX = 100_000  # key values whose key is remembered: about 30 MB
@@ -41,7 +41,7 @@ class ViewParts:
 
     view: View
     keys: Sequence[str]
-    ids: Sequence[str]
+    ids: Sequence[str]  # of windows none: their values do not depend on them
     at_us: Ints
     known_at_us: Ints
     values: Sequence[tuple[FieldValue | None, ...]]
@@ -73,9 +73,19 @@ def view_parts(use_case: UseCase, logged: LoggedEvents) -> list[ViewParts]:
     readers: dict[str, list[_Reader]] = {}
     for view in use_case.views:
         readers.setdefault(view.event.name, []).append(_Reader(view))
+    needed = {
+        kind: list(dict.fromkeys(field for reader in of_type for field in (*reader.view.by, *reader.view.of)))
+        for kind, of_type in readers.items()
+    }
+    for kind, of_type in readers.items():
+        for reader in of_type:
+            reader.place(needed[kind])
     for row, (kind, event) in enumerate(zip(logged.types, logged.events, strict=True)):
-        for reader in readers.get(kind, ()):
-            reader.take(row, event.fields)
+        if kind in readers:
+            found = event.fields.get
+            fields = [None if (value := found(name)) is None else from_value(value) for name in needed[kind]]
+            for reader in readers[kind]:
+                reader.take(row, fields)
     return [reader.parts(logged) for of_type in readers.values() for reader in of_type]
 
 
@@ -83,30 +93,38 @@ class _Reader:
     """Gathers one view's part of events."""
 
     def __init__(self, view: View) -> None:
-        self._view = view
+        self.view = view
         self._is_window = isinstance(view, Window)
         self._known: dict[tuple[FieldValue | None, ...], str] = {}
-        self._rows: list[tuple[int, str, tuple[FieldValue | None, ...]]] = []
+        self._rows: list[int] = []
+        self._keys: list[str] = []
+        self._values: list[tuple[FieldValue | None, ...]] = []
 
-    def take(self, row: int, fields: Mapping[str, Value]) -> None:
-        values = tuple([from_value(fields[name]) if name in fields else None for name in self._view.of])
+    def place(self, needed: Sequence[str]) -> None:
+        """Says which fields `take` is given."""
+        self._of = picker([needed.index(name) for name in self.view.of])
+        self._by = picker([needed.index(name) for name in self.view.by])
+
+    def take(self, row: int, fields: Sequence[FieldValue | None]) -> None:
+        values = self._of(fields)
         if self._is_window and not is_value(values[0]):
             return
-        named = tuple([from_value(fields[name]) if name in fields else None for name in self._view.by])
+        named = self._by(fields)
         key = self._known.get(named)
         if key is None:
             if None in named:
                 return
             if len(self._known) >= _KEYS_MAX:
                 self._known.clear()
-            key = self._known[named] = entity_key(self._view.name, [str(value) for value in named])
-        self._rows.append((row, key, values))
+            key = self._known[named] = entity_key(self.view.name, [str(value) for value in named])
+        self._rows.append(row)
+        self._keys.append(key)
+        self._values.append(values)
 
     def parts(self, logged: LoggedEvents) -> ViewParts:
-        rows, keys, values = zip(*self._rows, strict=True) if self._rows else ((), (), ())
-        taken = np.array(rows, dtype=np.int64)
-        ids = [logged.ids[row] for row in rows]
-        return ViewParts(self._view, keys, ids, logged.at_us[taken], logged.known_at_us[taken], values)
+        rows = np.array(self._rows, dtype=np.int64)
+        ids = [] if self._is_window else [logged.ids[row] for row in self._rows]
+        return ViewParts(self.view, self._keys, ids, logged.at_us[rows], logged.known_at_us[rows], self._values)
 
 
 def updates(parts: ViewParts, lateness_us: int, from_us: int, to_us: int, *, carries: bool = True) -> Updates:
@@ -118,9 +136,10 @@ def updates(parts: ViewParts, lateness_us: int, from_us: int, to_us: int, *, car
     at_us, known_us = parts.at_us, parts.known_at_us
     kept = np.flatnonzero(~too_late(view, lateness_us, at_us, known_us))
     at_us, known_us = at_us[kept], known_us[kept]
-    values = [parts.values[row] for row in kept.tolist()]
+    rows = kept.tolist()
+    values = parts.values if len(rows) == len(parts.values) else [parts.values[row] for row in rows]
     numbered: dict[str, int] = {}
-    entities = np.array([numbered.setdefault(parts.keys[row], len(numbered)) for row in kept.tolist()], dtype=np.int64)
+    entities = np.array([numbered.setdefault(parts.keys[row], len(numbered)) for row in rows], dtype=np.int64)
     names = np.array(list(numbered), dtype=object)
     events = ViewEvents(entities, np.arange(len(kept)), at_us)
     reads = _reads(view, entities, at_us, known_us, from_us, to_us, carries)
@@ -132,9 +151,9 @@ def updates(parts: ViewParts, lateness_us: int, from_us: int, to_us: int, *, car
         table = window_values(view, events, _window_column(view, [row[0] for row in values]), reads)
         columns = list(table.T)
     elif isinstance(view, Since):
-        columns = [since_values(view, events, [parts.ids[row] for row in kept.tolist()], reads)]
+        columns = [since_values(view, events, [parts.ids[row] for row in rows], reads)]
     else:
-        ids = [parts.ids[row] for row in kept.tolist()]
+        ids = [parts.ids[row] for row in rows]
         newest = latest_events(events, ids, view.ages_us[0], reads)
         columns = [
             _latest_column([row[place] for row in values], newest, f.numeric) for place, f in enumerate(view.features)

@@ -20,7 +20,7 @@ from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.features.v1.features_pb2 import TRIGGER_EVENT, FeatureUpdate
 from driftloop.featurestore.backfills import BackfillWriter, backfilled_sequence
 from driftloop.featurestore.log import EVENT_TIME, KNOWN_AT, LogSnapshot, OfflineLogReader, view_schema
-from driftloop.usecase import UseCase, View, duration_us
+from driftloop.usecase import UseCase, View, Window, duration_us
 from services.features.backfill import LoggedEvents, Updates, updates, view_parts, warm_up_us
 from services.features.errors import NothingToBackfill
 
@@ -127,7 +127,8 @@ def _events(snapshot: LogSnapshot, use_case: UseCase, from_us: int, to_us: int) 
     table = table.sort_by([(KNOWN_AT, "ascending"), ("id", "ascending")])
     at_us, known_us = (table[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIME, KNOWN_AT))
     events = map(Event.FromString, table["fields"].to_pylist())
-    return LoggedEvents(table["type"].to_pylist(), table["id"].to_pylist(), at_us, known_us, events)
+    ids = [] if all(isinstance(view, Window) for view in use_case.views) else table["id"].to_pylist()
+    return LoggedEvents(table["type"].to_pylist(), ids, at_us, known_us, events)
 
 
 def _within(from_us: int, to_us: int) -> Any:

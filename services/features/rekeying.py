@@ -92,8 +92,8 @@ class Rekeying:
             needed = list(dict.fromkeys(field for reader in readers for field in (*reader.by, *reader.of)))
             self._needed[name] = needed
             for reader in readers:
-                reader.by_values = _picker([needed.index(field) for field in reader.by])
-                reader.of_values = _picker([needed.index(field) for field in reader.of])
+                reader.by_values = picker([needed.index(field) for field in reader.by])
+                reader.of_values = picker([needed.index(field) for field in reader.of])
         self._packs = [Pack(use_case.name, use_case.views, partition, target) for target in range(spread)]
         self._seen = SeenIds(duration_us(use_case.policy.dedupe_horizon))
         self._accepted: list[Record] = []
@@ -184,7 +184,7 @@ class Rekeying:
         self.duplicates, self.applied = state["duplicates"], state["applied"]
 
 
-def _picker(places: Sequence[int]) -> Callable[[Values], tuple[FieldValue | None, ...]]:
+def picker(places: Sequence[int]) -> Callable[[Values], tuple[FieldValue | None, ...]]:
     """Picks the values at some places, of which there may be none."""
     if not places:
         return lambda values: ()
