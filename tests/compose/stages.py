@@ -29,15 +29,15 @@ DAYS = 10  # the first model is asked for at about step 920 of 960
 # Step at which each container is killed under traffic; the trainer while it trains the first model.
 KILLS = {150: "ingest", 300: "features", 450: "monitor", 600: "serving", 922: "trainer", 930: "serving"}
 RESTARTS = {700: "redis", 800: "kafka"}
-# What a stretch of ten days with binary labels has no reason to tell: nothing is refused, and 200 labels of answered calls,
-# of which the loss is a mean, have not matured by its end.
+# What a stretch of ten days with binary labels has no reason to tell: nothing is refused, no event asks, and 200 labels of
+# answered calls, of which the loss is a mean, have not matured by its end.
 RARE = {
     "driftloop_ingest_events_rejected_total", "driftloop_ingest_calls_refused_total", "driftloop_dead_letters_total",
     "driftloop_ingest_events_duplicate_total", "driftloop_ingest_expectations_unmet_total", "driftloop_duplicates_total",
     "driftloop_ingest_incidents_total", "driftloop_delivery_failures_total", "driftloop_features_late_events_total",
     "driftloop_serving_guardrails_total", "driftloop_trainer_gates_failed_total", "driftloop_monitor_incidents_total",
     "driftloop_monitor_absolute_error", "driftloop_monitor_log_loss", "driftloop_monitor_alarms_total", "driftloop_serving_view_reads_total",
-    "driftloop_features_parity_values_total", "driftloop_features_parity_mismatches_total",
+    "driftloop_features_parity_values_total", "driftloop_features_parity_mismatches_total", "driftloop_serving_asking_events_total",
 }  # fmt: skip
 Found = dict[str, Any]
 
