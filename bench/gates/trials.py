@@ -12,12 +12,12 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_DROP_CHALLENGER,
     DECISION_KIND_PROMOTE,
     DECISION_KIND_ROLL_BACK,
-    ROLE_CANARY,
 )
 from driftloop.usecase import DAY_US, Policy
 from services.monitor.drift import RISE_SHARE, RisingError
 from services.monitor.policy import RetrainPolicy
 from services.monitor.release import Candidate, Releases, Trial
+from services.trainer.gates import GateSettings
 
 LABELS = 10_000
 EARLIER = 8_000  # labels before the first candidate: the champion's regime, on which the pace is measured
@@ -109,7 +109,7 @@ def _chosen(
     newest = slice(end - held, end)
     best = min(tried, key=lambda found: float(np.mean(found[newest])))
     ahead = champion[newest] - best[newest]
-    if float(np.mean(ahead)) <= 0.0:
+    if float(np.mean(ahead)) <= GateSettings().gain * float(np.mean(champion[newest])):
         return None, ()
     blocks = held // min(block_rows, max(block_rows // 4, held // 8))
     return best, tuple(float(np.mean(part)) for part in np.array_split(ahead, blocks))
@@ -119,8 +119,6 @@ def _harm(releases: Releases, relative: float) -> float:
     """Share of this label's answers that a worse model gave."""
     if relative <= 0.0:
         return 0.0
-    assert releases.champion is not None
-    if releases.champion.model_id != "champion":
-        return 1.0
-    _, others = releases.arms()
-    return sum(arm.share for arm in others if arm.role == ROLE_CANARY)
+    champion, others = releases.arms()
+    assert champion is not None
+    return sum(arm.share for arm in (champion, *others) if arm.model_id != "champion")

@@ -89,7 +89,7 @@ def _report(chosen: list[str], seeds: int, rows: int, names: list[str], detectio
         promises += [Result(stream, f"loss, {name}", mean.loss, "") for name, mean in by_policy.items()]
     path = write("policy", promises)
     page = Path(FOLDER / "index.html")
-    if "static" in plain:
+    if LOOP in plain and "static" in plain:
         write_page(page, compared, plain, [one for one in promises if one.target is not None], found)
     print(f"{path} and {page}")
 

@@ -126,6 +126,44 @@ def _numbers(seed: int, rows: int) -> Made:
     return Made(world.made(world.logits(concepts_of("abrupt", rows, world.rng)) + noise))
 
 
+def _wandering(seed: int, rows: int) -> Made:
+    """One concept of many folds, of which the inputs show a small part at a time: they stay about a place, drift, and jump."""
+    rng = np.random.default_rng((seed, 29))
+    jumps = rng.random(rows) < 1 / 1_500
+    places = rng.normal(0, 2.0, (int(jumps.sum()) + 1, FEATURES))[np.cumsum(jumps)]
+    steps = np.cumsum(rng.normal(0, 0.02, (rows, FEATURES)), axis=0)
+    inputs = places + steps - np.linspace(0, 1, rows)[:, None] * steps[-1] + rng.normal(0, 0.7, (rows, FEATURES))
+    folds = rng.normal(0, 0.7, (FEATURES, 24))
+    hidden = np.sin(inputs @ folds + rng.uniform(0, 2 * np.pi, 24))
+    logits = hidden @ rng.normal(0, 1.2, (24, 3))
+    labels = np.argmax(logits + rng.gumbel(0, 0.5, (rows, 3)), axis=1)
+    return Made({f"x_{place}": inputs[:, place] for place in range(FEATURES)} | {"label": labels})
+
+
+def _sticky(seed: int, rows: int) -> Made:
+    """Half-hourly prices: is this one above the mean of the last day? Labels stick, days and weeks repeat, levels shift."""
+    rng = np.random.default_rng((seed, 37))
+    time = np.arange(rows + 48)
+    daily, weekly = 2 * np.pi * (time % 48) / 48, 2 * np.pi * (time % 336) / 336
+    level = np.cumsum(rng.normal(0, 1, len(time)) * (rng.random(len(time)) < 1 / 800))
+    shape = 1.0 + 0.5 * np.sin(2 * np.pi * time / max(rows, 1))
+    demand = shape * np.sin(daily - 1.0) + 0.4 * np.sin(weekly) + rng.normal(0, 0.3, len(time))
+    shock = np.zeros(len(time))
+    for place in range(1, len(time)):
+        shock[place] = 0.9 * shock[place - 1] + rng.normal(0, 0.35)
+    price = level + (0.9 + 0.5 * np.sin(2 * np.pi * time / 9_000)) * demand + shock
+    means = np.convolve(price, np.ones(48) / 48, mode="valid")[:rows]
+    now = np.arange(48, rows + 48)
+    columns = {
+        "x_half_hour": (now % 48).astype(float),
+        "x_weekday": ((now // 48) % 7).astype(float),
+        "x_demand": demand[now],
+        "x_price_before": price[now - 1],
+        "x_price_yesterday": price[now - 48],
+    }
+    return Made(columns | {"label": (price[now] > means).astype(np.int64)})
+
+
 AWKWARD: list[Stream] = [
     Stream("late-biased-labels", "abrupt", _late_biased),
     Stream("bursty-none", "none", lambda seed, rows: _bursty(seed, rows, changes=False)),
@@ -136,5 +174,7 @@ AWKWARD: list[Stream] = [
     Stream("corrected-labels", "abrupt", _corrected),
     Stream("noisier-labels", "unknown", _noisier),
     Stream("random-walk", "gradual", _walk),
+    Stream("wandering-inputs", "gradual", _wandering, options={"task": "classification"}),
+    Stream("sticky-labels", "gradual", _sticky),
     Stream("regression-abrupt", "abrupt", _numbers, options={"task": "regression"}),
 ]

@@ -16,8 +16,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import LOSS_METRICS, Task, UseCase, label_scale
 from services.trainer.candidates import Asked, Candidate, Setting, candidates, held_out_rows
+from services.trainer.held_out import HeldOut
 from services.trainer.measures import compared_losses, measures
-from services.trainer.training import HeldOut, Trained, TrainingSet, TrainingSettings, digest_of
+from services.trainer.published import digest_of
+from services.trainer.training import Trained, TrainingSet, TrainingSettings
 
 MAX_CODES = 254  # of a categorical input: scikit-learn's bound is 255, and 0 stands for what is not listed
 Floats = npt.NDArray[np.float64]

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,14 @@ FLIGHTS = "flights"
 BOOSTED = {"boosted": LOOP, "boosted-static": "static"}  # by name: the policy that runs with boosted trees
 STREAMS: dict[str, Stream] = {stream.name: stream for stream in (*GENERATED, *AWKWARD, *PACKAGED)}
 BLOCKS = 40  # of scored rows, whose mean losses are kept
-TRAINER = ("services/trainer", "simulation/history.py", "simulation/backtest", "driftloop/tables", "driftloop/usecase")
-LOOP_TOO = ("services/monitor", "simulation/loop.py")
+BACKTEST = ("simulation/history.py", "simulation/backtest", "driftloop/tables", "driftloop/usecase")
+LOOP_TOO = ("services/trainer", "services/monitor", "simulation/loop.py")
+FITTED = (
+    "sea-none",
+    "led-none",
+    "regression-abrupt",
+)  # one of each task, whose first models stand for what fits come to
+FITTED_ROWS = 3_000
 
 
 @dataclass(frozen=True)
@@ -59,13 +66,31 @@ class Run:
 
 
 def code_digest(policy: str) -> str:
-    """Of the source that a policy's result depends on: a result of other code is made anew."""
+    """Of what a policy's result depends on: a result of other code is made anew.
+
+    Simple policies depend on trainer's code by what its fits come to only, so that theirs stay while the loop is worked on.
+    """
     digest = hashlib.sha256()
-    for place in (*TRAINER, *(LOOP_TOO if BOOSTED.get(policy, policy) == LOOP else ()), "bench/policy/streams.py"):
+    simple = BOOSTED.get(policy, policy) != LOOP
+    if simple:
+        digest.update(_fits(policy in BOOSTED).encode())
+    for place in (*BACKTEST, *(() if simple else LOOP_TOO), "bench/policy/streams.py"):
         path = Path(place)
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+@cache
+def _fits(boosted: bool) -> str:
+    models = []
+    for name in FITTED:
+        opened = Run(name, 0, FITTED_ROWS, ()).source().open()
+        learn = train_boosted if boosted else train
+        models.append(
+            prepare(opened, 0, TrainingSettings(), lambda words, share: None, learn).first.message.model_digest
+        )
+    return " ".join(models)
 
 
 def missing(run: Run, accept_old: bool) -> Run:

@@ -31,7 +31,8 @@ class Policy:
                       held out among them
     canary_rows       the same before it answers anybody
     gain              share of production's loss that a challenger must surely win and be worth changing for
-    canary_share      share of entities that a canary answers
+    canary_share      share of entities that a canary answers at the most: it begins with a tenth, follows the evidence, up and
+                      down, and stays at a tenth where a person approves promotions
                       Rows of these and of recent_rows, change_rows, give_up_rows are meant for independent rows: where hard
                       rows come in bursts, or labels of one kind are rare, monitor multiplies them by the measured pace
     confidence        one-sided confidence that the evidence for a promotion or a rollback must reach, at any time
@@ -53,7 +54,7 @@ class Policy:
     schedule: str | None = None
     promote_rows: int = 100
     canary_rows: int = 60
-    canary_share: float = 0.1
+    canary_share: float = 0.95
     gain: float = 0.01
     confidence: float = 0.98
     give_up_rows: int = 3_000

@@ -9,190 +9,24 @@ that has the share w of the budget and is checked once per b labels gets delta =
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-
-from river.drift import ADWIN
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     SERIES_KIND_ERROR,
     SERIES_KIND_INPUT,
     SERIES_KIND_PREDICTION,
-    SeriesKind,
 )
-from driftloop.usecase import DAY_US, Answer, UseCase, max_loss, row_loss
+from driftloop.usecase import Answer, UseCase, max_loss, row_loss
 from services.monitor.floor import Decay, ErrorFloor
 from services.monitor.rise import BLOCKS_MAX, WARNING_LABELS, Pace, RiseDetector
+from services.monitor.series import INPUT_BLOCK_ROWS, Alarm, BlockSeries, RankedSeries
 
 SNAPSHOT_VERSION = 1
 ADWIN_SHARE, RISE_SHARE, PREDICTION_SHARE, INPUT_SHARE = 0.25, 0.25, 0.1, 0.4  # of the budget
 PACE_BLOCKS = 25  # between two measurements of the pace
-MAX_BLOCKS = 5_000  # since the last reset; older blocks say nothing about a change that is still unseen
-REFERENCE_ROWS = 1_000  # rows that the ranks of an input are taken against
-INPUT_BLOCK_ROWS = 100  # a day's block with fewer rows waits for the next day
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """A change of a series' mean, with what it rests on. Times in microseconds; `rows_since` since the estimated change."""
-
-    series: str
-    kind: SeriesKind
-    detector: str
-    since_us: int
-    before: float
-    after: float
-    rows_since: int
-    alpha: float
-
-
-@dataclass(slots=True)
-class _Block:
-    mean: float
-    rows: int
-    start_us: int
-
-
-def change_point(means: list[float]) -> int:
-    """Index at which the mean most likely changed: the split in two that leaves the least squared error (1 ≤ index < n)."""
-    total = math.fsum(means)
-    best, best_gain, left = 1, -1.0, 0.0
-    for index in range(1, len(means)):
-        left += means[index - 1]
-        right = total - left
-        gain = left * left / index + right * right / (len(means) - index)
-        if gain > best_gain:
-            best, best_gain = index, gain
-    return best
-
-
-class BlockSeries:
-    """One series as block means under ADWIN.
-
-    A block closes at `block_rows` rows and, if `block_us` is set, not before that much time has passed in it: a block that
-    spans a whole day does not take night for drift. `only_rise`: a fall of the mean starts the series anew without an alarm.
-    ADWIN's bound supposes values in [0, 1] and single rows. Means of b rows, each within `value_range`, vary less than that:
-    they are scaled by √b / value_range, as if a block held √b independent rows (rows of a block share weather and hour).
-    """
-
-    def __init__(
-        self,
-        name: str,
-        kind: SeriesKind,
-        alpha: float,
-        block_rows: int,
-        block_us: int = 0,
-        only_rise: bool = False,
-        value_range: float = 1.0,
-    ) -> None:
-        self.name, self.kind, self.alpha = name, kind, alpha
-        self._block_rows, self._block_us, self._only_rise = block_rows, block_us, only_rise
-        self._scale = math.sqrt(block_rows) / value_range
-        self.skipped = 0
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets all it has seen: after a change has been found."""
-        self._adwin = ADWIN(delta=self.alpha, clock=1, grace_period=5, min_window_length=3)
-        self._blocks: list[_Block] = []
-        self._sum, self._rows, self._start_us = 0.0, 0, 0
-
-    def add(self, value: float, at_us: int) -> Alarm | None:
-        """Takes one value of a row at a time (microseconds); an alarm if the series changed. NaN is counted and left out."""
-        if not math.isfinite(value):
-            self.skipped += 1
-            return None
-        if self._rows == 0:
-            self._start_us = at_us
-        elif self._rows >= self._block_rows and at_us - self._start_us >= self._block_us:
-            alarm = self._close()
-            self._sum, self._rows, self._start_us = value, 1, at_us
-            return alarm
-        self._sum += value
-        self._rows += 1
-        if self._block_us == 0 and self._rows >= self._block_rows:
-            alarm = self._close()
-            self._sum, self._rows = 0.0, 0
-            return alarm
-        return None
-
-    def _close(self) -> Alarm | None:
-        block = _Block(self._sum / self._rows, self._rows, self._start_us)
-        self._blocks.append(block)
-        del self._blocks[:-MAX_BLOCKS]
-        self._adwin.update(block.mean * self._scale)
-        if not self._adwin.drift_detected:
-            return None
-        blocks = self._blocks
-        split = change_point([b.mean for b in blocks])
-        before, after = (math.fsum(b.mean for b in part) / len(part) for part in (blocks[:split], blocks[split:]))
-        alarm = Alarm(
-            series=self.name,
-            kind=self.kind,
-            detector="adwin",
-            since_us=blocks[split].start_us,
-            before=before,
-            after=after,
-            rows_since=sum(b.rows for b in blocks[split:]),
-            alpha=self.alpha,
-        )
-        self.reset()
-        for kept in blocks[split:]:
-            self._blocks.append(kept)
-            self._adwin.update(kept.mean * self._scale)
-        return None if self._only_rise and after <= before else alarm
-
-    @property
-    def blocks(self) -> int:
-        """Closed blocks since the last reset."""
-        return len(self._blocks)
-
-    def snapshot(self) -> dict[str, Any]:
-        """State as plain values: the bounded inputs since the last reset, from which the detector is built again."""
-        blocks = [[b.mean, b.rows, b.start_us] for b in self._blocks]
-        return {"blocks": blocks, "open": [self._sum, self._rows, self._start_us], "skipped": self.skipped}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Takes a snapshot back."""
-        self.reset()
-        for mean, rows, start_us in state["blocks"]:
-            self._blocks.append(_Block(mean, rows, start_us))
-            self._adwin.update(mean * self._scale)
-        self._sum, self._rows, self._start_us = state["open"]
-        self.skipped = state["skipped"]
-
-
-class RankedSeries:
-    """A series of any scale as ranks among its own first rows: uniform on [0, 1] for as long as nothing changes."""
-
-    def __init__(self, name: str, kind: SeriesKind, alpha: float) -> None:
-        self._reference: list[float] = []
-        self._series = BlockSeries(name, kind, alpha, INPUT_BLOCK_ROWS, DAY_US)
-
-    def add(self, value: float, at_us: int) -> Alarm | None:
-        """As BlockSeries.add; the first REFERENCE_ROWS rows only make the reference."""
-        if not math.isfinite(value):
-            self._series.skipped += 1
-            return None
-        reference = self._reference
-        if len(reference) < REFERENCE_ROWS:
-            reference.append(value)
-            if len(reference) == REFERENCE_ROWS:
-                reference.sort()
-            return None
-        rank = (bisect_left(reference, value) + bisect_right(reference, value)) / (2 * REFERENCE_ROWS)
-        return self._series.add(rank, at_us)
-
-    def snapshot(self) -> dict[str, Any]:
-        """State as plain values."""
-        return {"reference": self._reference, "series": self._series.snapshot()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Takes a snapshot back."""
-        self._reference = list(state["reference"])
-        self._series.restore(state["series"])
+COLLAPSE = "floor"  # the detector of an error that is suddenly far above what knows only the labels
 
 
 class RisingError:
@@ -208,16 +42,19 @@ class RisingError:
         self._starts_us: deque[int] = deque(maxlen=BLOCKS_MAX)
         self._open = [0.0, 0, 0]  # sum, rows, start
         self._newest: deque[float] = deque(maxlen=PACE_BLOCKS)
+        self._other = _OtherArm()
         self._closed = 0
         self.pace = 1
         self.warned = False
 
-    def add(self, loss: float, at_us: int, minority: float) -> Alarm | None:
-        """Takes in one row's loss; `minority` as in `Pace.blocks`."""
+    def add(self, loss: float, at_us: int, minority: float, other: float | None = None) -> Alarm | None:
+        """Takes in one row's loss; `minority` as in `Pace.blocks`, `other` the loss of the model beside the champion, if any."""
         total, rows, start_us = self._open
         self._open = [total + loss, rows + 1, start_us if rows else at_us]
+        self._other.add(other)
         if rows + 1 < self._block_rows:
             return None
+        self._other.close(int(rows) + 1)
         mean = self._open[0] / self._open[1]
         self._starts_us.append(int(self._open[2]))
         self._open = [0.0, 0, 0]
@@ -247,11 +84,19 @@ class RisingError:
         """Another detector has found a change: the blocks before it are no reference any more."""
         self._start_over(sum(start_us >= since_us for start_us in list(self._starts_us)[-len(self._detector) :]))
 
-    def champion_changed(self) -> None:
-        """Errors of another model follow."""
+    def other_changed(self) -> None:
+        """Another model, or none, is beside the champion from now on."""
+        self._other = _OtherArm()
+
+    def champion_changed(self, was_beside: bool = False) -> None:
+        """Errors of another model follow; of one that `was_beside` the champion, those until now are their reference."""
         self._start_over(0)
-        self._open = [0.0, 0, 0]
+        means = self._other.means if was_beside else []
+        self._detector.restart_with(means)
         self._newest.clear()
+        self._newest.extend(means)
+        self._open = [0.0, 0, 0]
+        self.other_changed()
 
     def _start_over(self, newest: int) -> None:
         self._detector.restart(newest)
@@ -271,6 +116,7 @@ class RisingError:
             "starts_us": list(self._starts_us),
             "open": self._open,
             "newest": list(self._newest),
+            "other": [self._other.sum, self._other.rows, self._other.means],
             "closed": self._closed,
             "pace": self.pace,
             "warned": self.warned,
@@ -288,6 +134,27 @@ class RisingError:
             state["warned"],
         )
         self._newest.extend(state["newest"])
+        self._other = _OtherArm(*state.get("other", ()))  # absent from checkpoints of before it was watched
+
+
+@dataclass(slots=True)
+class _OtherArm:
+    """Block means of the model beside the champion, of the same rows; rows that it did not score break them off."""
+
+    sum: float = 0.0
+    rows: int = 0
+    means: list[float] = field(default_factory=list)
+
+    def add(self, loss: float | None) -> None:
+        if loss is not None:
+            self.sum += loss
+            self.rows += 1
+
+    def close(self, rows: int) -> None:
+        if self.rows == rows:
+            self.means.append(self.sum / rows)
+            del self.means[:-BLOCKS_MAX]
+        self.sum, self.rows = 0.0, 0
 
 
 class DriftWatch:
@@ -334,12 +201,15 @@ class DriftWatch:
         alarms += [series.add(value, at_us) for series, value in zip(self._inputs, numbers, strict=False)]
         return [alarm for alarm in alarms if alarm is not None]
 
-    def labelled(self, answer: Answer, label: float, predicted_for_us: int) -> list[Alarm]:
-        """Takes in one mature label and what the champion had said; at most one alarm, for both detectors see one change."""
+    def labelled(self, answer: Answer, label: float, predicted_for_us: int, other: float | None = None) -> list[Alarm]:
+        """Takes in one mature label and what the champion had said; at most one alarm, for both detectors see one change.
+
+        other: the loss on it of the model beside the champion.
+        """
         loss = self.loss(answer, label)
-        self._floor.add(loss, label, self.scale)
+        self._floor.add(loss, label, self.scale, predicted_for_us)
         alarm, slow = (
-            self._rise.add(loss, predicted_for_us, self._floor.minority),
+            self._rise.add(loss, predicted_for_us, self._floor.minority, other),
             self.error.add(loss, predicted_for_us),
         )
         if alarm is not None:
@@ -347,7 +217,28 @@ class DriftWatch:
         elif slow is not None:
             self._rise.regime_changed(slow.since_us)
             alarm = slow
+        else:
+            alarm = self._collapsed()
         return [] if alarm is None else [alarm]
+
+    def _collapsed(self) -> Alarm | None:
+        # Where hard rows come in bursts, every burst looks like one.
+        found = self._floor.collapse() if self.pace == 1 else None
+        if found is None:
+            return None
+        self._floor.start_over()
+        self._rise.regime_changed(found.since_us)
+        self.error.reset()
+        return Alarm(
+            "error",
+            SERIES_KIND_ERROR,
+            COLLAPSE,
+            found.since_us,
+            found.before,
+            found.after,
+            found.rows,
+            self.error.alpha,
+        )
 
     @property
     def pace(self) -> int:
@@ -364,10 +255,17 @@ class DriftWatch:
         warned, self._rise.warned = self._rise.warned, False
         return warned
 
-    def champion_changed(self) -> None:
-        """Another model answers from now on: the floor and the fast detector see its errors only. ADWIN's series goes on."""
+    def other_changed(self) -> None:
+        """Another model, or none, is beside the champion from now on."""
+        self._rise.other_changed()
+
+    def champion_changed(self, was_beside: bool = False) -> None:
+        """Another model answers from now on: the floor and the fast detector see its errors only. ADWIN's series goes on.
+
+        was_beside: it is the one whose losses came as `other` until now.
+        """
         self._floor.start_over()
-        self._rise.champion_changed()
+        self._rise.champion_changed(was_beside)
 
     def decay(self) -> Decay | None:
         """Whether production does worse, beyond chance, than predicting from the labels alone; None while it does not."""

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import deque
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 PLANNED_BLOCKS = 20  # at which the bound is tightest
 # Of production's own, from which a gain must be seen there, too: held-out rows chose the candidate, and it was lucky on them.
 CONFIRMING_BLOCKS = 2
+NEWEST_BLOCKS = (
+    24  # that say who is better now: where gains come in bursts, a longer memory answers by the weather of last week
+)
 BATCHES_MIN = 8  # joined blocks that the deviation of bursty differences is taken from, at the least
 STRIKING_DEVIATIONS = 3.0  # standard errors by which production's gain must fall short of the held-out one to refute it
 
@@ -21,12 +26,13 @@ STRIKING_DEVIATIONS = 3.0  # standard errors by which production's gain must fal
 class Evidence:
     """Paired differences of loss, reference less candidate (above 0: the candidate is better), in block means."""
 
-    def __init__(self, block_rows: int, bursty: bool = False) -> None:
-        self._block_rows, self._bursty = block_rows, bursty
+    def __init__(self, block_rows: int, pace: int = 1) -> None:
+        self._block_rows, self._bursty = block_rows, pace > 1
         self._values: list[float] = []  # of a bursty stream only; as many as a trial has blocks
         self.rows, self._held_rows = 0, 0
         self._open_sum, self._open_rows = 0.0, 0
         self._all, self._own = _Moments(), _Moments()
+        self._newest: deque[float] = deque(maxlen=max(BATCHES_MIN, NEWEST_BLOCKS // pace))
 
     def add(self, reference_loss: float, candidate_loss: float) -> None:
         """Takes one mature row in."""
@@ -48,6 +54,7 @@ class Evidence:
 
     def _add_block(self, gain: float) -> None:
         self._all.add(gain)
+        self._newest.append(gain)
         if self._bursty:
             self._values.append(gain)
 
@@ -72,12 +79,38 @@ class Evidence:
         self.rows -= self._held_rows
         self._held_rows, self._all = 0, _Moments(self._own.count, self._own.mean, self._own.squares)
         self._values = self._values[-self._own.count :]
+        own = list(self._newest)[-self._own.count :]
+        self._newest.clear()
+        self._newest.extend(own)
         return True
 
     @property
     def mean(self) -> float:
         """Mean gain in loss per row over the closed blocks."""
         return self._all.mean
+
+    @property
+    def recent_mean(self) -> float:
+        """Mean gain over the newest blocks."""
+        return math.fsum(self._newest) / len(self._newest) if self._newest else 0.0
+
+    def chance(self, prior: float) -> float:
+        """Chance that the candidate is better on rows like the newest ones; one half before anything is known.
+
+        A normal posterior of the mean gain over the newest blocks, held-out ones among them, after a normal prior about zero with
+        the deviation `prior`. Good for one look: who acts on it at every block must be able to take back what it did.
+        """
+        blocks = len(self._newest)
+        if blocks < 3:
+            return 0.5
+        mean = math.fsum(self._newest) / blocks
+        squares = math.fsum((gain - mean) ** 2 for gain in self._newest)
+        pairs = zip(self._newest, itertools.islice(self._newest, 1, None), strict=False)
+        lagged = math.fsum((one - mean) * (other - mean) for one, other in pairs)
+        error = math.sqrt(max(squares + 2.0 * lagged, squares) / (blocks - 1) / blocks) * (1.0 + 2.0 / blocks)
+        if error == 0.0:
+            return 0.5 if mean == 0.0 else float(mean > 0.0)
+        return NormalDist().cdf(mean / error * prior / math.hypot(prior, error))
 
     def half_width(self, confidence: float) -> float:
         """Distance from the mean to the one-sided bound; infinite before there are three blocks.
@@ -132,6 +165,7 @@ class Evidence:
             "all": self._all.as_list(),
             "own": self._own.as_list(),
             "values": list(self._values),
+            "newest": list(self._newest),
         }
 
     def restore(self, state: dict[str, Any] | list[Any]) -> None:
@@ -144,6 +178,7 @@ class Evidence:
         self._open_sum, self._open_rows = state["open"]
         self._all, self._own = _Moments(*state["all"]), _Moments(*state["own"])
         self._values = list(state["values"])
+        self._newest.extend(state.get("newest", ()))  # absent from checkpoints of before they were kept
 
 
 @dataclass(slots=True)

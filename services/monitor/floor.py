@@ -11,6 +11,8 @@ from driftloop.usecase import Answer, Task, row_loss
 
 FLOOR_LABELS = 1_000  # labels that the floor's rate is taken from
 FLOOR_BLOCKS = 25  # blocks over which production must beat the floor
+COLLAPSE_BLOCKS, COLLAPSE_REFERENCE_BLOCKS = 3, 6
+COLLAPSE_EXCESS = 1.5  # times the floor, that each of these blocks loses: who knows nothing would do far better
 FLOOR_DEVIATIONS = 3.0  # standard errors: one chance in 700 if blocks were independent, and they nearly are
 
 
@@ -20,6 +22,16 @@ class Decay:
 
     error: float
     floor: float
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Production has suddenly become far worse than knowing only the labels: since when, and its error before and after."""
+
+    since_us: int
+    before: float
+    after: float
+    rows: int
 
 
 class LabelsAlone:
@@ -84,16 +96,18 @@ class ErrorFloor:
         self._block_rows = block_rows
         self._task = task
         self._labels = LabelsAlone(task, classes)
-        self._blocks: deque[tuple[float, float]] = deque(maxlen=FLOOR_BLOCKS)
+        self._blocks: deque[tuple[float, float, int]] = deque(maxlen=FLOOR_BLOCKS)
         self._open = [0.0, 0.0, 0.0]  # production's error, the floor's, rows
+        self._start_us = 0
 
-    def add(self, loss: float, label: float, scale: float = 1.0) -> None:
+    def add(self, loss: float, label: float, scale: float = 1.0, at_us: int = 0) -> None:
         """Takes in one mature row: production's loss and the label; `scale` as in `row_loss`."""
         if self._labels.known >= FLOOR_LABELS:
             floor = row_loss(self._task, self._labels.answer(), label, scale)
+            self._start_us = self._start_us if self._open[2] else at_us
             self._open = [self._open[0] + loss, self._open[1] + floor, self._open[2] + 1.0]
             if self._open[2] >= self._block_rows:
-                self._blocks.append((self._open[0] / self._open[2], self._open[1] / self._open[2]))
+                self._blocks.append((self._open[0] / self._open[2], self._open[1] / self._open[2], self._start_us))
                 self._open = [0.0, 0.0, 0.0]
         self._labels.add(label)
 
@@ -111,7 +125,7 @@ class ErrorFloor:
         """The two errors if production's is the greater beyond chance."""
         if len(self._blocks) < FLOOR_BLOCKS:
             return None
-        excess = [ours - floor for ours, floor in self._blocks]
+        excess = [ours - floor for ours, floor, _ in self._blocks]
         mean = math.fsum(excess) / FLOOR_BLOCKS
         variance = math.fsum((value - mean) ** 2 for value in excess) / (FLOOR_BLOCKS - 1)
         if mean <= FLOOR_DEVIATIONS * math.sqrt(variance / FLOOR_BLOCKS):
@@ -119,12 +133,28 @@ class ErrorFloor:
         error, floor = (math.fsum(block[side] for block in self._blocks) / FLOOR_BLOCKS for side in (0, 1))
         return Decay(error, floor)
 
+    def collapse(self) -> Collapse | None:
+        """Whether the newest blocks, each of them, are far above the floor though production was below it until then."""
+        blocks = list(self._blocks)
+        earlier, newest = blocks[:-COLLAPSE_BLOCKS], blocks[-COLLAPSE_BLOCKS:]
+        if len(earlier) < COLLAPSE_REFERENCE_BLOCKS or any(ours < COLLAPSE_EXCESS * floor for ours, floor, _ in newest):
+            return None
+        before, usual = (math.fsum(block[side] for block in earlier) / len(earlier) for side in (0, 1))
+        if before >= usual:
+            return None
+        after = math.fsum(block[0] for block in newest) / COLLAPSE_BLOCKS
+        if after < COLLAPSE_EXCESS * before:  # it is the floor that fell
+            return None
+        return Collapse(newest[0][2], before, after, COLLAPSE_BLOCKS * self._block_rows)
+
     def snapshot(self) -> list[Any]:
         """State as plain values."""
-        return [self._labels.snapshot(), [list(block) for block in self._blocks], self._open]
+        return [self._labels.snapshot(), [list(block) for block in self._blocks], self._open, self._start_us]
 
     def restore(self, state: list[Any]) -> None:
         """Takes a snapshot back."""
-        labels, blocks, self._open = state
+        labels, blocks, self._open, *start_us = state
         self._labels.restore(labels)
-        self._blocks.extend((ours, floor) for ours, floor in blocks)
+        # Checkpoints of before collapses were looked for have no times.
+        self._blocks.extend((block[0], block[1], block[2] if len(block) > 2 else 0) for block in blocks)
+        self._start_us = start_us[0] if start_us else 0

@@ -7,11 +7,10 @@ serving and people has no place in that order, so folding it asks for a checkpoi
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
-from google.protobuf.message import Message as Payload
-
-from driftloop.contracts import KnownTimeBuffer, Message, OffsetRange, Record, Watermarks, derive_id, watermark
+from driftloop.contracts import KnownTimeBuffer, Message, Record, Watermarks, watermark
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     COMMAND_KIND_BUNDLE_REFUSED,
     COMMAND_KIND_GUARDRAIL,
@@ -26,14 +25,10 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_RETRAIN,
     DECISION_KIND_ROLL_BACK,
     LABEL_STATE_MATCHED,
-    Archived,
     Command,
-    Decision,
     DecisionKind,
-    Drift,
     Incident,
     Release,
-    RetrainRequest,
     Score,
 )
 from driftloop.contracts.ordering import pack, unpack
@@ -42,11 +37,13 @@ from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model
 from driftloop.usecase import Answer, UseCase
 from services.monitor.agreement import HeldOutRows, ProductionRecord
 from services.monitor.commands import OF_PEOPLE, obey
-from services.monitor.drift import Alarm, DriftWatch
+from services.monitor.drift import DriftWatch
 from services.monitor.faults import Faults
 from services.monitor.policy import RetrainPolicy
 from services.monitor.release import OF_ALL_ROWS, Candidate, Releases, Step, Trial
+from services.monitor.series import Alarm
 from services.monitor.standing import Standing
+from services.monitor.verdicts import Verdicts
 
 SNAPSHOT_VERSION = 1
 CHAMPION_CHANGES = (DECISION_KIND_FIRST_MODEL, DECISION_KIND_PROMOTE, DECISION_KIND_ROLL_BACK)
@@ -70,13 +67,12 @@ class Judging:
         self._releases = Releases(use_case.policy, use_case.predict.task, self._standing.missing)
         self._record = ProductionRecord()
         self._faults = Faults(use_case)
+        self._beside = ""  # the model that is compared with the champion
         self._held: dict[str, Record] = {}
         self._done: set[str] = set()
         self._recent: deque[str] = deque(maxlen=RECENT_SCORES)
-        self._first_score, self._last_score = -1, -1
-        self._revision = 0
+        self._verdicts = Verdicts(use_case.name, lambda: self.clock_us)
         self._challenger_clock_us = 0
-        self._decisions = 0
         self.needs_checkpoint = False
 
     @property
@@ -134,8 +130,7 @@ class Judging:
 
     def _take_score(self, record: Record, out: list[Message[Any]]) -> None:
         score: Score = record.message.payload
-        self._first_score = record.offset if self._first_score < 0 else self._first_score
-        self._last_score = max(self._last_score, record.offset)
+        self._verdicts.saw_score(record.offset)
         if score.HasField("incident"):
             self._take_incident(score.incident, (record.message.id,), out)
             return
@@ -154,31 +149,15 @@ class Judging:
         champion = self._releases.champion
         if champion is None or champion.model_id not in answers:
             return
-        for alarm in self._watch.labelled(answers[champion.model_id], score.label, score.predicted_for_us):
+        said, beside = answers[champion.model_id], losses.get(self._releases.beside)
+        for alarm in self._watch.labelled(said, score.label, score.predicted_for_us, beside):
             self._alarm(alarm, tuple(self._recent), out)
 
     def _alarm(self, alarm: Alarm, causes: tuple[str, ...], out: list[Message[Any]]) -> None:
         champion = self._releases.champion
-        drift_id = derive_id("drift", self._use_case.name, alarm.series, alarm.since_us, self.clock_us)
-        payload = Drift(
-            use_case=self._use_case.name,
-            id=drift_id,
-            series=alarm.series,
-            kind=alarm.kind,
-            detector=alarm.detector,
-            clock_us=self.clock_us,
-            since_us=alarm.since_us,
-            before=alarm.before,
-            after=alarm.after,
-            labels_since=alarm.rows_since,
-            alpha=alarm.alpha,
-            model_id=champion.model_id if champion else "",
-        )
-        out.append(self._message("drift", payload, drift_id, causes, self._score_range()))
-        self._policy.alarmed(alarm, drift_id)
-
-    def _score_range(self) -> tuple[OffsetRange, ...]:
-        return () if self._last_score < 0 else (OffsetRange("scores", 0, self._first_score, self._last_score),)
+        drift = self._verdicts.drift(alarm, champion.model_id if champion else "", causes)
+        out.append(drift)
+        self._policy.alarmed(alarm, drift.id)
 
     # verdicts -----------------------------------------------------------------------------------------------------
 
@@ -188,9 +167,12 @@ class Judging:
         for step in steps:
             if step.kind == DECISION_KIND_PROMOTE:
                 champion = self._releases.champion
-                self._policy.promoted(champion is not None and champion.kind in OF_ALL_ROWS)
-            elif step.kind in (DECISION_KIND_DROP_CHALLENGER, DECISION_KIND_ROLL_BACK):
+                gained = step.evidence.get("gain", 0.0) / (step.evidence.get("production_loss", 0.0) or 1.0)
+                self._policy.promoted(champion is not None and champion.kind in OF_ALL_ROWS, gained)
+            elif step.kind == DECISION_KIND_DROP_CHALLENGER:
                 self._policy.failed()
+            elif step.kind == DECISION_KIND_ROLL_BACK:
+                self._policy.rolled_back()
         self._watch_decay()
         self._policy.pace, self._policy.error = self._watch.pace, self._watch.recent_error
         if self._watch.take_warning() and not self._releases.has_challenger:
@@ -206,31 +188,9 @@ class Judging:
             )
             return
         decision_id = self._decision(DECISION_KIND_RETRAIN, "", wanted.because, evidence, wanted.causes, out)
-        request_id = derive_id("retrain", self._use_case.name, int(wanted.reason), self.clock_us, wanted.since_us)
-        champion = self._releases.champion
-        payload = RetrainRequest(
-            use_case=self._use_case.name,
-            id=request_id,
-            reason=wanted.reason,
-            because=wanted.because,
-            clock_us=self.clock_us,
-            since_us=wanted.since_us,
-            champion_id=champion.model_id if champion else "",
-            champion_bundle_url=champion.bundle_url if champion else "",
-            champion_bundle_digest=champion.bundle_digest if champion else "",
-            seed=int(request_id[:8], 16),
-            recent_rows=verdict.recent_rows,
-            evidence_rows=verdict.evidence_rows,
-            block_rows=verdict.block_rows,
-            rows_max=verdict.rows_max,
-            affected=self._faults.affected(),
-            archive=[
-                Archived(model_id=a.model_id, bundle_url=a.bundle_url, bundle_digest=a.bundle_digest)
-                for a in reversed(self._releases.archive)
-            ],
-        )
-        out.append(self._message("retrain", payload, request_id, (*wanted.causes, decision_id), self._score_range()))
-        self._policy.asked(request_id, self.clock_us)
+        request = self._verdicts.request(verdict, self._releases, self._faults.affected(), decision_id)
+        out.append(request)
+        self._policy.asked(request.id, self.clock_us)
         self._publish_release(f"a retrain is open: {wanted.because}", decision_id, out)
 
     def _watch_decay(self) -> None:
@@ -239,11 +199,18 @@ class Judging:
             if decay is not None:
                 self._policy.decayed(decay, tuple(self._recent))
 
+    def _watch_arms(self, steps: Sequence[Step]) -> None:
+        champion, beside = self._releases.champion, self._beside
+        self._beside = self._releases.beside
+        if any(step.kind in CHAMPION_CHANGES for step in steps):
+            self._watch.champion_changed(was_beside=champion is not None and champion.model_id == beside)
+        elif self._beside != beside:
+            self._watch.other_changed()
+
     def _release(self, steps: list[Step], causes: tuple[str, ...], out: list[Message[Any]]) -> None:
         """Words the steps as decisions, then the state that they lead to as one release."""
         decision_id = ""
-        if any(step.kind in CHAMPION_CHANGES for step in steps):
-            self._watch.champion_changed()
+        self._watch_arms(steps)
         for step in steps:
             because = tuple(dict.fromkeys((step.model_id, *causes)))
             decision_id = self._decision(step.kind, step.model_id, step.because, step.evidence, because, out)
@@ -259,39 +226,16 @@ class Judging:
         causes: tuple[str, ...],
         out: list[Message[Any]],
     ) -> str:
-        self._decisions += 1
-        decision_id = derive_id("decision", self._use_case.name, self._decisions, int(kind), model_id, self.clock_us)
-        payload = Decision(
-            use_case=self._use_case.name,
-            id=decision_id,
-            kind=kind,
-            model_id=model_id,
-            because=because,
-            evidence=evidence,
-            clock_us=self.clock_us,
-        )
-        out.append(self._message("decisions", payload, decision_id, causes, self._score_range()))
-        return decision_id
+        decision = self._verdicts.decision(kind, model_id, because, evidence, causes)
+        out.append(decision)
+        return decision.id
 
     def _publish_release(self, because: str, decision_id: str, out: list[Message[Any]]) -> None:
-        self._revision += 1
-        champion, arms = self._releases.arms()
-        payload = Release(
-            use_case=self._use_case.name,
-            revision=self._revision,
-            champion=champion,
-            arms=arms,
-            pending_retrain=self._policy.open_request,
-            because=because,
-            clock_us=self.clock_us,
-            decision_id=decision_id,
-            pinned=self._releases.orders.pinned,
-            paused=self._releases.orders.paused,
-            awaiting_approval=self._releases.orders.awaiting,
-        )
-        self._standing.released(self._revision, [arm.model_id for arm in ([champion] if champion else []) + arms])
-        release_id = derive_id("release", self._use_case.name, self._revision, self.clock_us)
-        out.append(self._message("releases", payload, release_id, (decision_id,)))
+        release = self._verdicts.release(self._releases, self._policy.open_request, because, decision_id)
+        payload: Release = release.payload
+        named = [payload.champion] if payload.HasField("champion") else []
+        self._standing.released(payload.revision, [arm.model_id for arm in [*named, *payload.arms]])
+        out.append(release)
 
     def _take_told(self, message: Message[Incident], out: list[Message[Any]]) -> None:
         """An incident of ingest's: an expectation that stops training is not met. Our own come back, too, and say nothing new."""
@@ -320,7 +264,7 @@ class Judging:
         if not self._faults.told(incident, self.clock_us):
             return
         if incident.source == "monitor":
-            out.append(self._message("incidents", incident, incident.id, causes))
+            out.append(self._verdicts.message("incidents", incident, incident.id, causes))
         self._policy.fault = self._faults.open
         tainted = self._faults.taints(self._challenger_clock_us)
         if tainted and not incident.to_us:
@@ -337,8 +281,9 @@ class Judging:
                 self._watch.scale = model.label_scale or 1.0
             candidate = Candidate(model.id, model.bundle_url, model.bundle_digest, model.candidate)
             trial = self._trial_of(model, causes, out)
-            self._challenger_clock_us = model.clock_us
             steps = self._releases.published(candidate, trial)
+            if model.id in [known.model_id for known in self._releases.known()]:
+                self._challenger_clock_us = model.clock_us
             self._release(steps, causes, out)
         else:
             because = f"it may have learned from data at fault: {tainted}" if tainted else model.because
@@ -358,17 +303,9 @@ class Judging:
         )
         if not disagreement:
             return Trial(tuple(model.held_out_gains), model.held_out_rows, loss, pace)
-        self._incident(
-            "trainer", f"gains of model {model.id} on held-out rows count for nothing: {disagreement}", causes, out
-        )
+        what = f"gains of model {model.id} on held-out rows count for nothing: {disagreement}"
+        out.append(self._verdicts.incident("trainer", what, causes))
         return Trial((), 0, loss, pace)
-
-    def _incident(self, source: str, what: str, causes: tuple[str, ...], out: list[Message[Any]]) -> None:
-        incident_id = derive_id("incident", self._use_case.name, causes[0])
-        incident = Incident(
-            use_case=self._use_case.name, id=incident_id, source=source, what=what, clock_us=self.clock_us
-        )
-        out.append(self._message("incidents", incident, incident_id, causes))
 
     def _take_command(self, message: Message[Command], out: list[Message[Any]]) -> None:
         command, causes = message.payload, (message.id,)
@@ -384,8 +321,7 @@ class Judging:
         done = obey(command, self._releases)
         decision_id = self._decision(done.kind, done.model_id, done.because, dict(done.evidence), causes, out)
         followed = [step for step in done.steps if step.kind != done.kind]
-        if any(step.kind in CHAMPION_CHANGES for step in done.steps):
-            self._watch.champion_changed()
+        self._watch_arms(done.steps)
         for step in followed:
             decision_id = self._decision(
                 step.kind, step.model_id, step.because, step.evidence, (decision_id, *causes), out
@@ -402,7 +338,7 @@ class Judging:
             if refused
             else f"model {command.model_id} fails where it answers: {command.why}"
         )
-        self._incident(command.who, what, (*causes, decision_id), out)
+        out.append(self._verdicts.incident(command.who, what, (*causes, decision_id)))
         found = self._releases.refused_by_serving if refused else self._releases.failing
         steps = found(command.model_id, command.why)
         if self._releases.champion is None:
@@ -412,20 +348,6 @@ class Judging:
             self._release(steps, causes, out)
         else:
             self._publish_release(what, decision_id, out)
-
-    # -----------------------------------------------------------------------------------------------------------------
-
-    def _message(
-        self,
-        topic: str,
-        payload: Payload,
-        message_id: str,
-        causes: tuple[str, ...],
-        ranges: tuple[OffsetRange, ...] = (),
-    ) -> Message[Any]:
-        clock_us = max(0, self.clock_us)
-        name = self._use_case.name
-        return Message(topic, name, payload, message_id, "driftloop/monitor", clock_us, clock_us, causes, ranges, 0)
 
     def snapshot(self) -> dict[str, Any]:
         """State as plain values."""
@@ -442,8 +364,7 @@ class Judging:
             "held": [pack(record) for record in self._held.values()],
             "done": sorted(self._done),
             "recent": list(self._recent),
-            "scores": [self._first_score, self._last_score],
-            "counts": [self._revision, self._decisions],
+            **self._verdicts.snapshot(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -453,6 +374,7 @@ class Judging:
         self._watch.restore(state["watch"])
         self._policy.restore(state["policy"])
         self._releases.restore(state["releases"])
+        self._beside = self._releases.beside
         self._standing.restore(state.get("standing", [{}, {}, {}]))  # absent from checkpoints of before it was kept
         self._record.restore(state.get("record", {}))  # absent from checkpoints of before it was kept
         faults, self._challenger_clock_us = state.get(
@@ -463,8 +385,7 @@ class Judging:
         self._held = {record.message.id: record for record in map(unpack, state["held"])}
         self._done = set(state["done"])
         self._recent.extend(state["recent"])
-        self._first_score, self._last_score = state["scores"]
-        self._revision, self._decisions = state["counts"]
+        self._verdicts.restore(state)
 
 
 def _score_of(prediction: Prediction, model_id: str) -> float | None:

@@ -33,12 +33,15 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     RetrainReason,
 )
 from driftloop.usecase import LOSS_UNITS, Policy, Task, duration_us
-from services.monitor.drift import Alarm
+from services.monitor.drift import COLLAPSE
 from services.monitor.floor import Decay
+from services.monitor.series import Alarm
 
 SNAPSHOT_VERSION = 1
 SHORTER, LONGER = 0.6, 1.6  # of the interval, after a candidate that was worth it, and after one that was not
 INTERVAL_SHARE_MAX = 0.6  # of the rows of the regime
+MUCH = 0.2  # of production's loss: who gains as much shows that the interval was far too long
+YOUNG_SHARE = 0.5  # of the rows of a young regime, between two candidates at the least
 RECENT_ROWS_MIN = 800  # that a candidate is adapted on: a quarter of them, which it is judged by, must say something
 TRIAL_INTERVALS = 2  # after which a challenger that is still on trial is no reason to wait
 EVIDENCE_ROWS = 80  # that candidates are compared on, at the least
@@ -48,6 +51,8 @@ PASSED_ROWS = 1_000  # after an alarm, times the pace, before an error that is b
 UNPROVEN_TRIES = (
     2  # candidates without worth after which an alarm is taken for a burst: the first has few rows to learn from
 )
+COLLAPSED_ROWS = 120  # rows since a collapse that are enough to look: three blocks
+FREE_ROWS = 4_000  # of fits, seconds of them: while a history is short, to look often is cheap
 KEPT_ROWS = 200_000  # prediction times kept to count the rows since a change
 _LABELS_ALONE = {
     "binary": "the label's own rate",
@@ -66,6 +71,7 @@ class Wanted:
     since_us: int = 0
     urgent: bool = False  # not held back by budget or cooldown
     is_suspicion: bool = False  # no alarm yet: worth a cheap look at the newest rows
+    is_collapse: bool = False  # production is worse than nothing: whatever is known of the newest rows is better
 
 
 @dataclass
@@ -110,7 +116,7 @@ class RetrainPolicy:
         self._interval_rows = float(policy.recent_rows)
         self._cost_rows = 0
         self._supposed: _Supposed | None = None
-        self._suspicion_rows = float(policy.recent_rows)
+        self._suspicion_rows = float(policy.recent_rows)  # until the first promotion
         self._suspected_at_rows = 0
         self._tries_suspicion = False  # whether the newest request followed one
         self.error = 0.0  # production's mean loss over its newest blocks
@@ -137,8 +143,9 @@ class RetrainPolicy:
             self._regime_begins(alarm.since_us)
             unit = LOSS_UNITS[self._task]
             because = f"the error rose from {alarm.before:.3f} to {alarm.after:.3f} {unit} over {alarm.rows_since} mature labels"
-            self._interval_rows = self._rows_of(self._policy.recent_rows)
-            self._want(Wanted(RETRAIN_REASON_DRIFT, because, (alarm_id,), alarm.since_us))
+            self._interval_rows = self._least_rows
+            wanted = Wanted(RETRAIN_REASON_DRIFT, because, (alarm_id,), alarm.since_us)
+            self._want(replace(wanted, is_collapse=alarm.detector == COLLAPSE))
 
     def _regime_begins(self, since_us: int) -> None:
         self._regime_since_us = since_us
@@ -180,18 +187,23 @@ class RetrainPolicy:
         self._cost_rows += cost_rows
         if published and not self.has_model:
             self.has_model = True
-            self._interval_rows = float(self._rows)
+            self._interval_rows = YOUNG_SHARE * self._rows
         elif not published and not on_trial:
             self.failed()
         return True
 
-    def promoted(self, of_all_rows: bool) -> None:
-        """A challenger was worth its promotion; `of_all_rows`: it rests on the whole regime, not on recent rows."""
-        self._supposed, self._suspicion_rows = None, self._rows_of(self._policy.recent_rows)
-        if of_all_rows:
+    def promoted(self, of_all_rows: bool, gained: float = 0.0) -> None:
+        """A challenger was worth its promotion; `of_all_rows`: it rests on the whole regime, not on recent rows.
+
+        gained: share of production's loss. Much was lost until then: the next candidate comes as soon as it may.
+        """
+        self._supposed, self._suspicion_rows = None, self._least_rows
+        if gained >= MUCH and self.pace == 1:
+            self._interval_rows = self._least_rows
+        elif of_all_rows:
             self._interval_rows = max(self._interval_rows, self.regime_rows / 2)
         else:
-            self._interval_rows = max(self._rows_of(self._policy.recent_rows), self._interval_rows * SHORTER)
+            self._interval_rows = max(self._least_rows, self._interval_rows * SHORTER)
 
     def failed(self) -> None:
         """A candidate was not worth its fit."""
@@ -201,14 +213,18 @@ class RetrainPolicy:
             self._suspicion_rows = min(self._suspicion_rows * SUSPICION_LONGER, INTERVAL_SHARE_MAX * self.regime_rows)
             return
         longest = min(self._interval_rows * LONGER, INTERVAL_SHARE_MAX * self.regime_rows)
-        self._interval_rows = max(self._rows_of(self._policy.recent_rows), longest)
+        self._interval_rows = max(self._least_rows, longest)
+
+    def rolled_back(self) -> None:
+        """The former champion is better again: not that candidates are worth little, but that the world moves."""
+        self._interval_rows = max(self._least_rows, self._interval_rows * SHORTER)
 
     def warned(self, recent: tuple[str, ...]) -> None:
         """The error looks suspicious: the newest rows are looked at, if a candidate is not due soon anyway.
 
         Suspicions that came to nothing are followed ever more seldom, and never put off what is due.
         """
-        least, tried = self._rows_of(self._policy.recent_rows), max(self._tried_at_rows, self._suspected_at_rows)
+        least, tried = self._least_rows, max(self._tried_at_rows, self._suspected_at_rows)
         if (
             self.has_model
             and self._interval_rows > 2 * least
@@ -219,6 +235,11 @@ class RetrainPolicy:
 
     def _rows_of(self, rows: int) -> float:
         return float(rows * self.pace)
+
+    @property
+    def _least_rows(self) -> float:
+        """Rows between two candidates at the least: where the regime is young, half as many rows again teach much."""
+        return min(self._rows_of(self._policy.recent_rows), YOUNG_SHARE * self.regime_rows)
 
     def lost_model(self) -> None:
         """There is no model that could answer, as before the first: one is asked for as soon as there are more rows."""
@@ -257,19 +278,22 @@ class RetrainPolicy:
             return None
         if self._schedule_us and clock_us - self.asked_at_us >= self._schedule_us:
             return Wanted(RETRAIN_REASON_SCHEDULE, f"{policy.schedule} have passed", recent, self._regime_since_us)
-        if since >= max(self._interval_rows, self._rows_of(policy.recent_rows)):
+        if since >= max(self._interval_rows, self._least_rows):
             return self._new_rows(f"{since} mature labelled rows since the last candidate", recent)
         return None
 
     def _new_rows(self, because: str, recent: tuple[str, ...]) -> Wanted:
-        reason = RETRAIN_REASON_FOLLOW_UP if self._regime_since_us else RETRAIN_REASON_NEW_DATA
-        return Wanted(reason, because, recent, self._regime_since_us)
+        # A change that is only supposed must not hide the rows from before it: candidates of all of them are tried, too.
+        since_us = self._regime_since_us if self._supposed is None else self._supposed.since_us
+        return Wanted(RETRAIN_REASON_FOLLOW_UP if since_us else RETRAIN_REASON_NEW_DATA, because, recent, since_us)
 
     def _offered(self, wanted: Wanted) -> Verdict:
         least = RECENT_ROWS_MIN * self.pace
-        recent_rows = least if wanted.is_suspicion else max(least, int(2 * self._interval_rows))
+        left = FREE_ROWS + int(self._policy.fit_budget * self._rows) - self._cost_rows
+        # Where the budget is nearly spent, fewer rows are looked at, not none.
+        recent_rows = min(int(2 * self._interval_rows), left - 2 * EVIDENCE_ROWS * self.pace)
+        recent_rows = least if wanted.is_suspicion else max(least, recent_rows)
         recent_rows = min(self.regime_rows, recent_rows)
-        left = int(self._policy.fit_budget * self._rows) - self._cost_rows
         if wanted.reason == RETRAIN_REASON_DRIFT:
             left = max(left, DRIFT_FIT_ROWS * self.regime_rows)
         elif wanted.reason == RETRAIN_REASON_DECAY:
@@ -287,14 +311,14 @@ class RetrainPolicy:
     def _held_back(self, wanted: Wanted, clock_us: int, offered: Verdict) -> str:
         if self.fault:
             return f"a fault of data is no change of the world: {self.fault}"
-        least = int(self._rows_of(self._policy.change_rows))
+        least = COLLAPSED_ROWS if wanted.is_collapse else int(self._rows_of(self._policy.change_rows))
         if wanted.since_us and self.regime_rows < least:
             return f"fewer than {least} mature rows since the change"
         if wanted.reason == RETRAIN_REASON_DECAY and self._rows - self._tried_at_rows < self._rows_of(
             self._policy.recent_rows
         ):
             return "the last candidate was fitted on nearly the same rows"
-        if clock_us - self.asked_at_us < self._cooldown_us:
+        if clock_us - self.asked_at_us < self._cooldown_us and not wanted.is_collapse:
             return f"the last request is less than {self._policy.cooldown} old"
         self._spent_us = [at_us for at_us in self._spent_us if at_us > clock_us - self._policy.budget_period_us]
         if len(self._spent_us) >= self._policy.budget_retrains:
@@ -309,13 +333,13 @@ class RetrainPolicy:
 
     def asked(self, request_id: str, clock_us: int) -> None:
         """The request was written: it is open until trainer answers."""
-        self.open_request, self.asked_at_us = request_id, clock_us
-        self._spent_us.append(clock_us)
+        self.open_request = request_id
         self._tries_suspicion = self._wanted is not None and self._wanted.is_suspicion
-        if self._tries_suspicion:
+        if self._tries_suspicion:  # a cheap look, which an alarm that follows need not wait for
             self._suspected_at_rows = self._rows
         else:
-            self._tried_at_rows = self._rows
+            self._tried_at_rows, self.asked_at_us = self._rows, clock_us
+            self._spent_us.append(clock_us)
         self._wanted, self._excused = None, ""
 
     def snapshot(self) -> dict[str, Any]:

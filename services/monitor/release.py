@@ -11,7 +11,7 @@ held-out gains that production surely does not see (labels or inputs that were n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
@@ -36,17 +36,15 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 from driftloop.usecase import LOSS_UNITS, Policy, Task
 from services.monitor.comparison import Comparison
 from services.monitor.evidence import Evidence
+from services.monitor.odds import FIRST_SHARE, PRIOR_DEVIATION, SHARES, UNHEARD_SHARE, caution, next_share
 from services.monitor.orders import Orders, restored
 from services.monitor.slices import Harm, SliceGains
 
 SNAPSHOT_VERSION = 1
-CANARY_CONFIDENCE = 0.8  # to answer a tenth of the entities takes less certainty than to answer all
 GAIN_MIN = 0.002  # loss per row below which a better model is not worth a change, however small production's loss
 ARCHIVE_MAX = 8  # former champions kept: a concept may come back
 SLICE_HARM = 0.1  # of production's loss by which a slice must surely be worse: smaller losses are the price of a repaired concept
-SLICE_ROWS_SHARE = (
-    0.8  # of promote_rows: a slice that is turned upside down loses half a deviation a row, which 80 rows show
-)
+SLICE_ROWS_SHARE = 0.8  # of promote_rows: a slice turned upside down loses half a deviation a row, which 80 rows show
 # Confidence of a slice's harm with which a promotion waits, and with which the challenger goes: it is looked at often.
 SLICE_SUSPICION, SLICE_CERTAINTY = 0.9, 0.999
 OF_ALL_ROWS = ("all", "history")  # candidates that rest on every row of the regime
@@ -108,7 +106,9 @@ class Releases:
 
     def _fresh(self) -> Evidence:
         self._slices = SliceGains()
-        return Evidence(self._policy.block_labels * self._trial.pace, bursty=self._trial.pace > 1)
+        self._paired_loss, self._paired_rows = 0.0, 0
+        self._share = 0.0
+        return Evidence(self._policy.block_labels * self._trial.pace, self._trial.pace)
 
     def _rows_of(self, rows: int) -> int:
         return rows * self._trial.pace
@@ -118,12 +118,17 @@ class Releases:
         """Whether a model is on its way up."""
         return self.other is not None and self.other_role != ROLE_PREVIOUS
 
+    @property
+    def beside(self) -> str:
+        """Id of the model that is compared with the champion; empty if there is none."""
+        return "" if self.other is None else self.other.model_id
+
     def arms(self) -> tuple[Arm | None, list[Arm]]:
         """The champion's arm and the others'."""
         if self.champion is None:
             return None, []
-        role = ROLE_SHADOW if self.other_role == ROLE_CANARY and not self.orders.may_answer else self.other_role
-        share = self._policy.canary_share if role == ROLE_CANARY and self.other is not None else 0.0
+        share = self._share if self.other is not None and self.orders.may_answer else 0.0
+        role = ROLE_CANARY if share else ROLE_SHADOW if self.other_role == ROLE_CANARY else self.other_role
         others = [] if self.other is None else [_arm(self.other, role, share)]
         if self.standby is not None:
             others.append(_arm(self.standby, ROLE_STANDBY, 0.0))
@@ -138,11 +143,17 @@ class Releases:
         return list({each.model_id: each for each in found if each is not None}.values())
 
     def published(self, candidate: Candidate, trial: Trial | None = None) -> list[Step]:
-        """A model passed trainer's gates: the first one answers at once, a later one is compared in the shadow."""
+        """A model passed trainer's gates: the first one answers at once, a later one is compared in the shadow.
+
+        A challenger that is ahead, and by no less than the newer one was on its held-out rows, goes on in its place.
+        """
         if self.champion is None:
             return [self._first(candidate, "the first model: nothing to compare it with")]
         steps = []
         if self.has_challenger and self.other is not None:
+            if self._is_ahead_of(trial):
+                because = "the challenger on trial is ahead by as much, and has shown it in production"
+                return [Step(DECISION_KIND_DROP_CHALLENGER, candidate.model_id, because, {})]
             steps.append(self.drop("a newer challenger takes its place"))
         self._retire()
         self._trial = trial or Trial()
@@ -150,6 +161,12 @@ class Releases:
         self._evidence.start_with(self._trial.gains, self._trial.rows)
         because = "it scores every prediction beside production and answers nobody until mature labels speak for it"
         return [*steps, Step(DECISION_KIND_SHADOW, candidate.model_id, because, {})]
+
+    def _is_ahead_of(self, trial: Trial | None) -> bool:
+        gains = trial.gains if trial is not None else ()
+        gain = sum(gains) / len(gains) if gains else 0.0
+        evidence = self._evidence
+        return evidence.is_heard and self._chance() >= SHARES[-1][0] and evidence.recent_mean >= gain
 
     def withdrawn(self, why: str) -> list[Step]:
         """The challenger, if there is one, leaves for a reason that no evidence shows."""
@@ -258,19 +275,23 @@ class Releases:
         ours, theirs = losses.get(self.champion.model_id), losses.get(self.other.model_id)
         if ours is not None and theirs is not None:
             self._evidence.add(ours, theirs)
+            self._paired_loss += ours
+            self._paired_rows += 1
             self._slices.add(slices or {}, ours - theirs)
 
     def decide(self) -> list[Step]:
         """The steps that the evidence allows now."""
         if self.champion is None or self.other is None or not self.orders.may_step or self.comparison.arms:
             return []
-        return self._on_probation() if self.other_role == ROLE_PREVIOUS else self._on_trial(self.other)
+        if self.other_role == ROLE_PREVIOUS:
+            return self._on_probation() or self._shared(self.other)
+        return self._on_trial(self.other)
 
     def _on_trial(self, challenger: Candidate) -> list[Step]:
         policy, evidence = self._policy, self._evidence
         evidence.strike_if_refuted()
-        shown = evidence.as_map(policy.confidence)
-        worth = max(GAIN_MIN, policy.gain * self._trial.production_loss)
+        shown = evidence.as_map(policy.confidence) | {"production_loss": self._production_loss}
+        worth = max(GAIN_MIN, policy.gain * self._production_loss)
         canary_rows, promote_rows, give_up_rows = map(
             self._rows_of, (policy.canary_rows, policy.promote_rows, policy.give_up_rows)
         )
@@ -278,7 +299,7 @@ class Releases:
         harm = self._harm(SLICE_CERTAINTY)
         if harm is not None:
             return [self.drop(f"mature labels show that {self._words(harm)}")]
-        sure = evidence.lower(policy.confidence) > 0 and evidence.mean >= worth
+        sure = self._is_sure() and evidence.mean >= worth
         fair = self._slices.are_seen(SLICE_ROWS_SHARE * policy.promote_rows) and self._harm(SLICE_SUSPICION) is None
         if evidence.rows >= promote_rows and sure and evidence.is_confirmed(worth) and fair:
             if held_back:
@@ -300,13 +321,32 @@ class Releases:
             return [self.drop(f"mature labels show that it {less} production")]
         if evidence.rows >= give_up_rows and evidence.is_heard:
             return [self.drop(f"not shown to be better within {give_up_rows} paired mature rows")]
-        if self.other_role == ROLE_SHADOW and evidence.rows >= canary_rows and evidence.lower(CANARY_CONFIDENCE) > 0:
-            if held_back:
-                return []
-            self.other_role = ROLE_CANARY
-            because = f"ahead {self._gained(shown)}"
-            return [Step(DECISION_KIND_CANARY, challenger.model_id, because, shown)]
-        return []
+        return [] if held_back and not self._share else self._shared(challenger)
+
+    def _chance(self) -> float:
+        return self._evidence.chance(PRIOR_DEVIATION * max(self._production_loss, GAIN_MIN))
+
+    def _shared(self, other: Candidate) -> list[Step]:
+        """What the other arm answers follows the chance that it is the better one, up and down."""
+        policy, evidence = self._policy, self._evidence
+        chance = self._chance() if evidence.rows >= self._rows_of(policy.canary_rows) else 0.0
+        most = policy.canary_share if policy.approval == "automatic" else min(policy.canary_share, FIRST_SHARE)
+        if not evidence.is_heard:
+            most = min(most, UNHEARD_SHARE)
+        if self._harm(SLICE_SUSPICION) is not None:
+            most = min(most, FIRST_SHARE)
+        share = next_share(self._share, chance, most)
+        if share == self._share or (share > self._share and self._missing(other.model_id)):
+            return []
+        self._share = share
+        shown = evidence.as_map(policy.confidence) | {"chance": chance, "share": share}
+        if self.other_role != ROLE_PREVIOUS:
+            self.other_role = ROLE_CANARY if share else ROLE_SHADOW
+        if not share:
+            because = "it answers nobody any more: its newest mature labels do not speak for it"
+            return [Step(DECISION_KIND_SHADOW, other.model_id, because, shown)]
+        because = f"better with a chance of {chance:.2f}, {self._gained(shown)}: it answers {share:.0%} of the entities"
+        return [Step(DECISION_KIND_CANARY, other.model_id, because, shown)]
 
     def _await_approval(self, challenger: Candidate, shown: dict[str, float]) -> list[Step]:
         if self.orders.awaiting == challenger.model_id:
@@ -315,8 +355,19 @@ class Releases:
         because = f"better than production {self._gained(shown)}; its promotion waits for a person"
         return [Step(DECISION_KIND_AWAIT_APPROVAL, challenger.model_id, because, shown)]
 
+    @property
+    def _production_loss(self) -> float:
+        """The champion's mean loss, before the trial or on the rows of it, whichever is more: after a change the latter is."""
+        paired = self._paired_loss / self._paired_rows if self._paired_rows else 0.0
+        return max(self._trial.production_loss, paired)
+
+    def _is_sure(self) -> bool:
+        evidence = self._evidence
+        gained = evidence.mean / max(self._production_loss, GAIN_MIN)
+        return evidence.mean > evidence.half_width(self._policy.confidence) * caution(gained, self._trial.pace)
+
     def _harm(self, confidence: float) -> Harm | None:
-        return self._slices.harmed(confidence, SLICE_HARM * self._trial.production_loss, self._trial.pace)
+        return self._slices.harmed(confidence, SLICE_HARM * self._production_loss, self._trial.pace)
 
     def _words(self, harm: Harm) -> str:
         more = f"{harm.excess:.4f} {self._unit} a row more on {harm.rows} rows of {harm.name}"
@@ -327,7 +378,7 @@ class Releases:
 
     def _on_probation(self) -> list[Step]:
         policy, evidence = self._policy, self._evidence
-        if evidence.rows >= self._rows_of(policy.promote_rows) and evidence.lower(policy.confidence) > 0:
+        if evidence.rows >= self._rows_of(policy.promote_rows) and self._is_sure():
             return self.roll_back("mature labels show that the previous model was better")
         if evidence.rows >= self._rows_of(policy.give_up_rows) and self.champion is not None:
             step = Step(
@@ -363,6 +414,8 @@ class Releases:
             "orders": self.orders.snapshot(),
             "comparison": self.comparison.snapshot(),
             "slices": self._slices.snapshot(),
+            "paired": [self._paired_loss, self._paired_rows],
+            "share": self._share,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -380,22 +433,16 @@ class Releases:
         self.orders = restored(state.get("orders", {}))
         if "comparison" in state:
             self.comparison.restore(state["comparison"])
-        self._slices.restore(state.get("slices", [0, []]))  # absent from checkpoints of before slices were judged
+        # Absent from checkpoints of when a canary's share was fixed, or before slices were judged.
+        self._paired_loss, self._paired_rows = state.get("paired", [0.0, 0])
+        self._share = state.get("share", FIRST_SHARE if self.other_role == ROLE_CANARY else 0.0)
+        self._slices.restore(state.get("slices", [0, []]))
 
 
 def _plain(candidate: Candidate | None) -> list[str] | None:
-    return (
-        None
-        if candidate is None
-        else [candidate.model_id, candidate.bundle_url, candidate.bundle_digest, candidate.kind]
-    )
+    return None if candidate is None else list(astuple(candidate))
 
 
 def _arm(candidate: Candidate, role: Role, share: float) -> Arm:
-    return Arm(
-        model_id=candidate.model_id,
-        bundle_url=candidate.bundle_url,
-        bundle_digest=candidate.bundle_digest,
-        role=role,
-        share=share,
-    )
+    model_id, bundle_url, bundle_digest, _ = astuple(candidate)
+    return Arm(model_id=model_id, bundle_url=bundle_url, bundle_digest=bundle_digest, role=role, share=share)

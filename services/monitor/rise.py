@@ -53,6 +53,10 @@ class RiseDetector:
         """Forgets all but the newest blocks."""
         self._means = self._means[len(self._means) - newest :] if newest else []
 
+    def restart_with(self, means: list[float]) -> None:
+        """Begins anew with what another model's blocks were, which answers from now on."""
+        self._means = list(means)
+
     def add(self, mean: float) -> tuple[Rise | None, bool]:
         """Takes in one block's mean: an alarm, or whether the series is suspicious (a warning)."""
         self._means.append(mean)

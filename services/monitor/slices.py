@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
+
+from services.monitor.rise import student_quantile
 
 SLICES_MAX = 256  # values of all slices together; more are too rare to be judged
 SLICE_ROWS_MIN = 15  # independent ones, below which nothing is said of a slice: one burst is no harm
@@ -56,10 +57,11 @@ class SliceGains:
         judged = [(name, found) for name, found in self._found.items() if self._is_judged(found, pace)]
         if not judged:
             return None
-        deviate = NormalDist().inv_cdf(1.0 - (1.0 - confidence) / len(judged))
+        level = 1.0 - (1.0 - confidence) / len(judged)
         worst: Harm | None = None
         for name, (rows, mean, squares) in judged:
             error = math.sqrt(squares / (rows - 1) / rows * pace)
+            deviate = student_quantile(level, rows / pace - 1.0)
             if -mean >= least and -mean > deviate * error and (worst is None or -mean > worst.excess):
                 worst = Harm(name, -mean, int(rows))
         return worst

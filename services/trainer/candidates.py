@@ -16,7 +16,7 @@ from services.trainer.network import Pace
 
 Places = npt.NDArray[np.int64]
 BLOCK_ROWS = 40
-GROWN = 1.8  # times the rows that the champion has learned from: fewer teach little more
+GROWN = 1.5  # times the rows that the champion has learned from: fewer teach little more
 WIDER = 1.5  # times the newest rows: fewer are nearly the same ones
 EVIDENCE_ROWS_MAX = 2_000  # independent ones; more would only be kept from learning
 HELD_OUT_SHARE, HELD_OUT_SHARE_MAX = 0.25, 0.4  # of the smallest candidate's rows
@@ -74,7 +74,8 @@ class Candidate:
 class Setting:
     """What candidates are made for: `total` rows, of which those from `since` on are of the present regime.
 
-    learned_rows: rows that the champion has learned from, 0 where there is none to go on from.
+    learned_rows: rows that the champion has learned from, 0 where there is none to go on from. newer_rows: the newest ones, that
+    it has not learned from.
     """
 
     total: int
@@ -82,6 +83,7 @@ class Setting:
     learned_rows: int
     seed: int
     rates: Rates
+    newer_rows: int = 0
 
     def places(self, first: int) -> Places:
         """The rows from `first` on."""
@@ -140,7 +142,7 @@ def candidates(setting: Setting, asked: Asked) -> list[Candidate]:
             found = [setting.fresh("all", recent)]
         else:
             found = [setting.fresh("recent", recent)]
-        found.append(setting.tuned(recent))
+        found.append(setting.tuned(with_known(setting, recent)))
     return _affordable(found, asked.rows_max)
 
 
@@ -160,6 +162,19 @@ def with_earlier(setting: Setting) -> Places:
         setting.since, min(setting.since, setting.total - setting.since), replace=False
     )
     return np.concatenate([np.sort(drawn), setting.places(setting.since)])
+
+
+def with_known(setting: Setting, recent: Places) -> Places:
+    """As many rows as the recent ones: those that the champion does not know, or half, the rest drawn from all of the regime.
+
+    What the champion knows of other places must not be lost on the newest rows.
+    """
+    newest = recent[-max(setting.newer_rows, len(recent) // 2) :]
+    before = setting.places(setting.since)[: -len(newest)]
+    drawn = np.random.default_rng(setting.seed).choice(
+        before, min(len(before), len(recent) - len(newest)), replace=False
+    )
+    return np.concatenate([np.sort(drawn), newest])
 
 
 def _affordable(found: list[Candidate], rows_max: int) -> list[Candidate]:

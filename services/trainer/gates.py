@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import LOSS_NAMES, SUM_TOLERANCE, Task, UseCase, duration_us
+from services.trainer.held_out import HeldOut
 from services.trainer.leaks import told_alone
 from services.trainer.measures import compared_losses, mean_and_error, rank_correlation, ranking
-from services.trainer.training import HeldOut, Trained, TrainingSet
+from services.trainer.training import Trained, TrainingSet
 
 Floats = npt.NDArray[np.float64]
 KNOWN = 0.97  # of the order of labels: a champion that ranks so well has made use of what tells the label
@@ -31,6 +32,8 @@ class GateSettings:
                      was stopped where it did best on the very rows that it is judged by
     paired_rows_min  held-out rows that the champion has not seen; fewer prove nothing either way
     slice_rows_min   the same per slice
+    gain             share of the champion's loss by which a challenger must be ahead on these rows: half of what is worth a promotion;
+                     who has less would only keep the next one waiting
     leak             share of the order of labels that one input may tell alone: no honest input that production has does; 1: any
     slice_harm       nats, or label variances, by which a slice must surely be worse: small losses elsewhere are the price of a
                      repaired concept
@@ -41,6 +44,7 @@ class GateSettings:
     first_confidence: float = 0.999
     paired_rows_min: int = 40
     slice_rows_min: int = 40
+    gain: float = 0.005
     leak: float = 0.995
     slice_harm: float = 0.15
     size_bytes_max: int = 32 << 20
@@ -141,10 +145,12 @@ def _champion(task: Task, held_out: HeldOut, cohorts: npt.NDArray[np.int64], set
         reason = f"only {int(unseen.sum())} rows that the champion has not seen: left to the evidence from production"
         return GateResult("champion", True, 0.0, 0.0, reason)
     mean, error = mean_and_error(_excess(task, held_out, held_out.champion, unseen), cohorts[unseen])
+    champions = compared_losses(task, held_out.champion[unseen], held_out.labels[unseen], held_out.scale)
+    least = settings.gain * float(np.mean(champions))
     name, rows = LOSS_NAMES[task], int(unseen.sum())
     reason = f"{name} differs from the champion's by {mean:+.4f} ± {error:.4f} on {rows} paired rows"
-    # Not even ahead on average: a trial in production would cost time that a better candidate could use.
-    return GateResult("champion", mean < 0.0, mean, 0.0, reason)
+    # Not ahead on average: a trial in production would cost time that a better candidate could use.
+    return GateResult("champion", mean < -least, mean, -least, reason)
 
 
 def _slices(

@@ -5,8 +5,6 @@ Former champions are candidates, too, that cost no fit: a concept may have come 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Protocol
@@ -20,15 +18,25 @@ from driftloop.scoring.model import ScoringModel
 from driftloop.usecase import LOSS_METRICS, LOSS_NAMES, Task, UseCase, label_scale
 from services.trainer.candidates import BLOCK_ROWS, Asked, Candidate, Places, Setting, candidates, held_out_rows
 from services.trainer.export import to_onnx
-from services.trainer.measures import compared_losses, measures, row_losses
-from services.trainer.network import Core, Fitted, Heads, Limits, Network, Pace, Rows, fit, repeatable
+from services.trainer.held_out import HeldOut, base_of, metrics_of
+from services.trainer.measures import compared_losses
+from services.trainer.network import Fitted, Limits, Network, Pace, Rows, fit, repeatable
 from services.trainer.preprocessing import Preprocessing, Target, fit_preprocessing, fit_target
+from services.trainer.published import (
+    SPEC_VERSION,
+    answers_alike,
+    digest_of,
+    is_compatible,
+    learned_rows_of,
+    network_of,
+    new_network,
+    published_state,
+)
 from services.trainer.reference import reference
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 Device = Literal["cpu", "cuda"]
-SPEC_VERSION = 2
 FINISHING_RATE, FINISHING_EPOCHS = 5e-4, 3  # gentle: what was found must not be lost on the rows that it was found by
 ARCHIVE_DEVIATIONS, ARCHIVE_DEVIATIONS_IN_CHANGE = (
     3.0,
@@ -99,55 +107,6 @@ class TrainingSettings:
     sampled_rows_max: int = 200_000
     threads: int = 1
     device: Device = "cpu"
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What the chosen candidate and the champion said about the newest rows before it was finished on them.
-
-    base: what is answered without any input, from the labels before them: the rate of true ones or their mean, (); the
-    classes' frequencies, (classes,). scale: the variance of the label that squared errors are counted in.
-    """
-
-    at_us: Times
-    labels: Floats
-    challenger: Floats
-    base: Floats
-    champion: Floats | None
-    unseen_by_champion: npt.NDArray[np.bool_]
-    scale: float = 1.0
-
-    def gains(self, task: Task, block_rows: int) -> tuple[list[float], int]:
-        """By how much the champion's loss exceeds the challenger's, in block means in time order, and the rows behind them.
-
-        Only rows that the champion has not learned from; blocks of `block_rows`, of a quarter of it where rows are few. Losses
-        are bounded as production's, whose evidence these gains are put before.
-        """
-        if self.champion is None:
-            return [], 0
-        unseen = self.unseen_by_champion
-        labels = self.labels[unseen]
-        ours, theirs = (
-            row_losses(task, found[unseen], labels, self.scale) for found in (self.challenger, self.champion)
-        )
-        blocks = len(labels) // min(block_rows, max(block_rows // 4, len(labels) // 8))
-        if blocks == 0:
-            return [], 0
-        return [float(np.mean(part)) for part in np.array_split(theirs - ours, blocks)], len(labels)
-
-    def champion_record(self, task: Task) -> tuple[int, int, float]:
-        """First and last prediction time of the rows behind `gains`, and the champion's mean loss on them; zeros without any."""
-        unseen = self.unseen_by_champion
-        if self.champion is None or not unseen.any():
-            return 0, 0, 0.0
-        losses = row_losses(task, self.champion[unseen], self.labels[unseen], self.scale)
-        at_us = self.at_us[unseen]
-        return int(at_us[0]), int(at_us[-1]), float(np.mean(losses))
-
-    @property
-    def base_answers(self) -> Floats:
-        """`base` for every row."""
-        return np.broadcast_to(self.base, self.challenger.shape)
 
 
 @dataclass(frozen=True)
@@ -252,8 +211,9 @@ def train(
         since = 0
     if len(rows) - since < 2:
         raise ValueError(f"{len(rows)} rows are too few to train on")
-    learned = _learned_rows(champion) if champion is not None and _is_compatible(run, champion) else 0
-    found = candidates(Setting(len(rows), since, learned, seed, settings), asked)
+    known = champion is not None and is_compatible(run.use_case, champion)
+    learned, newer = (learned_rows_of(champion), _newer_rows(run)) if champion is not None and known else (0, 0)
+    found = candidates(Setting(len(rows), since, learned, seed, settings, newer), asked)
     held = len(rows) - held_out_rows(found, asked)
     found = [one for one in found if np.unique(rows.labels[one.rows[one.rows < held]]).size >= 2]
     if not found:
@@ -277,16 +237,16 @@ def train(
     chosen, fit_ = found[best], tried[best]
     learned_rows = len(chosen.rows)
     if chosen.from_champion:
-        learned_rows = max(learned_rows, min(len(rows) - since, learned + _newer_rows(run)))
+        learned_rows = max(learned_rows, min(len(rows) - since, learned + newer))
     spec = _spec(run, fit_, learned_rows)
-    weights = safetensors.torch.save(_published_state(fit_.network))
+    weights = safetensors.torch.save(published_state(fit_.network))
     onnx = to_onnx(fit_.network, fit_.preprocessing, fit_.target)
     return Trained(
         model=ScoringModel(onnx, spec, weights),
         trained_rows=learned_rows,
         fitted_rows=run.fitted_rows,
         row_epochs=run.row_epochs,
-        metrics=_metrics(run.task, held_out) | _tried_metrics(run.task, told),
+        metrics=metrics_of(run.task, held_out) | _tried_metrics(run.task, told),
         held_out=held_out,
         label_scale=run.scale if run.task == "regression" else 0.0,
         chosen=chosen.name,
@@ -296,10 +256,6 @@ def train(
         spec=spec,
         model_digest=digest_of(spec, weights),
     )
-
-
-def _learned_rows(champion: ScoringModel) -> int:
-    return max(1, int(champion.spec.get("trained_rows", 1)))
 
 
 def _newer_rows(run: _Run) -> int:
@@ -316,7 +272,7 @@ def _returned(
     run: _Run, archived: Mapping[str, ScoringModel], held: int, least: float, asked: Asked
 ) -> tuple[ScoringModel, Floats] | None:
     """The former champion that answers the newest rows better than every candidate and surely better than production."""
-    if run.champion is None or not _answers_alike(run.use_case, run.champion):
+    if run.champion is None or not answers_alike(run.use_case, run.champion):
         return None
     numbers, texts = run.rows.numbers[held:], run.rows.texts[held:]
     production = run.losses(run.champion.predict(numbers, texts), held)
@@ -324,7 +280,7 @@ def _returned(
     block_rows = (asked.block_rows or BLOCK_ROWS) // (2 if asked.change else 1)
     best: tuple[ScoringModel, Floats] | None = None
     for model in archived.values():
-        if not _answers_alike(run.use_case, model):
+        if not answers_alike(run.use_case, model):
             continue
         answer = model.predict(numbers, texts)
         losses = run.losses(answer, held)
@@ -341,10 +297,10 @@ def _republished(run: _Run, model: ScoringModel, held_out: HeldOut, told: Mappin
     spec = {name: value for name, value in model.spec.items() if name != "model_id"}
     return Trained(
         model=model,
-        trained_rows=_learned_rows(model),
+        trained_rows=learned_rows_of(model),
         fitted_rows=run.fitted_rows,
         row_epochs=run.row_epochs,
-        metrics=_metrics(run.task, held_out) | _tried_metrics(run.task, told),
+        metrics=metrics_of(run.task, held_out) | _tried_metrics(run.task, told),
         held_out=held_out,
         label_scale=run.scale if run.task == "regression" else 0.0,
         chosen=ARCHIVED,
@@ -353,39 +309,6 @@ def _republished(run: _Run, model: ScoringModel, held_out: HeldOut, told: Mappin
         weights=model.weights,
         spec=spec,
         model_digest=digest_of(spec, model.weights),
-    )
-
-
-def digest_of(spec: Mapping[str, Any], weights: bytes) -> str:
-    """SHA-256 of preprocessing and weights: what the model computes, not how its file is packed."""
-    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(len(canonical).to_bytes(8, "big") + canonical + weights).hexdigest()
-
-
-def network_of(model: ScoringModel, settings: TrainingSettings) -> tuple[Network, Preprocessing]:
-    """The network that a published model was exported from, to go on training it or to compare."""
-    preprocessing = Preprocessing.from_spec(model.spec)
-    shape, task, classes = model.spec["network"], _task_of(model), model.spec.get("classes", ())
-    network = _network(task, len(classes) or 1, preprocessing, shape["hidden"], shape["embedding"], settings.dropout)
-    network.load_state_dict(safetensors.torch.load(model.weights), strict=False)
-    return network, preprocessing
-
-
-def _task_of(model: ScoringModel) -> Task:
-    found: Task = model.spec.get("task", "binary")
-    return found
-
-
-def _answers_alike(use_case: UseCase, champion: ScoringModel) -> bool:
-    """Whether a champion takes the inputs and answers the task that are declared now."""
-    declared = use_case.predict
-    learned = (_task_of(champion), tuple(champion.spec.get("classes", ())))
-    return champion.inputs_digest == use_case.inputs_digest and learned == (declared.task, declared.classes)
-
-
-def _is_compatible(run: _Run, champion: ScoringModel) -> bool:
-    return bool(
-        champion.weights and champion.spec.get("version") == SPEC_VERSION and _answers_alike(run.use_case, champion)
     )
 
 
@@ -404,14 +327,14 @@ def _attempt(run: _Run, candidate: Candidate, held: int) -> _Fit:
     places = candidate.rows[candidate.rows < held]
     if candidate.from_champion:
         assert run.champion is not None
-        network, preprocessing = network_of(run.champion, settings)
+        network, preprocessing = network_of(run.champion, settings.dropout)
         target = Target(**run.champion.spec.get("target", {}))
     else:
         preprocessing = fit_preprocessing(
             rows.numbers[places], rows.texts[places], settings.bins, settings.category_rows_min
         )
         outputs = len(run.use_case.predict.classes) or 1
-        network = _network(run.task, outputs, preprocessing, settings.hidden, settings.embedding, settings.dropout)
+        network = new_network(run.task, outputs, preprocessing, settings.hidden, settings.embedding, settings.dropout)
         target = fit_target(rows.labels[places]) if run.task == "regression" else Target()
     network.to(settings.device)
     encoded = _encoded(run, preprocessing, target, places, candidate.change)
@@ -450,20 +373,6 @@ def _encoded(run: _Run, preprocessing: Preprocessing, target: Target, places: Pl
     )
 
 
-def _network(
-    task: Task, outputs: int, preprocessing: Preprocessing, hidden: int, embedding: int, dropout: float
-) -> Network:
-    sizes = preprocessing.cardinalities
-    core = Core(preprocessing.width, sizes, hidden, embedding, dropout, outputs)
-    return Network(task, core, Heads(sizes, outputs), Heads(sizes, outputs))
-
-
-def _published_state(network: Network) -> dict[str, torch.Tensor]:
-    """The weights that scoring uses: the heads of an earlier regime stay behind."""
-    state = network.state_dict()
-    return {name: state[name].cpu().contiguous() for name in sorted(state) if not name.startswith("earlier.")}
-
-
 def _answers(run: _Run, fit: _Fit, first: int) -> Floats:
     """Answers to the rows from `first` on."""
     with torch.no_grad():
@@ -479,19 +388,11 @@ def _answers(run: _Run, fit: _Fit, first: int) -> Floats:
 def _held_out(run: _Run, challenger: Floats, since: int, held: int) -> HeldOut:
     rows = run.rows
     champion, unseen = None, np.zeros(len(challenger), dtype=bool)
-    if run.champion is not None and _answers_alike(run.use_case, run.champion):
+    if run.champion is not None and answers_alike(run.use_case, run.champion):
         champion = run.champion.predict(rows.numbers[held:], rows.texts[held:])
         unseen = rows.at_us[held:] > int(run.champion.spec.get("newest_row_us", 0))
-    base = _base(run.use_case, rows.labels[since:held])
+    base = base_of(run.use_case, rows.labels[since:held])
     return HeldOut(rows.at_us[held:], rows.labels[held:], challenger, base, champion, unseen, run.scale)
-
-
-def _base(use_case: UseCase, labels: Floats) -> Floats:
-    """See `HeldOut.base`; a class that has not been seen has the frequency that Laplace's rule of succession gives it."""
-    classes = len(use_case.predict.classes)
-    if not classes:
-        return np.array(np.mean(labels))
-    return (np.bincount(labels.astype(np.int64), minlength=classes) + 1.0) / (len(labels) + classes)
 
 
 def _spec(run: _Run, fit: _Fit, learned_rows: int) -> dict[str, Any]:
@@ -524,17 +425,3 @@ def _spec_of_task(run: _Run, target: Target) -> dict[str, Any]:
     if run.task == "regression":
         return {"task": run.task, "target": asdict(target), "label_scale": run.scale}
     return {}
-
-
-def _metrics(task: Task, held_out: HeldOut) -> dict[str, float]:
-    labels, loss = held_out.labels, LOSS_METRICS[task]
-
-    def found(answers: Floats) -> dict[str, float]:
-        value = float(np.mean(compared_losses(task, answers, labels, held_out.scale)))
-        return measures(task, answers, labels) | {loss: value}
-
-    metrics = {"held_out_rows": float(len(labels))} | found(held_out.challenger)
-    metrics[f"base_{loss}"] = found(held_out.base_answers)[loss]
-    if held_out.champion is not None:
-        metrics |= {f"champion_{name}": value for name, value in found(held_out.champion).items()}
-    return metrics

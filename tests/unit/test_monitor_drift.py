@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import SERIES_KIND_ERROR
 from driftloop.usecase import HOUR_US, MAX_LOSS, MINUTE_US, Policy, Task, UseCase, load_use_case, row_loss
-from services.monitor.drift import BlockSeries, DriftWatch, RankedSeries, change_point
+from services.monitor.drift import DriftWatch
 from services.monitor.floor import FLOOR_LABELS, ErrorFloor, LabelsAlone
+from services.monitor.series import BlockSeries, RankedSeries, change_point
 from tests.trainer_twin import TASKS
 
 FLIGHTS = load_use_case("flights")
@@ -202,3 +203,31 @@ def test_a_change_is_found_in_the_errors_of_every_task_and_none_where_there_is_n
     assert 6_000 < row < 7_500
     assert abs(alarm.since_us / MINUTE_US - 6_000) < 200
     assert other.snapshot() == whole.snapshot()
+
+
+def floor_of(losses: list[float]) -> ErrorFloor:
+    """Production's losses on labels of which half are true; it is known what the labels alone would reach from row 1,000 on."""
+    floor = ErrorFloor(40)
+    for row, loss in enumerate(losses):
+        floor.add(loss, float(row % 2), 1.0, row)
+    return floor
+
+
+def test_an_error_far_above_what_knows_only_the_labels_is_a_collapse_within_three_blocks():
+    assert floor_of([0.3] * 1_400).collapse() is None
+    assert floor_of([0.3] * 1_400 + [3.0] * 119).collapse() is None
+    found = floor_of([0.3] * 1_400 + [3.0] * 120).collapse()
+    assert (found.since_us, found.rows) == (1_400, 120)
+    assert (round(found.before, 3), round(found.after, 3)) == (0.3, 3.0)
+
+
+def test_a_model_that_never_was_better_than_the_labels_alone_does_not_collapse():
+    assert floor_of([1.2] * 1_400 + [3.0] * 120).collapse() is None
+
+
+def test_a_collapse_survives_a_checkpoint():
+    kept, again = floor_of([0.3] * 1_400 + [3.0] * 100), ErrorFloor(40)
+    again.restore(kept.snapshot())
+    for row in range(20):
+        again.add(3.0, float(row % 2), 1.0, 1_500 + row)
+    assert again.collapse().since_us == 1_400

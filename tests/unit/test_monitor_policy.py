@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     RETRAIN_REASON_BOOTSTRAP,
     RETRAIN_REASON_DECAY,
@@ -14,9 +16,9 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     SERIES_KIND_INPUT,
 )
 from driftloop.usecase import DAY_US, HOUR_US, Policy
-from services.monitor.drift import Alarm
 from services.monitor.floor import Decay
-from services.monitor.policy import RetrainPolicy
+from services.monitor.policy import COLLAPSED_ROWS, FREE_ROWS, RetrainPolicy
+from services.monitor.series import Alarm
 
 CHANGE_ROWS = Policy().change_rows
 
@@ -26,9 +28,9 @@ def rows(policy: RetrainPolicy, count: int, at_us: int = 0) -> None:
         policy.labelled(at_us)
 
 
-def with_model(**changes) -> RetrainPolicy:
-    policy = RetrainPolicy(Policy(bootstrap_rows=1_000, **changes))
-    rows(policy, 1_000)
+def with_model(first_rows: int = 1_000, **changes) -> RetrainPolicy:
+    policy = RetrainPolicy(Policy(bootstrap_rows=first_rows, **changes))
+    rows(policy, first_rows)
     verdict = policy.decide(0, ("s",))
     assert verdict.wanted.reason == RETRAIN_REASON_BOOTSTRAP
     policy.asked("r0", 0)
@@ -86,6 +88,31 @@ def test_decay_asks_for_a_model_but_does_not_hide_the_change_that_explains_it():
     assert explained.decide(DAY_US, ()).wanted.causes == ("d1",)
 
 
+def test_a_collapse_waits_for_three_blocks_only_and_no_cooldown():
+    policy = with_model(cooldown="6h")
+    policy.asked("r1", DAY_US)
+    policy.answered("r1", True, 500)
+    policy.alarmed(replace(alarm(5), detector="floor"), "d1")
+    rows(policy, COLLAPSED_ROWS - 1, 6)
+    assert str(COLLAPSED_ROWS) in policy.decide(DAY_US, ()).not_now
+    rows(policy, 1, 6)
+    assert policy.decide(DAY_US, ()).not_now == ""
+
+
+def test_a_rollback_makes_the_next_candidate_come_sooner_and_a_large_gain_as_soon_as_may_be():
+    moving, gained = with_model(), with_model()
+    for policy, outcome in (
+        (moving, lambda p: p.rolled_back()),
+        (gained, lambda p: p.promoted(of_all_rows=True, gained=0.3)),
+    ):
+        rows(policy, 4_000)
+        tried(policy, DAY_US, published=True)
+        policy.promoted(of_all_rows=True)
+        outcome(policy)
+    assert rows_until_asked(moving, 2 * DAY_US) == 1_500
+    assert rows_until_asked(gained, 2 * DAY_US) == Policy().recent_rows
+
+
 def test_drift_of_an_input_alone_asks_for_nothing():
     policy = with_model()
     policy.alarmed(alarm(5, SERIES_KIND_INPUT), "d1")
@@ -133,10 +160,10 @@ def rows_until_asked(policy: RetrainPolicy, at_us: int) -> int:
 
 def test_new_rows_are_a_reason_unless_a_challenger_has_just_begun_its_trial():
     policy = with_model()
-    rows(policy, 1_000)
+    rows(policy, 500)
     assert policy.decide(DAY_US, (), on_trial=True) is None
     assert policy.decide(DAY_US, ()).wanted.reason == RETRAIN_REASON_NEW_DATA
-    rows(policy, 1_000)
+    rows(policy, 500)
     assert policy.decide(DAY_US, (), on_trial=True).wanted.reason == RETRAIN_REASON_NEW_DATA
 
 
@@ -150,8 +177,8 @@ def test_what_candidates_bring_sets_when_the_next_is_tried():
         rows(policy, 4_000)
         tried(policy, DAY_US, published=True)
         outcome(policy)
-    assert rows_until_asked(moving, 2 * DAY_US) == 600
-    assert rows_until_asked(still, 2 * DAY_US) == 1_600
+    assert rows_until_asked(moving, 2 * DAY_US) == 400
+    assert rows_until_asked(still, 2 * DAY_US) == 800
     assert rows_until_asked(growing, 2 * DAY_US) == 2_500
 
 
@@ -160,7 +187,8 @@ def test_an_alarm_makes_the_next_candidates_come_soon():
     policy.alarmed(alarm(5), "d1")
     rows(policy, CHANGE_ROWS, 6)
     tried(policy, DAY_US, published=True)
-    assert rows_until_asked(policy, 2 * DAY_US) == Policy().recent_rows
+    policy.promoted(of_all_rows=False)
+    assert rows_until_asked(policy, 2 * DAY_US) == CHANGE_ROWS, "as many again as the regime had"
     assert policy.decide(2 * DAY_US, ()).wanted.reason == RETRAIN_REASON_FOLLOW_UP
 
 
@@ -209,7 +237,7 @@ def test_a_promotion_proves_a_supposed_change():
 
 
 def test_a_warning_brings_a_candidate_forward_and_only_one():
-    policy = with_model()
+    policy = with_model(4_000)
     rows(policy, 500)
     assert policy.decide(DAY_US, ()) is None
     policy.warned(("s1",))
@@ -221,16 +249,16 @@ def test_a_warning_brings_a_candidate_forward_and_only_one():
 
 
 def test_a_suspicion_costs_a_look_at_the_newest_rows_and_puts_nothing_off():
-    policy = with_model(fit_budget=10.0)
+    policy = with_model(4_000, fit_budget=10.0)
     rows(policy, 900)
     policy.warned(())
     verdict = policy.decide(DAY_US, ())
     assert (verdict.not_now, verdict.recent_rows) == ("", 800)
     assert verdict.rows_max == 5 * 800
     tried(policy, DAY_US, published=False)
-    rows(policy, 100)
+    rows(policy, 1_100)
     verdict = policy.decide(2 * DAY_US, ())
-    assert "1000 mature labelled rows" in verdict.wanted.because
+    assert "2000 mature labelled rows" in verdict.wanted.because
 
 
 def test_suspicions_in_vain_are_followed_ever_more_seldom():
@@ -261,9 +289,9 @@ def test_where_evidence_is_slow_every_count_of_rows_is_larger():
 def test_fits_cost_no_more_rows_than_the_budget_allows_except_after_a_change():
     policy = with_model(fit_budget=2.0)
     rows(policy, 1_000)
-    tried(policy, DAY_US, published=False, cost_rows=5_000)
+    tried(policy, DAY_US, published=False, cost_rows=5_000 + FREE_ROWS)
     rows(policy, 1_600)
-    assert "cost 6500 rows" in policy.decide(2 * DAY_US, ()).not_now
+    assert f"cost {6_500 + FREE_ROWS} rows" in policy.decide(2 * DAY_US, ()).not_now
     policy.alarmed(alarm(5), "d1")
     rows(policy, CHANGE_ROWS, 6)
     verdict = policy.decide(3 * DAY_US, ())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import MAX_LOSS
 from services.trainer.candidates import Asked, Setting, candidates, held_out_rows
-from services.trainer.training import ARCHIVED, HeldOut, TrainingSettings, train
+from services.trainer.held_out import HeldOut
+from services.trainer.training import ARCHIVED, TrainingSettings, train
 from tests.trainer_twin import QUICK, STEP_US, part, rows, trained_on, trips
 
 
@@ -16,8 +19,9 @@ def setting(total: int, since: int = 0, learned: int = 0) -> Setting:
     return Setting(total, since, learned, 1, TrainingSettings())
 
 
-def sizes(total: int, since: int = 0, learned: int = 0, **asked) -> dict[str, int]:
-    return {one.name: len(one.rows) for one in candidates(setting(total, since, learned), Asked(**asked))}
+def sizes(total: int, since: int = 0, learned: int = 0, newer: int = 0, **asked) -> dict[str, int]:
+    found = candidates(replace(setting(total, since, learned), newer_rows=newer), Asked(**asked))
+    return {one.name: len(one.rows) for one in found}
 
 
 def test_the_first_model_rests_on_all_rows():
@@ -35,13 +39,24 @@ def test_after_a_change_the_rows_since_are_what_counts():
 
 
 def test_later_a_fresh_model_is_tried_beside_the_champion_trained_further():
-    assert sizes(9_000, 0, 7_000, recent_rows=800) == {"recent": 800, "tuned": 800}
-    assert sizes(14_000, 0, 7_000, recent_rows=800) == {"all": 14_000, "tuned": 800}
+    assert sizes(9_000, 0, 7_000, 2_000, recent_rows=800) == {"recent": 800, "tuned": 800}
+    assert sizes(14_000, 0, 7_000, 7_000, recent_rows=800) == {"all": 14_000, "tuned": 800}
+
+
+def test_the_champion_is_trained_further_on_what_it_does_not_know_among_rows_of_the_whole_regime():
+    (tuned,) = [
+        one
+        for one in candidates(replace(setting(9_000, 1_000, 7_000), newer_rows=300), Asked(recent_rows=800))
+        if one.name == "tuned"
+    ]
+    assert len(tuned.rows) == len(set(tuned.rows.tolist())) == 800
+    assert np.array_equal(tuned.rows[-400:], np.arange(8_600, 9_000))
+    assert 1_000 <= tuned.rows[0] < 3_000
 
 
 def test_where_all_rows_cost_too_much_the_newest_do():
-    assert sizes(14_000, 0, 7_000, recent_rows=800, rows_max=2_000) == {"recent": 800, "tuned": 800}
-    assert sizes(14_000, 0, 7_000, recent_rows=800, rows_max=1_000) == {"recent": 800}
+    assert sizes(14_000, 0, 7_000, 7_000, recent_rows=800, rows_max=2_000) == {"recent": 800, "tuned": 800}
+    assert sizes(14_000, 0, 7_000, 7_000, recent_rows=800, rows_max=1_000) == {"recent": 800}
 
 
 def test_all_rows_go_before_another_try_of_the_newest_where_only_one_is_paid_for():

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from services.trainer.gates import GateResult, GateSettings, judge
-from services.trainer.training import HeldOut, Trained, TrainingSet
+from services.trainer.held_out import HeldOut
+from services.trainer.training import Trained, TrainingSet
 from tests.trainer_twin import QUICK, STEP_US, rows, trained_on, trips
 
 Floats = npt.NDArray[np.float64]

@@ -20,9 +20,11 @@ from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, OUTCOM
 from driftloop.usecase import Event, Field, Label, Prediction, Request, Task, UseCase, before
 from services.trainer.fitting import Fitting, fit_request
 from services.trainer.gates import GateSettings, judge
+from services.trainer.held_out import HeldOut
 from services.trainer.measures import compared_losses, measures
 from services.trainer.network import Rows
-from services.trainer.training import HeldOut, Trained, TrainingSet, TrainingSettings, network_of, train
+from services.trainer.published import network_of
+from services.trainer.training import Trained, TrainingSet, TrainingSettings, train
 from tests.trainer_twin import QUICK, STEP_US, TASKS, part, request, rows, trained_on
 
 OTHERS: tuple[Task, ...] = ("multiclass", "regression")
@@ -68,7 +70,7 @@ def test_the_published_graph_answers_as_the_network_does(task: Task) -> None:
     odd[0] = [np.nan, np.nan, np.nan]
     odd[1] = [1e30, -1e30, 1e6]
     texts[2] = "a line that nobody has seen"
-    network, preprocessing = network_of(trained.model, QUICK)
+    network, preprocessing = network_of(trained.model, QUICK.dropout)
     network.eval()
     encoded, codes = torch.from_numpy(preprocessing.encode(odd)), torch.from_numpy(preprocessing.codes(texts))
     unused = torch.zeros(len(found))

@@ -17,7 +17,8 @@ from driftloop.usecase import Event, Field, Label, Prediction, Request, UseCase,
 from services.trainer.candidates import Asked
 from services.trainer.measures import log_losses
 from services.trainer.network import Rows
-from services.trainer.training import TrainingSet, network_of, train
+from services.trainer.published import network_of
+from services.trainer.training import TrainingSet, train
 from tests.trainer_twin import QUICK, STEP_US, part, rows, trained_on, trips
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -107,7 +108,7 @@ def test_the_published_graph_answers_as_the_network_does() -> None:
     odd[1] = [1e30, -1e30, 1e6]
     texts = found.texts.copy()
     texts[2] = "a line that nobody has seen"
-    network, preprocessing = network_of(trained.model, QUICK)
+    network, preprocessing = network_of(trained.model, QUICK.dropout)
     network.eval()
     encoded, codes = torch.from_numpy(preprocessing.encode(odd)), torch.from_numpy(preprocessing.codes(texts))
     unused = torch.zeros(len(found))
