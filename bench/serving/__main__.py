@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from statistics import median
@@ -143,7 +144,8 @@ async def _peer(bench: Bench) -> list[Result]:
     store = feature_store(where.use_case, FeatureStoreSettings(registry, str(where.artifacts), online))
     online_writer(store, where.use_case).write(where.updates)
     ports = free_base_port(), free_base_port()
-    argv = [str(SERVING / "python"), "-m", "bench.serving.peer", str(registry), str(where.artifacts), str(online)]
+    # Feast's server loads the offline store, too, whose libraries serving's own environment does not have.
+    argv = [sys.executable, "-m", "bench.serving.peer", str(registry), str(where.artifacts), str(online)]
     processes = [where.spawn([*argv, str(ports[0])], SERVER_CORES)]
     home = {"BENTOML_HOME": str(FOLDER / "peer" / "bentoml"), "BENTOML_DO_NOT_TRACK": "true"}
     bentoml = str(SERVING / "bentoml")
