@@ -47,6 +47,7 @@ FORMAT_VERSION = 1
 STATE_BYTES_MAX = 4 << 30
 SHOWN_MAX = 10
 Place = tuple[str, int]
+_NEVER = (1 << 62, 1 << 62)  # a clock and a place beyond all others
 
 
 class WindowUnusable(Exception):
@@ -217,10 +218,10 @@ def _in_recorded_order(
             batch = one.until(clock_us)
             if batch:
                 yield batch
-        now = [record for record in untimed if taken_at.get(record.message.id, clock_us + 1) <= heart.clock_us]
+        now = [record for record in untimed if taken_at.get(record.message.id, _NEVER)[0] <= heart.clock_us]
         untimed = [record for record in untimed if record not in now]
         if now:
-            yield now
+            yield sorted(now, key=lambda record: taken_at[record.message.id][1])
 
 
 class _Input:
@@ -259,21 +260,25 @@ def _clocks(outputs: Sequence[Record]) -> list[int]:
     return clocks
 
 
-def _taken_at(untimed: Sequence[Record], outputs: Sequence[Record]) -> dict[str, int]:
-    """For each answer or command the clock at which judging took it: that of the first message that it caused.
+def _taken_at(untimed: Sequence[Record], outputs: Sequence[Record]) -> dict[str, tuple[int, int]]:
+    """For each answer or command the clock at which judging took it, and its place among those of one clock.
 
+    The clock is that of the first message that it caused, the place that of its first decision: what is taken first decides first.
     A command to retrain shows in the decision that it leads to, which is made when the clock next moves: it was taken before.
     """
-    caused: dict[str, int] = {}
+    caused: dict[str, tuple[int, int]] = {}
     for record in outputs:
+        place = record.offset if record.topic == "decisions" else _NEVER[1]
         for cause in record.message.causes:
-            caused[cause] = min(caused.get(cause, record.message.known_at_us), record.message.known_at_us)
+            clock_us, first = caused.get(cause, _NEVER)
+            caused[cause] = min(clock_us, record.message.known_at_us), min(first, place)
     found = {}
     for record in untimed:
         message = record.message
         if message.id in caused:
+            clock_us, place = caused[message.id]
             asks = record.topic == "commands" and message.payload.kind == COMMAND_KIND_RETRAIN
-            found[message.id] = caused[message.id] - asks
+            found[message.id] = clock_us - asks, place
     return found
 
 
