@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -141,8 +142,11 @@ class KafkaReader:
         return {place: self._watermark_offsets(place)[1] for place in self._partitions()}
 
     def close(self) -> None:
-        """See `Reader.close`."""
-        self._consumer.close()
+        """See `Reader.close`; within `close_timeout_s`, whatever the broker does."""
+        # librdkafka knows no bound for it. A daemon: what hangs in there must not keep the process from ending.
+        closing = threading.Thread(target=self._consumer.close, name="reader-close", daemon=True)
+        closing.start()
+        closing.join(self._settings.close_timeout_s)
 
     def _positions(self) -> dict[interfaces.TopicPartition, int]:
         assigned = self._consumer.assignment()

@@ -52,6 +52,9 @@ class KafkaSettings(BaseSettings):
     )
     answer_timeout_s: float = Field(default=15.0, gt=0, description="one request for metadata, offsets or a commit")
     reconnect_ms_max: int = Field(default=1_000, gt=0, description="longest pause between two attempts to connect")
+    close_timeout_s: float = Field(
+        default=3.0, gt=0, description="for a reader to leave: librdkafka may wait for ever for a broker that is gone"
+    )
     session_timeout_s: float = Field(
         default=10.0, gt=5, description="a dead member's partitions move after this; a restart within it moves none"
     )

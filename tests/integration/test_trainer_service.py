@@ -140,6 +140,7 @@ class Trainer:
             "TRAINER_ADDRESS": self.address,
             "TRAINER_DATA_TIMEOUT_S": "0.5",
             "TRAINER_DEVICE": "cpu",
+            "PYTHONFAULTHANDLER": "1",
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -153,7 +154,12 @@ class Trainer:
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(number)
-        return self._process.wait(15)
+        try:
+            return self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)  # where every thread stands is worth more than a bare timeout
+            self._process.wait(10)
+            raise
 
     def ready(self) -> None:
         """Waits until health says SERVING."""
