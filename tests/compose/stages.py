@@ -20,7 +20,7 @@ from driftloop.cli.replay import Played, Replay, steps_of
 from driftloop.client import Prediction, PredictionRequest, PredictionsClient
 from driftloop.usecase import ReplayStep, load_replay, load_use_case
 from tests.compose.inside import COUNT, NAMES, RUNS
-from tests.compose.system import CORE, SERVICES, System, hold
+from tests.compose.system import CORE, SERVICES, Broken, System, hold
 from tests.compose.traces import edges
 from tests.spans import ROUND
 
@@ -38,6 +38,7 @@ RARE = {
     "driftloop_serving_guardrails_total", "driftloop_trainer_gates_failed_total", "driftloop_monitor_incidents_total",
     "driftloop_monitor_absolute_error", "driftloop_monitor_log_loss", "driftloop_monitor_alarms_total", "driftloop_serving_view_reads_total",
     "driftloop_features_parity_values_total", "driftloop_features_parity_mismatches_total", "driftloop_serving_asking_events_total",
+    "driftloop_features_overflowed_events_total",
 }  # fmt: skip
 Found = dict[str, Any]
 
@@ -92,7 +93,10 @@ def metrics(system: System) -> Found:
         told.update(system.asked("serving", NAMES))
         return asked - RARE <= set(told["names"])
 
-    system.until(all_told, "a metric is never told", 60)
+    try:
+        system.until(all_told, "a metric is never told", 60)
+    except Broken as never:
+        raise Broken(f"{never}: {', '.join(sorted(asked - RARE - set(told['names'])))}") from never
     hold(set(told["rules"]) == {"ok"}, "a rule cannot be evaluated")
     return {"metrics": len(asked & set(told["names"])), "rules": len(told["rules"])}
 
