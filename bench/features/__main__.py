@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from functools import partial
 from statistics import median
 
-from bench.features import backfill, freshness, recovery
+from bench.features import backfill, freshness, memory, recovery
+from bench.features.events import NAME, USE_CASES
 from bench.features.join import PEER_PACKAGE, SIZES, Join
 from bench.features.processes import ROOT, environment
 from bench.features.streaming import Streaming
 from bench.results import Result, write
 from deploy.local import LocalKafka, Ports, free_base_port
+from driftloop.usecase import load_use_case
 
 FOLDER = ROOT / "build" / "bench" / "features"
 CASES = {"1 window": ("1h",), "3 windows": ("15m", "1h", "6h")}
@@ -111,6 +113,18 @@ def recover(given: argparse.Namespace) -> list[Result]:
     ]
 
 
+def memories(given: argparse.Namespace) -> list[Result]:
+    """Bytes of a key in aggregation's heart, by kind of view."""
+    found = []
+    for kind, view in memory.views(load_use_case(NAME, str(USE_CASES)).event_types["spent"]).items():
+        for keys, events in ((2_000, 1), (10, 1_000), (1, 20_000)):
+            # A decayed one weighs all of its events anew for every event.
+            if events == 1 or ("window" in kind and (events == 1_000 or "decayed" not in kind)):
+                taken = memory.bytes_per_key(view, keys, events)
+                found.append(Result(f"{kind}, {events:,} events of a key", "memory per key", taken, "bytes"))
+    return found
+
+
 def backfills(given: argparse.Namespace) -> list[Result]:
     """Events a second of `driftloop features backfill`, in one process on one core; its start counts, so there are more of them."""
     rates = [backfill.measure(FOLDER, 5 * given.events) for _ in range(given.repetitions)]
@@ -124,6 +138,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Result]]] = {
     "join": join,
     "recovery": recover,
     "backfill": backfills,
+    "memory": memories,
 }
 
 

@@ -29,6 +29,7 @@ WindowKind = Literal["sliding", "tumbling", "decayed"]
 DECAYED_STATS: tuple[Stat, ...] = ("mean", "count", "sum")
 HALF_LIVES = 10  # after which an event no longer counts in a decayed statistic: it would weigh a thousandth
 SINCE_STEPS_MAX = 100  # values of one event, each an update of its entity
+SKETCH_PANES_MAX = 100  # of a window: each costs memory, and all of them are merged when one leaves
 _OF_NOTHING_ZERO = ("count", "sum", "distinct")
 KEY_SEPARATOR = "|"
 
@@ -120,6 +121,11 @@ class View:
         """Ages, ascending, in microseconds, at which an event stops counting in some of the values."""
         raise DeclarationError("a View is declared as Window or Latest")
 
+    @property
+    def held_us(self) -> int:
+        """How old an event that counts in some value can be, in microseconds."""
+        return self.ages_us[-1]
+
     def key_values(self, fields: Fields) -> tuple[str, ...] | None:
         """The key's values in these fields, or None where one is absent."""
         values = tuple(fields.get(name) for name in self.by)
@@ -136,6 +142,35 @@ class View:
         return key
 
 
+@dataclass(frozen=True)
+class Sketch:
+    """How a window is summed up where its events would not fit: in bounded memory, however many they are.
+
+    pane            the window holds whole panes, cut at multiples of this from 1970 UTC: its far edge moves by a pane at a time,
+                    so that it is up to one pane longer than its duration; every duration is a multiple, of at most 100
+    quantile_error  how far a quantile may be from a value of its rank, as a share of that value (DDSketch)
+    distinct_error  standard error of the count of different values, as a share of it (CPC)
+
+    All other statistics stay exact.
+    """
+
+    pane: str
+    quantile_error: float = 0.01
+    distinct_error: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 0.001 <= self.quantile_error <= 0.1 or not 0.003 <= self.distinct_error <= 0.1:
+            raise DeclarationError(
+                f"sketch: quantile_error must be 0.001 to 0.1 and distinct_error 0.003 to 0.1, not {self.quantile_error} "
+                f"and {self.distinct_error}"
+            )
+
+    @cached_property
+    def pane_us(self) -> int:
+        """How long a pane is, in microseconds."""
+        return duration_us(self.pane)
+
+
 @dataclass(frozen=True, init=False)
 class Window(View):
     """Statistics of one field over windows of event time that end at the clock.
@@ -147,11 +182,15 @@ class Window(View):
     tumbling  since the clock last passed a multiple of the duration, counted from 1970 UTC
     decayed   half-lives: an event weighs 2 ** (−age / half-life), age counted from the entity's newest event, so that values
               change with events only; mean, count and sum
+
+    Values are exact, from the events that the window holds: at most 100,000 of a key, about 10 MB. `sketch`: for windows that
+    hold more; sliding and tumbling ones.
     """
 
     over: tuple[str, ...]
     stats: tuple[Stat, ...]
     kind: WindowKind
+    sketch: Sketch | None
 
     def __init__(
         self,
@@ -161,11 +200,13 @@ class Window(View):
         over: Sequence[str],
         stats: Sequence[Stat],
         kind: WindowKind = "sliding",
+        sketch: Sketch | None = None,
     ) -> None:
         super().__init__(event, by, of)
         object.__setattr__(self, "over", tuple(sorted(over, key=duration_us)))
         object.__setattr__(self, "stats", tuple(stats))
         object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "sketch", sketch)
         allowed = (
             DECAYED_STATS if kind == "decayed" else STATS if event.fields[of].is_numeric else ("count", "distinct")
         )
@@ -176,24 +217,50 @@ class Window(View):
             )
         if not event.fields[of].is_numeric and kind == "decayed":
             raise DeclarationError(f"decayed window over {event.name}.{of}: the field must be a number")
+        if sketch is not None:
+            self._check(sketch)
+
+    def _check(self, sketch: Sketch) -> None:
+        if self.kind == "decayed":
+            raise DeclarationError(f"decayed window over {self.event.name}.{self.of[0]}: it has nothing to sketch")
+        for window in self.over:
+            panes, rest = divmod(duration_us(window), sketch.pane_us)
+            if rest or not 1 <= panes <= SKETCH_PANES_MAX:
+                raise DeclarationError(
+                    f"sketched window over {self.event.name}.{self.of[0]}: {window} must be a multiple of the pane "
+                    f"{sketch.pane}, of at most {SKETCH_PANES_MAX}"
+                )
 
     @cached_property
     def name(self) -> str:
         kind = "" if self.kind == "sliding" else f"_{self.kind}"
+        kind += "" if self.sketch is None else "_sketched"
         return f"{self.event.name}_{self.of[0]}{kind}_by_{'_'.join(self.by)}"
 
     @cached_property
     def ages_us(self) -> tuple[int, ...]:
-        """Ages, ascending, in microseconds, that an event in a window cannot exceed."""
+        """How long each window is, ascending, in microseconds; half-lives count ten times."""
         return tuple(duration_us(w) * (HALF_LIVES if self.kind == "decayed" else 1) for w in self.over)
 
     def edge_us(self, clock_us: Any, age_us: int) -> Any:
         """The newest event time that is before the window of an age at a clock; clocks may be a column."""
-        return clock_us // age_us * age_us - 1 if self.kind == "tumbling" else clock_us - age_us
+        if self.kind == "tumbling":
+            return clock_us // age_us * age_us - 1
+        if self.sketch is not None:
+            return clock_us // self.sketch.pane_us * self.sketch.pane_us - age_us - 1
+        return clock_us - age_us
 
     def leaves_us(self, event_time_us: Any, age_us: int) -> Any:
         """The clock at which an event leaves the window of an age; times may be a column."""
-        return (event_time_us // age_us + 1) * age_us if self.kind == "tumbling" else event_time_us + age_us
+        if self.kind == "tumbling":
+            return (event_time_us // age_us + 1) * age_us
+        if self.sketch is not None:
+            return (event_time_us // self.sketch.pane_us + 1) * self.sketch.pane_us + age_us
+        return event_time_us + age_us
+
+    @property
+    def held_us(self) -> int:
+        return self.ages_us[-1] + (0 if self.sketch is None else self.sketch.pane_us)
 
     @cached_property
     def features(self) -> tuple[Feature, ...]:

@@ -10,6 +10,7 @@ import heapq
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,12 +32,16 @@ from driftloop.contracts.features.v1.features_pb2 import (
     Trigger,
     ViewEvents,
 )
-from driftloop.usecase import FieldValue, UseCase, View, Window, duration_us
-from services.features.entities import Entity, Part, WindowEntity, entity_maker, too_late
+from driftloop.usecase import FieldValue, Latest, Since, UseCase, View, Window, duration_us
+from services.features.entities import LatestEntity, Part, SinceEntity, WindowEntity, WindowPlan, too_late
 from services.features.packing import latest_values, window_values
+from services.features.panes import PanesEntity, PanesPlan
 
 SNAPSHOT_VERSION = 2
 _PLACES = 1 << 24  # changes that one record of `keyed` may bring about: a sequence is its offset, then a count
+
+
+Entity = LatestEntity | WindowEntity | PanesEntity
 
 
 class Update(NamedTuple):
@@ -48,6 +53,18 @@ class Update(NamedTuple):
     sequence: int
     id: str
     values: list[FieldValue | None]
+
+
+def entity_maker(view: View) -> Callable[[], Entity]:
+    """Makes entities of a view, which hold nothing yet."""
+    if isinstance(view, Window):
+        if view.sketch is not None:
+            return partial(PanesEntity, PanesPlan(view))
+        return partial(WindowEntity, WindowPlan(view))
+    if isinstance(view, Since):
+        return partial(SinceEntity, view)
+    assert isinstance(view, Latest)
+    return partial(LatestEntity, view)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Updates:
 
 def warm_up_us(use_case: UseCase) -> int:
     """How long before a stretch events may have been known and still count in it."""
-    return max((view.ages_us[-1] for view in use_case.views), default=0) + duration_us(use_case.policy.lateness)
+    return max((view.held_us for view in use_case.views), default=0) + duration_us(use_case.policy.lateness)
 
 
 def view_parts(use_case: UseCase, logged: LoggedEvents) -> list[ViewParts]:

@@ -7,8 +7,7 @@ goes back.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -386,16 +385,3 @@ class WindowEntity:
         self._times_us, self._ids, self._values = list(times_us), list(ids), list(values)
         self._begin, self._running, self.event_time_us = 0, None, times_us[-1]
         self._firsts = [0] * len(self._plan.ages_us)
-
-
-Entity = LatestEntity | WindowEntity
-
-
-def entity_maker(view: View) -> Callable[[], Entity]:
-    """Makes entities of a view, which hold nothing yet."""
-    if isinstance(view, Window):
-        return partial(WindowEntity, WindowPlan(view))
-    if isinstance(view, Since):
-        return partial(SinceEntity, view)
-    assert isinstance(view, Latest)
-    return partial(LatestEntity, view)

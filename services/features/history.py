@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from driftloop.usecase import SECOND_US, Since, Window
 from driftloop.usecase.features import HALF_LIVES
+from services.features.sketches import sketched_stats
 from services.features.windows import MAX_ENTRIES_PER_KEY, Floats, Ints, decayed_stats, window_stats
 
 _GATHERED_MAX = 4_000_000  # entries copied at once for reads that see no range: some 100 MB
@@ -104,10 +106,10 @@ def since_values(view: Since, events: ViewEvents, ids: Sequence[str], reads: Rea
 def window_values(view: Window, events: ViewEvents, values: npt.NDArray[Any], reads: Reads) -> Floats:
     """The view's features for every read, (reads, features) in declared order; NaN where missing.
 
-    `values`: (events,) float64, or object where the view counts different texts.
+    `values`: (events,) float64, or object (str) where the view counts different texts.
     """
     seen = _seen(events, reads)
-    if values.dtype == object:
+    if values.dtype == object and view.sketch is None:
         values = np.unique(values.astype(str), return_inverse=True)[1].astype(np.float64)
     values, folds, at_us = values[seen.order], events.folds[seen.order], events.at_us[seen.order]
     # Numbered times keep entity and time in one integer.
@@ -115,21 +117,24 @@ def window_values(view: Window, events: ViewEvents, values: npt.NDArray[Any], re
     by_time = seen.entities * (len(times) + 1) + numbers
     # A read that came while an older event was still to come sees no range; weights differ from read to read.
     is_decayed = view.kind == "decayed"
+    stats_of, entries_max = partial(window_stats, view.stats), MAX_ENTRIES_PER_KEY
+    if view.sketch is not None:
+        stats_of, entries_max = partial(sketched_stats, view.sketch, view.stats), len(values)
     copied = np.arange(len(seen.end)) if is_decayed else np.flatnonzero(seen.end - seen.begin > seen.count)
     found = np.empty((len(reads.entities), len(view.features)))
     for age_us, columns in zip(view.ages_us, _columns(view), strict=True):
         gone = np.searchsorted(times, view.edge_us(reads.clocks_us, age_us), side="right")
         first = np.searchsorted(by_time, reads.entities * (len(times) + 1) + gone).clip(max=seen.end)
         if not is_decayed:
-            kept = first.clip(min=seen.end - MAX_ENTRIES_PER_KEY)
-            found[:, columns] = window_stats(view.stats, values, kept, seen.end)
+            kept = first.clip(min=seen.end - entries_max)
+            found[:, columns] = stats_of(values, kept, seen.end)
         for piece in _pieces(copied, (seen.end - first)[copied]):
             sizes = seen.end[piece] - first[piece]
             starts = np.cumsum(sizes) - sizes
             rows = np.repeat(first[piece] - starts, sizes) + np.arange(sizes.sum())
             known = folds[rows] < np.repeat(reads.folds[piece], sizes)
             before = np.concatenate(([0], np.cumsum(known)))
-            known &= np.repeat(before[starts + sizes], sizes) - before[:-1] <= MAX_ENTRIES_PER_KEY
+            known &= np.repeat(before[starts + sizes], sizes) - before[:-1] <= entries_max
             before = np.concatenate(([0], np.cumsum(known)))
             begin, end = before[starts], before[starts + sizes]
             rows = rows[known]
@@ -137,7 +142,7 @@ def window_values(view: Window, events: ViewEvents, values: npt.NDArray[Any], re
                 half_life_us = age_us // HALF_LIVES
                 found[piece, columns] = decayed_stats(view.stats, half_life_us, at_us[rows], values[rows], begin, end)
             else:
-                found[piece, columns] = window_stats(view.stats, values[rows], begin, end)
+                found[piece, columns] = stats_of(values[rows], begin, end)
     return found
 
 

@@ -30,7 +30,7 @@ class Faults:
     def __init__(self, use_case: UseCase) -> None:
         self._forgotten_after_us: dict[str, int] = {}
         for view in use_case.views:
-            longest_us = max(view.ages_us[-1], self._forgotten_after_us.get(view.event.name, 0))
+            longest_us = max(view.held_us, self._forgotten_after_us.get(view.event.name, 0))
             self._forgotten_after_us[view.event.name] = longest_us
         self._windows: dict[tuple[str, ...], _Window] = {}
 

@@ -104,6 +104,7 @@ def test_an_absent_number_is_no_part_of_a_window_and_an_absent_value_is_kept_abs
     absent = Rekeying(PARCELS, 0, 1).fold([scanned(0, "a", {"depot": "x", "lane": "y", "carrier": "z"})])
     assert [(view, part.values) for view, part in parts(absent)] == [
         ("scanned_carrier_by_depot", ("z",)),
+        ("scanned_carrier_sketched_by_lane", ("z",)),
         ("scanned_latest_by_depot", (None, None, "z")),
         ("scanned_since_by_depot_lane", ()),
     ]
