@@ -183,7 +183,7 @@ class Window(View):
     decayed   half-lives: an event weighs 2 ** (−age / half-life), age counted from the entity's newest event, so that values
               change with events only; mean, count and sum
 
-    Values are exact, from the events that the window holds: at most 100,000 of a key, about 10 MB. `sketch`: for windows that
+    Values are exact, from the events that the window holds: at most 100,000 of a key, about 15 MB. `sketch`: for windows that
     hold more; sliding and tumbling ones.
     """
 

@@ -17,7 +17,7 @@ from driftloop.usecase import FieldValue
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-MAX_ENTRIES_PER_KEY = 100_000  # about 10 MB; the oldest leave first, and are counted
+MAX_ENTRIES_PER_KEY = 100_000  # about 15 MB; the oldest leave first, and are counted
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _UNIT_BITS = 1074  # every finite float64 is a multiple of 2 ** −1074
 _UNIT = 1 << _UNIT_BITS
