@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message as Payload
@@ -59,12 +59,13 @@ class Message(Generic[T]):
 
 @dataclass(slots=True)
 class Record:
-    """A message as read: where it stood."""
+    """A message as read: where it stood. `appended_at_us` is the broker's time, 0 where there is none: no decision may use it."""
 
     topic: str
     partition: int
     offset: int
     message: Message[Any]
+    appended_at_us: int = field(default=0, compare=False)
 
 
 def watermark(

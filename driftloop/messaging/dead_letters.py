@@ -79,7 +79,7 @@ def read_record(
 ) -> Record | Malformed:
     """The record of raw bytes read from `topic` (short name), or what is wrong with them."""
     try:
-        return Record(topic, partition, offset, decode(topic, key, value, headers))
+        return Record(topic, partition, offset, decode(topic, key, value, headers), appended_at_us)
     except MalformedRecord as error:
         kept = tuple((name, content) for name, content in headers or ())
         return Malformed(topic, partition, offset, key, value, kept, error.rule, error.reason, appended_at_us)

@@ -53,10 +53,8 @@ def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings) ->
         servers, use_case.name, ["retrain"], f"{use_case.name}-trainer", name, settings=kafka, client_id=name
     )
     producer = KafkaProducer(servers, use_case.name, name, kafka, instruments("trainer"))
-    recording = open_recording(use_case, settings, measured)
-    worker = Worker(
-        lambda: open_handler(use_case, settings, producer, measured, stop, recording.take), settings.open_requests_max
-    )
+    recording = open_recording(use_case, settings, kafka, measured)
+    worker = Worker(lambda: open_handler(use_case, settings, producer, measured, stop), settings.open_requests_max)
     outbox = Outbox(producer, stop)
 
     def refuse(malformed: Malformed) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 
 from driftloop.artifacts import ArtifactStore
 from driftloop.artifacts.archive import ARCHIVE_TOPICS
-from driftloop.messaging import KafkaReader, Producer
+from driftloop.messaging import KafkaReader, KafkaSettings, Producer
 from driftloop.usecase import UseCase, duration_us
 from services.trainer.archive import BundleArchive
 from services.trainer.errors import NoGpu
 from services.trainer.gateways import OfflineData, Outbox, SignedBundles
-from services.trainer.handlers import Bounds, RetrainHandler, TakesAnswer
+from services.trainer.handlers import Bounds, RetrainHandler
 from services.trainer.instruments import TrainerInstruments
 from services.trainer.recording import LineageRecorder, MlflowRecorder, Recorder, Recording, RecordingBounds
 from services.trainer.settings import TrainerSettings
@@ -31,7 +31,6 @@ def open_handler(
     producer: Producer,
     measured: TrainerInstruments,
     stop: threading.Event,
-    record: TakesAnswer,
 ) -> RetrainHandler:
     """The handler with its gateways, after everything slow was imported and tried once."""
     started_s = time.monotonic()
@@ -78,15 +77,26 @@ def open_handler(
         gates=GateSettings(size_bytes_max=settings.bundle_bytes_max // 2, leak=settings.leak_share),
         measured=measured,
         stopping=stop.is_set,
-        record=record,
     )
 
 
-def open_recording(use_case: UseCase, settings: TrainerSettings, measured: TrainerInstruments) -> Recording:
+def open_recording(
+    use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings, measured: TrainerInstruments
+) -> Recording:
     """Who is told of answers, by the settings: by default the archive of bundles alone."""
+    servers, name = settings.kafka_bootstrap_servers, use_case.name
 
     def read() -> KafkaReader:
-        return KafkaReader(settings.kafka_bootstrap_servers, use_case.name, ARCHIVE_TOPICS, client_id="trainer-archive")
+        return KafkaReader(servers, name, ARCHIVE_TOPICS, settings=kafka, client_id="trainer-archive")
+
+    def answers() -> KafkaReader:
+        client = f"trainer-{settings.replica}-recording"
+        return KafkaReader(
+            servers, name, ["models"], f"{name}-trainer-recording", client, settings=kafka, client_id=client
+        )
+
+    def requests() -> KafkaReader:
+        return KafkaReader(servers, name, ["retrain"], settings=kafka, client_id="trainer-requests")
 
     recorders: list[Callable[[], Recorder]] = []
     if settings.bundles_kept:
@@ -105,8 +115,14 @@ def open_recording(use_case: UseCase, settings: TrainerSettings, measured: Train
         recorders.append(
             lambda: LineageRecorder(settings.lineage, settings.artifacts_url, settings.recording_timeout_s)
         )
-    bounds = RecordingBounds(settings.recording_queue_max, settings.recording_attempts_max, settings.recording_retry_s)
-    return Recording(recorders, bounds, measured)
+    bounds = RecordingBounds(
+        settings.recording_requests_max,
+        settings.recording_attempts_max,
+        settings.recording_retry_s,
+        settings.recording_timeout_s,
+        settings.poll_s,
+    )
+    return Recording(recorders, answers, requests, bounds, measured)
 
 
 def _try_out(use_case: UseCase, settings: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -55,14 +54,6 @@ class Outgoing(Protocol):
         ...
 
 
-TakesAnswer = Callable[[RetrainRequest, Model, float], None]
-"""Takes a request, its answer and how many seconds lay between them; returns at once."""
-
-
-def _told_to_nobody(request: RetrainRequest, answer: Model, took_s: float) -> None:
-    """For whoever records nothing."""
-
-
 @dataclass(frozen=True)
 class Bounds:
     """See the settings of the same names."""
@@ -85,7 +76,6 @@ class RetrainHandler:
         gates: GateSettings,
         measured: TrainerInstruments,
         stopping: Callable[[], bool],
-        record: TakesAnswer = _told_to_nobody,
     ) -> None:
         self._use_case = use_case
         self._data = data
@@ -96,7 +86,6 @@ class RetrainHandler:
         self._gates = gates
         self._measured = measured
         self._stopping = stopping
-        self._record = record
 
     def retrain(self, record: Record) -> Model:
         """Answers the request and returns when the answer is acknowledged.
@@ -109,7 +98,6 @@ class RetrainHandler:
 
     def _retrain(self, record: Record) -> Model:
         request: RetrainRequest = record.message.payload
-        started_s = time.monotonic()
         self._measured.taken(request.reason)
         telling = _Telling(record.message, self._use_case.name, self._outgoing, self._stopping)
         try:
@@ -121,7 +109,6 @@ class RetrainHandler:
             answer.outcome, answer.because = OUTCOME_REFUSED, str(refused)
         self._outgoing.deliver(telling.message("models", answer.id, answer))
         self._measured.answered(answer)
-        self._record(request, answer, time.monotonic() - started_s)
         _log.info("request %s: model %s: %s", request.id, answer.id, answer.because)
         return answer
 

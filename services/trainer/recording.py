@@ -1,44 +1,52 @@
 """Tells MLflow and OpenLineage of every answered request, behind the work: nothing waits for them, and nothing depends on them.
 
-One thread takes from a bounded queue. What cannot be told within its attempts is given up, counted, and said in the log: the
-answer itself, with all its numbers, is on the topic `models` for ever.
+One thread follows the topic `models` as a consumer group of its own and commits behind what it told, so that no answer is left
+out, whenever the process dies. What cannot be told within its attempts is given up, counted, and said in the log: the answer
+itself, with all its numbers, is on the topic for ever.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
-import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from driftloop.contracts import Record
 from driftloop.contracts.monitor.v1.monitor_pb2 import RetrainReason, RetrainRequest
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model, Outcome
+from driftloop.messaging import Malformed, MessagingError, Reader
 from services.trainer.instruments import TrainerInstruments
 
 _log = logging.getLogger(__name__)
 PRODUCER = "https://github.com/driftloop/driftloop/services/trainer"
 _TEXT_MAX = 4_000  # of a tag: MLflow refuses more than 5,000 characters
+_RECORDS_PER_POLL = 100
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A request and its answer. `ended_s`: seconds since the epoch; `took_s`: from the request taken to the answer sent."""
+    """A request and its answer, and when the broker took each: s since the epoch."""
 
     request: RetrainRequest
     answer: Model
-    ended_s: float
-    took_s: float
+    asked_s: float
+    answered_s: float
 
     @property
     def published(self) -> bool:
         """Whether the answer is a model."""
         return bool(self.answer.outcome == OUTCOME_PUBLISHED)
+
+    @property
+    def took_s(self) -> float:
+        """From the request written to the answer written."""
+        return max(0.0, self.answered_s - self.asked_s)
 
 
 class Recorder(Protocol):
@@ -55,27 +63,35 @@ class Recorder(Protocol):
 class RecordingBounds:
     """See the settings of the same names."""
 
-    queue_max: int
+    requests_max: int
     attempts_max: int
     retry_s: float
+    timeout_s: float
+    poll_s: float
 
 
 class Recording:
-    """Takes answers and tells every recorder of them, in order, on a thread of its own."""
+    """Follows the answers and tells every recorder of them, in order, on a thread of its own."""
 
     def __init__(
         self,
         recorders: Sequence[Callable[[], Recorder]],
+        open_answers: Callable[[], Reader],
+        open_requests: Callable[[], Reader],
         bounds: RecordingBounds,
         measured: TrainerInstruments,
-        now_s: Callable[[], float] = time.time,
     ) -> None:
-        """`recorders`: each is opened on the thread, when it is first needed: their libraries take seconds to import."""
+        """`recorders`: each is opened on the thread, when it is first needed: their libraries take seconds to import.
+
+        `open_answers` opens a reader of `models` in a group, `open_requests` one of `retrain` from its start.
+        """
         self._open = list(recorders)
+        self._open_answers = open_answers
+        self._open_requests = open_requests
         self._bounds = bounds
         self._measured = measured
-        self._now_s = now_s
-        self._waiting: queue.Queue[Recorded | None] = queue.Queue(bounds.queue_max)
+        self._opened: dict[int, Recorder] = {}
+        self._asked: OrderedDict[str, Record] = OrderedDict()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trainer-recording", daemon=True)
 
@@ -84,51 +100,74 @@ class Recording:
         if self._open:
             self._thread.start()
 
-    def take(self, request: RetrainRequest, answer: Model, took_s: float) -> None:
-        """Takes an answer and returns at once; one too many is given up."""
-        if not self._open:
-            return
-        try:
-            self._waiting.put_nowait(Recorded(request, answer, self._now_s(), took_s))
-        except queue.Full:
-            self._measured.recorded("all", "dropped")
-            _log.warning("model %s is not recorded: %d answers wait already", answer.id, self._bounds.queue_max)
-
     def close(self, timeout_s: float) -> None:
-        """Gives what waits so much time, then leaves it."""
-        if not self._thread.is_alive():
-            return
-        deadline_s = time.monotonic() + timeout_s
-        with suppress(queue.Full):
-            self._waiting.put(None, timeout=timeout_s)
-        self._thread.join(max(0.0, deadline_s - time.monotonic()))
+        """Gives the answer at hand so much time; what is not told is told after the next start."""
         self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        opened: dict[int, Recorder] = {}
-        while not self._stop.is_set() and (recorded := self._waiting.get()) is not None:
-            for place, opening in enumerate(self._open):
-                self._tell(opened, place, opening, recorded)
+        while not self._stop.is_set():
+            try:
+                with closing(self._open_answers()) as answers, closing(self._open_requests()) as requests:
+                    self._follow(answers, requests)
+            except MessagingError as error:
+                _log.warning("recording goes on in %g s: %s", self._bounds.retry_s, error)
+                self._stop.wait(self._bounds.retry_s)
 
-    def _tell(
-        self, opened: dict[int, Recorder], place: int, opening: Callable[[], Recorder], recorded: Recorded
-    ) -> None:
+    def _follow(self, answers: Reader, requests: Reader) -> None:
+        self._asked.clear()
+        while not self._stop.is_set():
+            for record in answers.poll(self._bounds.poll_s, 1):
+                if not isinstance(record, Malformed) and not record.message.is_watermark:
+                    self._tell_all(record, requests)
+                if self._stop.is_set():
+                    return  # perhaps in the middle of it: the next start tells it again
+                answers.commit({(record.topic, record.partition): record.offset + 1})
+
+    def _tell_all(self, record: Record, requests: Reader) -> None:
+        answer: Model = record.message.payload
+        asked = self._request(answer.request_id, requests)
+        if asked is None:
+            self._given_up("all", answer, f"its request {answer.request_id} is not on the topic retrain")
+            return
+        times_s = (asked.appended_at_us / 1e6, record.appended_at_us / 1e6)
+        for place, opening in enumerate(self._open):
+            self._tell(place, opening, Recorded(asked.message.payload, answer, *times_s))
+
+    def _request(self, request_id: str, requests: Reader) -> Record | None:
+        """The request of an answer: it was written before, so what is not there in time never was."""
+        while request_id not in self._asked:
+            found = requests.poll(self._bounds.timeout_s, _RECORDS_PER_POLL)
+            if not found or self._stop.is_set():
+                break
+            for record in found:
+                if not isinstance(record, Malformed) and not record.message.is_watermark:
+                    self._asked[record.message.payload.id] = record
+            while len(self._asked) > self._bounds.requests_max:
+                self._asked.popitem(last=False)
+        return self._asked.get(request_id)
+
+    def _tell(self, place: int, opening: Callable[[], Recorder], recorded: Recorded) -> None:
         why: Exception | None = None
         for attempt in range(self._bounds.attempts_max):
             if attempt and self._stop.wait(self._bounds.retry_s * 2 ** (attempt - 1)):
                 return
             try:
-                if place not in opened:
-                    opened[place] = opening()
-                opened[place].record(recorded)
+                if place not in self._opened:
+                    self._opened[place] = opening()
+                self._opened[place].record(recorded)
             except Exception as error:  # whatever a library of theirs raises: it is tried again, and seen
                 why = error
             else:
-                self._measured.recorded(opened[place].name, "recorded")
+                self._measured.recorded(self._opened[place].name, "recorded")
                 return
-        name = opened[place].name if place in opened else "recorder"
+        name = self._opened[place].name if place in self._opened else "recorder"
+        self._given_up(name, recorded.answer, str(why).partition("\n")[0])
+
+    def _given_up(self, name: str, answer: Model, why: str) -> None:
         self._measured.recorded(name, "failed")
-        _log.warning("model %s is not recorded by %s: %s", recorded.answer.id, name, str(why).partition("\n")[0])
+        _log.warning("model %s is not recorded by %s: %s", answer.id, name, why)
 
 
 class MlflowRecorder:
@@ -156,8 +195,7 @@ class MlflowRecorder:
         known = self._client.search_runs([experiment_id], f"tags.`driftloop.model_id` = '{answer.id}'", max_results=1)
         if known and known[0].info.status in ("FINISHED", "FAILED"):
             return
-        ended_ms = round(recorded.ended_s * 1000)
-        started_ms = ended_ms - round(recorded.took_s * 1000)
+        started_ms, ended_ms = round(recorded.asked_s * 1000), round(recorded.answered_s * 1000)
         run_id = (
             known[0].info.run_id
             if known
@@ -232,8 +270,8 @@ class LineageRecorder:
         job = Job("driftloop", f"{answer.use_case}.train")
         ended = RunState.COMPLETE if recorded.published else RunState.FAIL
         for state, at_s, found in (
-            (RunState.START, recorded.ended_s - recorded.took_s, {}),
-            (ended, recorded.ended_s, facets),
+            (RunState.START, recorded.asked_s, {}),
+            (ended, recorded.answered_s, facets),
         ):
             self._client.emit(
                 RunEvent(

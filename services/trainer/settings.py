@@ -78,13 +78,17 @@ class TrainerSettings(BaseSettings):
         default="30d",
         description="younger bundles stay, too, on the use case's clock; older ones that are needed as well",
     )
-    recording_queue_max: int = Field(
-        default=64, gt=0, description="answers not recorded yet: a day of the default budget is four"
+    recording_requests_max: int = Field(
+        default=1_000, gt=0, description="newest requests remembered until their answers are recorded: some KB each"
     )
     recording_attempts_max: int = Field(default=4, gt=0, description="with the pauses 15 s: a server that restarts")
     recording_retry_s: float = Field(default=2.0, gt=0, description="first pause between two attempts; it doubles")
     recording_timeout_s: float = Field(default=10.0, gt=0, description="one request to MLflow or OpenLineage")
-    recording_stop_s: float = Field(default=1.0, gt=0, description="for what is not recorded when the process ends")
+    recording_stop_s: float = Field(
+        default=1.0,
+        gt=0,
+        description="for the answer being recorded when the process ends; the next start records the rest",
+    )
 
     @property
     def folder(self) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import queue
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,16 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from driftloop.contracts import Message
 from driftloop.contracts.monitor.v1.monitor_pb2 import RETRAIN_REASON_DRIFT, RetrainRequest
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, OUTCOME_REFUSED, Gate, Model
+from driftloop.messaging import MemoryBus, Reader, ReadFailed
 from driftloop.telemetry import Instruments
 from services.trainer.instruments import TrainerInstruments
 from services.trainer.recording import LineageRecorder, MlflowRecorder, Recorded, Recording, RecordingBounds
 
 REQUEST = RetrainRequest(id="request-1", use_case="shop", reason=RETRAIN_REASON_DRIFT, clock_us=5)
-BOUNDS = RecordingBounds(queue_max=2, attempts_max=3, retry_s=0.001)
+BOUNDS = RecordingBounds(requests_max=2, attempts_max=3, retry_s=0.001, timeout_s=0.05, poll_s=0.02)
 
 
 def model(name: str = "model-1", outcome: int = OUTCOME_PUBLISHED) -> Model:
@@ -59,74 +63,142 @@ class Counted:
 
 
 class Place:
-    """A recorder of the test's own: what it raises, and what it was told."""
+    """A recorder of the test's own: how often it fails, what it waits for, and what it was told."""
 
     name = "place"
 
     def __init__(self, failures: int = 0, gate: threading.Event | None = None) -> None:
-        self.told: list[str] = []
-        self.attempts = 0
+        self.told: queue.Queue[str] = queue.Queue()
         self._failures = failures
         self._gate = gate
         self.reached = threading.Event()
 
     def record(self, recorded: Recorded) -> None:
-        self.attempts += 1
         self.reached.set()
         if self._gate is not None:
             self._gate.wait(20)
-        if self.attempts <= self._failures:
+        if self._failures:
+            self._failures -= 1
             raise ConnectionError("nobody there")
-        self.told.append(recorded.answer.id)
+        self.told.put(recorded.answer.id)
+
+    def next(self, count: int) -> list[str]:
+        """The next answers that it is told."""
+        return [self.told.get(timeout=20) for _ in range(count)]
 
 
-def run(place: Place, counted: Counted, *answers: Model) -> Recording:
-    recording = Recording([lambda: place], BOUNDS, counted.instruments, now_s=lambda: 100.0)
-    recording.start()
-    for answer in answers:
-        recording.take(REQUEST, answer, 1.5)
-    return recording
+class Topics:
+    """The topics that trainer writes and reads, and whoever records them."""
+
+    def __init__(self) -> None:
+        self.bus = MemoryBus("shop", 1)
+        self.counted = Counted()
+        self._write("retrain", REQUEST)
+
+    def answer(self, *answers: Model) -> None:
+        for answer in answers:
+            self._write("models", answer)
+
+    def _write(self, topic: str, payload: Any) -> None:
+        self.bus.append(Message(topic, "shop", payload, payload.id, "test", 0, 0))
+
+    def recording(self, place: Place, open_requests: Callable[[], Reader] | None = None) -> Recording:
+        recording = Recording(
+            [lambda: place],
+            lambda: self.bus.reader(["models"], "recording"),
+            open_requests or (lambda: self.bus.reader(["retrain"])),
+            BOUNDS,
+            self.counted.instruments,
+        )
+        recording.start()
+        return recording
 
 
 def test_a_place_that_fails_is_asked_again_and_then_told() -> None:
-    place, counted = Place(failures=2), Counted()
-    run(place, counted, model()).close(20)
-    assert place.told == ["model-1"]
-    assert counted.recordings() == {("place", "recorded"): 1}
+    topics, place = Topics(), Place(failures=2)
+    recording = topics.recording(place)
+    topics.answer(model())
+    assert place.next(1) == ["model-1"]
+    recording.close(20)
+    assert topics.counted.recordings() == {("place", "recorded"): 1}
 
 
 def test_a_place_that_goes_on_failing_is_given_up_counted_and_does_not_keep_the_next_answer() -> None:
-    place, counted = Place(failures=3), Counted()
-    run(place, counted, model("lost"), model("next")).close(20)
-    assert place.told == ["next"]
-    assert counted.recordings() == {("place", "failed"): 1, ("place", "recorded"): 1}
-
-
-def test_a_place_that_hangs_holds_up_nobody_and_what_is_too_much_is_dropped_and_counted() -> None:
-    release = threading.Event()
-    place, counted = Place(gate=release), Counted()
-    recording = run(place, counted, model("held"))
-    assert place.reached.wait(20)
-    for name in ("a", "b", "too many"):
-        recording.take(REQUEST, model(name), 1.0)
-    assert counted.recordings() == {("all", "dropped"): 1}
-    release.set()
+    topics, place = Topics(), Place(failures=3)
+    recording = topics.recording(place)
+    topics.answer(model("lost"), model("next"))
+    assert place.next(1) == ["next"]
     recording.close(20)
-    assert place.told == ["held", "a", "b"]
+    assert topics.counted.recordings() == {("place", "failed"): 1, ("place", "recorded"): 1}
 
 
-def test_without_anybody_to_tell_nothing_is_kept() -> None:
-    recording = Recording([], BOUNDS, Counted().instruments)
+def test_an_answer_that_a_dead_process_had_not_told_is_told_by_its_successor_and_the_others_are_not_told_again() -> (
+    None
+):
+    topics, place = Topics(), Place()
+    topics.answer(model("before"))
+    recording = topics.recording(place)
+    assert place.next(1) == ["before"]
+    topics.answer(model("seen"))
+    assert place.next(1) == ["seen"]  # by then "before" is committed
+    recording.close(20)
+
+    release = threading.Event()
+    hangs = Place(gate=release)
+    topics.answer(model("cut off"))
+    dying = topics.recording(hangs)
+    assert hangs.reached.wait(20)
+    dying.close(0.01)
+
+    successor = topics.recording(place)
+    topics.answer(model("after"))
+    told = place.next(1)
+    while told[-1] != "after":
+        told += place.next(1)
+    successor.close(20)
+    release.set()
+    assert "before" not in told
+    assert told[-2:] == ["cut off", "after"]
+
+
+def test_an_answer_whose_request_is_nowhere_is_given_up_counted_and_does_not_keep_the_next() -> None:
+    topics, place = Topics(), Place()
+    stray = model("stray")
+    stray.request_id = "never asked"
+    topics.answer(stray, model("next"))
+    recording = topics.recording(place)
+    assert place.next(1) == ["next"]
+    recording.close(20)
+    assert topics.counted.recordings() == {("all", "failed"): 1, ("place", "recorded"): 1}
+
+
+def test_a_broker_that_is_away_for_a_while_loses_no_recording() -> None:
+    topics, place, fails = Topics(), Place(), [ReadFailed("no leader yet"), ReadFailed("no leader yet")]
+
+    def open_requests() -> Reader:
+        if fails:
+            raise fails.pop()
+        return topics.bus.reader(["retrain"])
+
+    topics.answer(model())
+    recording = topics.recording(place, open_requests)
+    assert place.next(1) == ["model-1"]
+    recording.close(20)
+
+
+def test_without_anybody_to_tell_nothing_is_read() -> None:
+    def read() -> Reader:
+        raise AssertionError("nobody asked for it")
+
+    recording = Recording([], read, read, BOUNDS, Counted().instruments)
     recording.start()
-    for _ in range(10):
-        recording.take(REQUEST, model(), 1.0)
     recording.close(1)
 
 
 def lineage(path: Path, *answers: Model) -> list[dict[str, Any]]:
     recorder = LineageRecorder(f"file://{path}", "/data/artifacts", 1.0)
     for answer in answers:
-        recorder.record(Recorded(REQUEST, answer, ended_s=1_000.0, took_s=10.0))
+        recorder.record(Recorded(REQUEST, answer, asked_s=990.0, answered_s=1_000.0))
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -161,7 +233,7 @@ def test_mlflow_holds_one_run_per_answer_with_its_numbers_and_its_end(
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     uri = (tmp_path / "runs").as_uri()
     for answer in (model(), model(), model("model-2", OUTCOME_REFUSED)):
-        MlflowRecorder(uri, 5.0).record(Recorded(REQUEST, answer, ended_s=1_000.0, took_s=10.0))
+        MlflowRecorder(uri, 5.0).record(Recorded(REQUEST, answer, asked_s=990.0, answered_s=1_000.0))
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("shop")
     runs = {run.data.tags["driftloop.model_id"]: run for run in client.search_runs([experiment.experiment_id])}
