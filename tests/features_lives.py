@@ -19,57 +19,11 @@ from driftloop.usecase import MINUTE_US, UseCase
 from services.features.gateways import build_hosts
 from services.features.instruments import OnlineInstruments
 from services.features.online import OnlineBounds, OnlineWriteBehind
+from tests.mortal import Died, Fate, MortalProducer
 from tests.tiny_usecase import START_US, told
 
 SPREAD = 2
 _BOUNDS = OnlineBounds(every_s=1.0, batch_rows_max=10, rows_max=100, retry_s_max=1.0)
-
-
-class Died(Exception):
-    """The process is gone."""
-
-
-class Fate:
-    """Ends the life at the n-th thing that leaves the process; never, if that is None."""
-
-    def __init__(self, after: int | None) -> None:
-        self._left = after
-        self.steps = 0
-
-    def step(self) -> None:
-        """Something is about to leave, or has left."""
-        self.steps += 1
-        if self._left is not None:
-            if self._left <= 0:
-                raise Died
-            self._left -= 1
-
-
-class _MortalProducer:
-    """Holds some messages back, as a client's queue does; they die with the process."""
-
-    def __init__(self, bus: MemoryBus, fate: Fate, drawn: random.Random) -> None:
-        self._inner, self._fate, self._drawn = bus.producer(), fate, drawn
-        self._queue: list[Message[Any]] = []
-
-    @property
-    def queued(self) -> int:
-        return self._inner.queued
-
-    def send(self, message: Message[Any], on_ack: Any = None) -> None:
-        self._fate.step()
-        self._queue.append(message)
-        while self._queue and self._drawn.random() < 0.4:
-            self._inner.send(self._queue.pop(0))
-
-    async def drained(self) -> None:
-        while self._queue:
-            self._fate.step()
-            self._inner.send(self._queue.pop(0))
-        await self._inner.drained()
-
-    def close(self, timeout_s: float) -> None:
-        self._inner.close(timeout_s)
 
 
 class _MortalStore(ArtifactStore):
@@ -105,7 +59,7 @@ def events_of(use_case: UseCase, seed: int, count: int) -> list[Message[Any]]:
 async def _live(use_case: UseCase, bus: MemoryBus, folder: Path, fate: Fate, drawn: random.Random) -> bool:
     """One life: True if it came to the end of both topics and stopped in order."""
     _MortalStore.fate = fate
-    producer, declared = _MortalProducer(bus, fate, drawn), instruments("features")
+    producer, declared = MortalProducer(bus, fate, drawn), instruments("features")
     hosts = build_hosts(
         use_case,
         SPREAD,

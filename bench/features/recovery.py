@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ class Recovered:
 
 
 def measure(servers: str, folder: Path, keys: int) -> Recovered:
-    """Builds the state by the service itself, ends it, sends more events, and starts it again."""
+    """Builds the state by the service itself, kills it once it is checkpointed, sends more events, and starts it again."""
     name = f"{NAME}{keys}keys"
     config = KafkaSettings().client_config(servers, "bench")
     producer = Producer(config | {"compression.type": "lz4", "queue.buffering.max.messages": 1_000_000})
@@ -54,14 +53,30 @@ def measure(servers: str, folder: Path, keys: int) -> Recovered:
         await_clock(servers, name, send(1, keys))
         time.sleep(2.0)
         after = psutil.Process(process.pid).memory_info().rss
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        await_commits(servers, name)
+        process.kill()
+        process.wait()
     last_us = send(keys, keys + REPLAYED)
     started_s = time.perf_counter()
     with features_process(servers, folder, name):
         await_clock(servers, name, last_us)
         seconds = time.perf_counter() - started_s
     return Recovered(seconds, (after - before) / keys)
+
+
+def await_commits(servers: str, name: str) -> None:
+    """Returns when both stages have committed all that they read: only a durable checkpoint is committed."""
+    deadline_s = time.perf_counter() + _PATIENCE_S
+    for stage, topic in (("rekeying", "events"), ("aggregation", "keyed")):
+        consumer = Consumer({"bootstrap.servers": servers, "group.id": f"{name}-{stage}", "enable.auto.commit": False})
+        place = TopicPartition(f"{name}.{topic}", 0)
+        try:
+            _, end = consumer.get_watermark_offsets(place, timeout=30)
+            while consumer.committed([place], timeout=30)[0].offset < end:
+                assert time.perf_counter() < deadline_s, f"{name}: {stage} was not checkpointed up to {end}"
+                time.sleep(0.2)
+        finally:
+            consumer.close()
 
 
 def await_clock(servers: str, name: str, clock_us: int) -> None:

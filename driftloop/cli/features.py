@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from driftloop.cli.checkout import import_from_checkout
+from driftloop.cli.history import moment
 from driftloop.contracts import rfc3339
 from driftloop.usecase import UseCaseError, load_use_case
 
@@ -67,6 +68,7 @@ def backfill(
     It may run beside the live service: training reads the new values of the stretch once all are written, and a value online is
     replaced by a newer one only. Online values are written where the stretch reaches the log's end.
     """
+    import_from_checkout("services/features", "A backfill is run")
     from driftloop.artifacts import ArtifactStore
     from driftloop.featurestore.errors import FeatureStoreError
     from services.features.backfilling import run
@@ -184,15 +186,3 @@ def parity(
         click.echo(f"{found.unexplained} unexplained")
     if found.unexplained:
         raise click.exceptions.Exit(1)
-
-
-def moment(text: str | None) -> int | None:
-    """A moment in microseconds; UsageError where it is none."""
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.UsageError(f"{text!r} is no moment: write 2013-03-08T12:00") from error
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return round(found.timestamp() * 1e6)

@@ -1,9 +1,12 @@
-"""Reads what the loop has written to its topics, whole, for people and reports; writes nothing."""
+"""Reads what the loop has written to its topics, whole, for people and reports, and the moments that they name; writes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
+
+import click
 
 from driftloop.contracts import Message, Record, topics
 from driftloop.messaging import KafkaReader
@@ -47,3 +50,15 @@ def first_by_id(records: Iterator[Record]) -> dict[str, Message[Any]]:
     for record in records:
         found.setdefault(record.message.id, record.message)
     return found
+
+
+def moment(text: str | None) -> int | None:
+    """A moment in microseconds; UsageError where it is none."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.UsageError(f"{text!r} is no moment: write 2013-03-08T12:00") from error
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return round(found.timestamp() * 1e6)

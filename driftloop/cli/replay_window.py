@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from driftloop.cli.checkout import import_from_checkout
+from driftloop.cli.history import moment, read_topics
 from driftloop.usecase import UseCaseError, load_use_case
 
 SHOWN_MAX = 20
@@ -41,10 +42,11 @@ def replay_window(
 
     The topics are read from their beginning, because the state at the window's start rests on it. Exit code 1: something differs.
     """
-    from driftloop.cli.history import read_topics
+    import_from_checkout("simulation", "A window is replayed")
     from simulation.window import TOPICS, WindowUnusable, load, replay, save, window_of
 
-    from_us, to_us = _moment(from_text, 0), _moment(to_text, _FAR_US)
+    from_us, to_us = moment(from_text) or 0, moment(to_text)
+    to_us = _FAR_US if to_us is None else to_us
     try:
         use_case = load_use_case(name, usecases)
         if file is not None:
@@ -69,14 +71,3 @@ def replay_window(
     if len(found.differences) > SHOWN_MAX:
         click.echo(f"… and {len(found.differences) - SHOWN_MAX} more")
     sys.exit(1)
-
-
-def _moment(text: str | None, default_us: int) -> int:
-    if text is None:
-        return default_us
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.UsageError(f"{text!r} is no moment: write 2013-03-08T12:00") from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1e6)

@@ -37,6 +37,8 @@ from driftloop.featurestore.log import (
 from driftloop.featurestore.source import OfflineLogSource
 
 _ROW = "__driftloop_row"
+_ORDER = "__driftloop_order"
+_SEQUENCE_MAX = str((1 << 63) - 1)
 _FILTERED_ROWS_MAX = (
     10_000  # of an entity frame; with more, most keys are asked for, and sorting them out costs half a join
 )
@@ -230,19 +232,23 @@ class _Join:
 
     def clause(self) -> str:
         keys = ", ".join(_quoted(source) for source, _ in self._keys)
-        newest = [f"arg_max_null({_expression(name)}, {SEQUENCE}) AS {_quoted(name)}" for name in self._features]
-        columns = ", ".join([keys, KNOWN_AT, *newest])
+        columns = ", ".join([keys, KNOWN_AT, *(_column(name) for name in self._features)])
         needed = " AND ".join(
             f"{_quoted(source)} IN (SELECT {_quoted(column)} FROM entities)" for source, column in self._keys
         )
-        where = f"WHERE {needed} " if self._is_filtered else ""
+        where = f" WHERE {needed}" if self._is_filtered else ""
         same = " AND ".join(
             f"entities.{_quoted(column)} = {self.table}_known.{_quoted(source)}" for source, column in self._keys
         )
         return (
-            f"ASOF LEFT JOIN (SELECT {columns} FROM {self._relation} {where}GROUP BY {keys}, {KNOWN_AT}) "
-            f"AS {self.table}_known ON {same} AND {self._time} >= {self.table}_known.{KNOWN_AT}"
+            f"ASOF LEFT JOIN (SELECT {columns}, {_order(KNOWN_AT, SEQUENCE)} AS {_ORDER} FROM {self._relation}{where}) "
+            f"AS {self.table}_known ON {same} AND {_order(self._time, _SEQUENCE_MAX)} >= {self.table}_known.{_ORDER}"
         )
+
+
+def _order(time: str, sequence: str) -> str:
+    """Known time, then sequence, as one number: an ASOF join compares one, and groups of ties would cost as much as the join."""
+    return f"(epoch_us({time})::HUGEINT * {1 << 64} + {sequence})"
 
 
 def _pull(
