@@ -220,7 +220,7 @@ def packed_reading(reading: Reading) -> Packed:
     return Packed(
         view=reading.view,
         found=reading.found,
-        update_id=reading.update_id,
+        cause=reading.update_id.encode() if reading.found else b"",
         known_at_us=reading.known_at_us,
         event_time_us=reading.event_time_us,
         reading=Vector(readings=[reading]).SerializeToString(),

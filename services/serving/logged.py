@@ -13,19 +13,32 @@ _FULL_NAME = Prediction.DESCRIPTOR.full_name
 
 
 class Logged(NamedTuple):
-    """One answer: a serialised `Prediction`, what of it the record's envelope repeats, and the trace that it belongs to."""
+    """One answer in bytes: a serialised `Prediction`, what of it the record's envelope repeats, and the trace it belongs to.
 
-    id: str
-    entity: str
-    causes: Sequence[str]
+    causes: ids with commas between them.
+    """
+
+    id: bytes
+    entity: bytes
+    causes: bytes
     payload: bytes
-    traceparent: str = ""
+    traceparent: bytes = b""
 
 
 def logged_of(prediction: Prediction, traceparent: str = "") -> Logged:
-    """A prediction as it is logged; caused by the feature updates that its vector read."""
-    causes = [reading.update_id for reading in prediction.vector.readings if reading.found][:MAX_CAUSES]
-    return Logged(prediction.id, prediction.entity, causes, prediction.SerializeToString(), traceparent)
+    """A prediction as it is logged."""
+    return Logged(
+        prediction.id.encode(),
+        prediction.entity.encode(),
+        ",".join(causes_of(prediction)).encode(),
+        prediction.SerializeToString(),
+        traceparent.encode(),
+    )
+
+
+def causes_of(prediction: Prediction) -> list[str]:
+    """What caused a prediction: the feature updates that its vector read."""
+    return [reading.update_id for reading in prediction.vector.readings if reading.found][:MAX_CAUSES]
 
 
 def known_at_us(as_of_us: int) -> int:
@@ -44,8 +57,7 @@ def source_of(replica: str) -> str:
 
 def encode_logged(answers: Sequence[Logged], as_of_us: int, replica: str) -> list[Encoded]:
     """The records on `predictions` of answers given as of one clock."""
-    encode = _envelope(replica, as_of_us).encode
-    return [encode(entity, answer_id, payload, causes, trace) for answer_id, entity, causes, payload, trace in answers]
+    return _envelope(replica, as_of_us).encode_all(answers)
 
 
 @lru_cache(maxsize=16)

@@ -23,7 +23,7 @@ from driftloop.contracts.serving.v1.serving_pb2 import Prediction, PredictReques
 from driftloop.usecase import UseCase
 from services.serving.assembly import Assembled, freshness, vector_head
 from services.serving.errors import NoUsableScore
-from services.serving.logged import Logged, known_at_us, logged_of, source_of
+from services.serving.logged import Logged, causes_of, known_at_us, source_of
 from services.serving.routing import LoadedArm, Router
 from services.serving.scores import Said, prior, usable
 from services.serving.view import Packed
@@ -106,8 +106,9 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
     Raises NoUsableScore if none of them can. `scores` of a log record: the champion first.
     """
     rows = len(asked)
-    numbers = np.frombuffer(b"".join([one.assembled.numbers for one in asked]), dtype="<f8").reshape(rows, -1)
-    texts = [one.assembled.texts for one in asked]
+    columns = _Columns.of(asked)
+    numbers = np.frombuffer(b"".join(columns.numbers), dtype="<f8").reshape(rows, -1)
+    texts = columns.texts
     said: list[tuple[LoadedArm, list[Said | None]]] = []
     unusable: list[Unusable] = []
     for arm in router.arms:
@@ -116,8 +117,7 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
         if why:
             unusable.append(Unusable(arm.model_id, arm.role, sum(each is None for each in found), why))
     by_arm = dict(said)
-    entities = [one.entity for one in asked]
-    chosen = list(map(router.arm_for, entities))
+    chosen = list(map(router.arm_for, columns.entities))
     answers = [by_arm[arm][row] for row, arm in enumerate(chosen)]
     fallbacks = [""] * rows
     for row in [row for row, answered in enumerate(answers) if answered is None]:
@@ -125,13 +125,35 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
         chosen[row], answers[row] = _stand_in(use_case, router, chosen[row], by_arm, row, numbers, texts)
         if answers[row] is None:
             raise NoUsableScore("; ".join(f"model {u.model_id} ({u.role}): {u.why}" for u in unusable))
-    return _worded(use_case, router, asked, as_of_us, said, chosen, cast(list[Said], answers), fallbacks, unusable)
+    return _worded(use_case, router, columns, as_of_us, said, chosen, cast(list[Said], answers), fallbacks, unusable)
+
+
+class _Columns(NamedTuple):
+    """What is asked, by column: to take rows apart once costs less than to ask each of them for each of its parts."""
+
+    entities: Sequence[str]
+    request_ids: Sequence[str]
+    traceparents: Sequence[str]
+    with_vector: Sequence[bool]
+    assembled: Sequence[Assembled]
+    numbers: Sequence[bytes]
+    texts: Sequence[Sequence[str]]
+    views: Sequence[Sequence[Packed]]
+    defaulted: Sequence[list[str]]
+
+    @classmethod
+    def of(cls, asked: Sequence[Asked]) -> _Columns:
+        """The columns of some rows; `views` has one for each view."""
+        entities, request_ids, assembled, traceparents, with_vector = zip(*asked, strict=True)
+        _, numbers, texts, views, defaulted = zip(*assembled, strict=True)
+        by_view = list(zip(*views, strict=True))
+        return cls(entities, request_ids, traceparents, with_vector, assembled, numbers, texts, by_view, defaulted)
 
 
 def _worded(
     use_case: UseCase,
     router: Router,
-    asked: Sequence[Asked],
+    asked: _Columns,
     as_of_us: int,
     said: Sequence[tuple[LoadedArm, list[Said | None]]],
     chosen: Sequence[LoadedArm],
@@ -140,80 +162,76 @@ def _worded(
     unusable: list[Unusable],
 ) -> Answered:
     """The answers and their log records as bytes, put together column by column: what is the same for all is made once."""
-    entities, request_ids = [one.entity for one in asked], [one.request_id for one in asked]
     heads = _heads(use_case.name, tuple(use_case.predict.classes), router, as_of_us)
     logged_heads, answer_heads = zip(*[heads[arm] for arm in chosen], strict=True)
-    entity_bytes, request_bytes = list(map(str.encode, entities)), list(map(str.encode, request_ids))
-    ids = list(map(prediction_ids(use_case.name), entity_bytes, request_bytes))
-    id_bytes = list(map(str.encode, ids))
+    entities, request_ids = list(map(str.encode, asked.entities)), list(map(str.encode, asked.request_ids))
+    ids = list(map(str.encode, map(prediction_ids(use_case.name), entities, request_ids)))
     scores = [_double(score) for score, _ in answers]
-    views = list(zip(*[one.assembled.views for one in asked], strict=True))
-    vectors = _vectors([one.assembled for one in asked], views)
+    vectors = _vectors(asked)
     payloads = [
         logged_heads,
-        id_bytes,
+        ids,
         repeat(_ENTITY),
-        map(length, map(len, entity_bytes)),
-        entity_bytes,
+        map(length, map(len, entities)),
+        entities,
         repeat(_REQUEST_ID),
-        map(length, map(len, request_bytes)),
-        request_bytes,
+        map(length, map(len, request_ids)),
+        request_ids,
         repeat(_LOGGED_SCORE),
         scores,
         repeat(_VECTOR),
         map(length, map(len, vectors)),
         vectors,
     ]
-    parts = [answer_heads, id_bytes, repeat(_SCORE), scores]
+    parts = [answer_heads, ids, repeat(_SCORE), scores]
     for arm, found in said:
         alone, named = _scored_head(arm.model_id)
         payloads.append([b"" if each is None else _scored(alone, named, each) for each in found])
-    for column in views:
+    for column in asked.views:
         parts.append(
             [packed.fresh if packed.fresh_as_of_us == as_of_us else freshness(packed, as_of_us) for packed in column]
         )
-    if any([one.assembled.defaulted for one in asked]):
-        defaulted = [one.assembled.defaulted for one in asked]
-        parts.append([SerializedResponse(defaulted=names).SerializeToString() for names in defaulted])
+    if any(asked.defaulted):
+        parts.append([SerializedResponse(defaulted=names).SerializeToString() for names in asked.defaulted])
     if any(fallbacks) or any([chances for _, chances in answers]):
         extras = [(chances, fallback) for (_, chances), fallback in zip(answers, fallbacks, strict=True)]
         payloads.append(
             [SerializedPrediction(class_probabilities=c, fallback=f).SerializeToString() for c, f in extras]
         )
         parts.append([SerializedResponse(class_probabilities=c, fallback=f).SerializeToString() for c, f in extras])
-    if any([one.with_vector for one in asked]):
+    if any(asked.with_vector):
         parts.append(
             [
-                SerializedResponse(vector=vector).SerializeToString() if one.with_vector else b""
-                for one, vector in zip(asked, vectors, strict=True)
+                SerializedResponse(vector=vector).SerializeToString() if wanted else b""
+                for wanted, vector in zip(asked.with_vector, vectors, strict=True)
             ]
         )
-    causes = _causes(asked, views)
-    traces = [one.traceparent for one in asked]
+    traces = map(str.encode, asked.traceparents)
     return Answered(
         _joined(parts),
-        rows_of(Logged, ids, entities, causes, _joined(payloads), traces),
+        rows_of(Logged, ids, entities, _causes(asked), _joined(payloads), traces),
         [arm.name for arm in chosen],
         unusable,
     )
 
 
-def _vectors(assembled: Sequence[Assembled], views: Sequence[Sequence[Packed]]) -> list[bytes]:
+def _vectors(asked: _Columns) -> list[bytes]:
     """The serialised vector of each request."""
-    if any([each.texts for each in assembled]):
-        return [each.serialized() for each in assembled]
-    shapes = {(each.inputs_digest, len(each.numbers)) for each in assembled}
-    if len(shapes) > 1:
-        return [each.serialized() for each in assembled]
+    shapes = {(each.inputs_digest, len(each.numbers)) for each in asked.assembled}
+    if len(shapes) > 1 or any(asked.texts):
+        return [each.serialized() for each in asked.assembled]
     head = repeat(vector_head(*shapes.pop()))
-    return _joined([head, [each.numbers for each in assembled], *[[p.reading for p in column] for column in views]])
+    return _joined([head, asked.numbers, *[[packed.reading for packed in column] for column in asked.views]])
 
 
-def _causes(asked: Sequence[Asked], views: Sequence[Sequence[Packed]]) -> Sequence[Sequence[str]]:
-    """Ids of the feature updates that each vector read."""
-    if 0 < len(views) <= MAX_CAUSES and all([packed.found for column in views for packed in column]):
-        return list(zip(*[[packed.update_id for packed in column] for column in views], strict=True))
-    return [[packed.update_id for packed in one.assembled.views if packed.found][:MAX_CAUSES] for one in asked]
+def _causes(asked: _Columns) -> list[bytes]:
+    """Ids of the feature updates that each vector read, with commas between them."""
+    found = [[packed.cause for packed in column] for column in asked.views]
+    if 0 < len(found) <= MAX_CAUSES and all(map(all, found)):
+        return list(map(b",".join, zip(*found, strict=True)))
+    return [
+        b",".join([packed.cause for packed in each.views if packed.found][:MAX_CAUSES]) for each in asked.assembled
+    ]
 
 
 def _joined(columns: Sequence[Iterable[bytes]]) -> list[bytes]:
@@ -257,16 +275,15 @@ def _scored(alone: bytes, named: bytes, said: Said) -> bytes:
 
 def log_record(prediction: Prediction, replica: str, traceparent: str = "") -> Message[Prediction]:
     """The message of an answer on `predictions`; everything but the trace follows from the payload."""
-    logged = logged_of(prediction)
     return Message(
         topic="predictions",
-        key=logged.entity,
+        key=prediction.entity,
         payload=prediction,
-        id=logged.id,
+        id=prediction.id,
         source=source_of(replica),
         time_us=prediction.as_of_us,
         known_at_us=known_at_us(prediction.as_of_us),
-        causes=tuple(logged.causes),
+        causes=tuple(causes_of(prediction)),
         traceparent=traceparent,
     )
 

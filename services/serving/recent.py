@@ -29,8 +29,9 @@ class RecentAnswers:
 
     def read(self, prediction_id: str) -> Prediction | None:
         """The answer as it was logged, or None; looks through ten thousand in a millisecond."""
+        wanted = prediction_id.encode()
         for answers in self._together:
             for answer in answers:
-                if answer.id == prediction_id:
+                if answer.id == wanted:
                     return Prediction.FromString(answer.payload)
         return None

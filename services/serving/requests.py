@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from pydantic_core import SchemaValidator, core_schema
 
@@ -66,8 +67,8 @@ class RequestReader:
                 return None
             columns[name] = values
         count = len(self._declared)
-        if all([len(wire) == count for wire in wires]) and all(
-            [_is_name(request.entity) and _is_name(request.request_id) for request in requests]
+        if all([len(wire) == count for wire in wires]) and _are_names(
+            [request.entity for request in requests], [request.request_id for request in requests]
         ):
             return columns
         return None
@@ -140,8 +141,11 @@ def _bounds(field: Field, least: float, greatest: float) -> tuple[float, float]:
     return (least if ge is None else max(least, ge)), (greatest if le is None else min(greatest, le))
 
 
-def _is_name(text: str) -> bool:
-    return 0 < len(text) <= ID_CHARACTERS_MAX and text.isprintable() and text[0] != "~"
+def _are_names(*columns: list[str]) -> bool:
+    """Whether all are names beyond doubt; what has a '~' anywhere is looked at more closely."""
+    texts = list(chain(*columns))
+    together = "".join(texts)
+    return all(texts) and max(map(len, texts)) <= ID_CHARACTERS_MAX and together.isprintable() and "~" not in together
 
 
 def _violation(field: str, rule: str, description: str) -> Violation:

@@ -17,13 +17,13 @@ SECOND_CHANCES = 64  # of entities in use, for each that leaves: an update must 
 class Packed:
     """What a vector, its log record and its answer take of one feature entity; made by assembly, once per update.
 
-    numbers: little-endian doubles; reading: a serialised `Vector` of the reading alone; fresh: a serialised `PredictResponse`
-    of the freshness alone, as of `fresh_as_of_us`.
+    cause: the update's id, empty where nothing was found; numbers: little-endian doubles; reading: a serialised `Vector` of
+    the reading alone; fresh: a serialised `PredictResponse` of the freshness alone, as of `fresh_as_of_us`.
     """
 
     view: str
     found: bool
-    update_id: str
+    cause: bytes
     known_at_us: int
     event_time_us: int
     reading: bytes

@@ -103,7 +103,7 @@ class PredictionLog:
     def write(self, answers: Sequence[Logged], as_of_us: int) -> None:
         """Logs answers given as of one clock, all or none; LogFull: they must not leave. After it they survive the process."""
         position = self._spool.append(
-            [_TRACE_LENGTHS[len(a.traceparent)] + a.traceparent.encode() + a.payload for a in answers]
+            [_TRACE_LENGTHS[len(trace)] + trace + payload for _, _, _, payload, trace in answers]
         )
         self._take(_Written(position, answers, as_of_us, len(answers)))
 
