@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 
 import click
 
-from driftloop.cli.orders import await_applied, command_of, obeyed, with_options
+from driftloop.cli.orders import Order, with_order
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     COMMAND_KIND_AB_REPORT,
     COMMAND_KIND_AB_START,
@@ -42,37 +41,25 @@ def ab() -> None:
     """Let named arms answer beside the champion, and see how each does."""
 
 
-def _ask(
-    kind: CommandKind,
-    use_case: str,
-    who: str,
-    why: str,
-    servers: str,
-    serving: Sequence[str],
-    timeout_s: float,
-    as_json: bool,
-    arms: Sequence[Arm] = (),
-) -> None:
-    began_s = time.monotonic()
-    decisions, release = obeyed(servers, command_of(use_case, kind, who, why, arms=arms), timeout_s)
+def _ask(order: Order, kind: CommandKind, arms: Sequence[Arm] = ()) -> None:
+    outcome = order.given(kind, arms=arms)
+    release = outcome.release
     figures: Mapping[str, float] = {}
-    for decision in decisions:
+    for decision in outcome.decisions:
         if decision.kind in (DECISION_KIND_AB, DECISION_KIND_AB_END):
             figures = decision.evidence
-    behind = await_applied(serving, use_case, release.revision, began_s + timeout_s)
     by_arm = by_name(figures)
-    if as_json:
+    if order.as_json:
         named = {arm.name: {"model": arm.model_id, "share": arm.share} for arm in release.arms if arm.name}
-        state = {"use_case": use_case, "revision": release.revision, "champion": release.champion.model_id}
-        click.echo(json.dumps(state | {"arms": named, "figures": by_arm, "not_applied": behind}))
+        state = {"use_case": order.use_case, "revision": release.revision, "champion": release.champion.model_id}
+        click.echo(json.dumps(state | {"arms": named, "figures": by_arm, "not_applied": outcome.behind}))
     else:
         for name, figures_of in by_arm.items():
             click.echo(f"{name}: {in_words(figures_of)}")
         answering = [f"{arm.name} ({arm.model_id}) {arm.share:.1%}" for arm in release.arms if arm.name]
         champion = f"champion ({release.champion.model_id}) {release.champion.share:.1%}"
         click.echo(f"release {release.revision}: {', '.join([champion, *answering])}")
-    if behind:
-        raise click.ClickException("not applied yet by " + "; ".join(behind))
+    outcome.raise_if_behind()
 
 
 def by_name(figures: Mapping[str, float]) -> dict[str, dict[str, float]]:
@@ -104,34 +91,21 @@ def in_words(of: Mapping[str, float]) -> str:
     required=True,
     help="A name, the model that answers under it, and its share of entities; the champion answers the rest.",
 )
-@with_options
-def start(
-    use_case: str,
-    arms: tuple[Arm, ...],
-    who: str,
-    why: str,
-    servers: str,
-    serving: tuple[str, ...],
-    timeout_s: float,
-    as_json: bool,
-) -> None:
+@with_order
+def start(order: Order, arms: tuple[Arm, ...]) -> None:
     """Begin a comparison; no evidence changes who answers until it is stopped."""
-    _ask(COMMAND_KIND_AB_START, use_case, who, why, servers, serving, timeout_s, as_json, arms)
+    _ask(order, COMMAND_KIND_AB_START, arms)
 
 
 @ab.command()
-@with_options
-def stop(
-    use_case: str, who: str, why: str, servers: str, serving: tuple[str, ...], timeout_s: float, as_json: bool
-) -> None:
+@with_order
+def stop(order: Order) -> None:
     """End the comparison, and say how its arms did."""
-    _ask(COMMAND_KIND_AB_STOP, use_case, who, why, servers, serving, timeout_s, as_json)
+    _ask(order, COMMAND_KIND_AB_STOP)
 
 
 @ab.command()
-@with_options
-def report(
-    use_case: str, who: str, why: str, servers: str, serving: tuple[str, ...], timeout_s: float, as_json: bool
-) -> None:
+@with_order
+def report(order: Order) -> None:
     """Say how the arms do so far."""
-    _ask(COMMAND_KIND_AB_REPORT, use_case, who, why, servers, serving, timeout_s, as_json)
+    _ask(order, COMMAND_KIND_AB_REPORT)

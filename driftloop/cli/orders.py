@@ -8,7 +8,9 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import Any, NamedTuple
 
 import click
 import grpc
@@ -117,66 +119,88 @@ def await_applied(addresses: Sequence[str], use_case: str, revision: int, until_
     return behind
 
 
-def obeyed(servers: str, message: Message[Command], timeout_s: float) -> tuple[list[Decision], Release]:
-    """What monitor decides when it is asked, and the release that follows; ClickException if it refuses or does not answer."""
-    try:
-        asked = Asked(servers, message.payload.use_case, message)
+class Outcome(NamedTuple):
+    """What became of an order: monitor's decisions, the release that follows, who has not applied it yet, and how long it took."""
+
+    decisions: list[Decision]
+    release: Release
+    behind: list[str]
+    seconds: float
+
+    def raise_if_behind(self) -> None:
+        """ClickException names the replicas that have not applied the release, and why."""
+        if self.behind:
+            raise click.ClickException("not applied yet by " + "; ".join(self.behind))
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody asks of the release of a use case, before it is said what: who and why, where, and until when."""
+
+    use_case: str
+    who: str
+    why: str
+    servers: str
+    serving: tuple[str, ...]
+    timeout_s: float
+    as_json: bool
+
+    def given(self, kind: CommandKind, model_id: str = "", arms: Sequence[Arm] = ()) -> Outcome:
+        """Sends the order and waits until it is in effect; ClickException if monitor refuses or does not answer."""
+        began_s = time.monotonic()
+        message = command_of(self.use_case, kind, self.who, self.why, model_id, arms)
         try:
-            decisions, release = asked.answer(timeout_s)
-        finally:
-            asked.close()
-    except (MessagingError, TimeoutError) as error:
-        raise click.ClickException(str(error)) from error
-    refused = [d.because for d in decisions if d.kind == DECISION_KIND_COMMAND_REFUSED]
-    if refused:
-        raise click.ClickException("; ".join(refused))
-    return decisions, release
+            asked = Asked(self.servers, self.use_case, message)
+            try:
+                decisions, release = asked.answer(self.timeout_s)
+            finally:
+                asked.close()
+        except (MessagingError, TimeoutError) as error:
+            raise click.ClickException(str(error)) from error
+        refused = [d.because for d in decisions if d.kind == DECISION_KIND_COMMAND_REFUSED]
+        if refused:
+            raise click.ClickException("; ".join(refused))
+        behind = await_applied(self.serving, self.use_case, release.revision, began_s + self.timeout_s)
+        return Outcome(decisions, release, behind, time.monotonic() - began_s)
 
 
 def _made(name: str, kind: CommandKind, summary: str) -> click.Command:
-    def run(
-        use_case: str,
-        model_id: str,
-        who: str,
-        why: str,
-        servers: str,
-        serving: tuple[str, ...],
-        timeout_s: float,
-        as_json: bool,
-    ) -> None:
-        began_s = time.monotonic()
-        _, release = obeyed(servers, command_of(use_case, kind, who, why, model_id), timeout_s)
-        behind = await_applied(serving, use_case, release.revision, began_s + timeout_s)
-        seconds = time.monotonic() - began_s
+    def run(order: Order, model_id: str) -> None:
+        outcome = order.given(kind, model_id)
+        release = outcome.release
         state = {
-            "use_case": use_case,
+            "use_case": order.use_case,
             "revision": release.revision,
             "champion": release.champion.model_id,
             "pinned": release.pinned,
             "paused": release.paused,
             "awaiting_approval": release.awaiting_approval,
-            "seconds": round(seconds, 3),
-            "not_applied": behind,
+            "seconds": round(outcome.seconds, 3),
+            "not_applied": outcome.behind,
         }
-        if as_json:
+        if order.as_json:
             click.echo(json.dumps(state))
         else:
             held = "".join(f", {name} is pinned" for name in [release.pinned] if name) + ", paused" * release.paused
-            click.echo(
-                f"release {release.revision}: {release.champion.model_id or 'no model'} answers{held} ({seconds:.2f} s)"
-            )
-        if behind:
-            raise click.ClickException("not applied yet by " + "; ".join(behind))
+            answers = f"{release.champion.model_id or 'no model'} answers{held}"
+            click.echo(f"release {release.revision}: {answers} ({outcome.seconds:.2f} s)")
+        outcome.raise_if_behind()
 
     hidden = kind not in (COMMAND_KIND_PIN, COMMAND_KIND_APPROVE, COMMAND_KIND_REJECT)
     model = click.option(
         "--model", "model_id", default="", hidden=hidden, help="A model's id; by default the one that is meant."
     )
-    return click.command(name, help=summary)(with_options(model(run)))
+    return click.command(name, help=summary)(with_order(model(run)))
 
 
-def with_options(run: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that every order to monitor has, and its use case."""
+def with_order(run: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that every order to monitor has, as its first argument, an `Order`."""
+
+    @wraps(run)
+    def ordered(**options: Any) -> None:
+        run(Order(**{field.name: options.pop(field.name) for field in fields(Order)}), **options)
+
+    found: Callable[..., None] = ordered
     for option in (
         click.option("--json", "as_json", is_flag=True, help="One JSON object."),
         click.option(
@@ -203,8 +227,8 @@ def with_options(run: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.argument("use_case", default="flights"),
     ):
-        run = option(run)
-    return run
+        found = option(found)
+    return found
 
 
 rollback, approve, reject, pin, unpin, pause, drain, resume = (

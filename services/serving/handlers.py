@@ -1,7 +1,4 @@
-"""One function per call and per message of serving; holds the state of this replica, and sends through what it is given.
-
-An answer is made without giving way from the reading of the clock to the log, so that no watermark can slip in between.
-"""
+"""One function per call and per message of serving: hands each to what answers, takes in or explains."""
 
 from __future__ import annotations
 
@@ -27,7 +24,6 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
     ListModelsResponse,
     PredictBatchRequest,
     PredictRequest,
-    Vector,
     WaitForClockRequest,
     WaitForClockResponse,
 )
@@ -35,38 +31,30 @@ from driftloop.messaging import Malformed, Origin, Producer, Refused, dead_lette
 from driftloop.telemetry import SpanHandle, span
 from driftloop.usecase import SECOND_US, UseCase
 from services.serving.admission import Admission
+from services.serving.answering import Answering
 from services.serving.asking import Asking, EventAsked
-from services.serving.assembly import Assembly, Columns, Lookup
+from services.serving.assembly import Columns, Lookup
 from services.serving.clock import LoopClock
 from services.serving.errors import (
-    DeadlinePassed,
     InvalidRequest,
     LogFull,
-    ModelNotLoaded,
     NoModelYet,
-    NotExplainable,
-    NotReady,
     NoUsableScore,
-    Overloaded,
-    PredictionForgotten,
     StillBehind,
     UnknownUseCase,
     Violation,
 )
-from services.serving.explanation import explain, explained, is_explainable
+from services.serving.explaining import Explaining
 from services.serving.gateways.log import PredictionLog
 from services.serving.gateways.online import OnlineLookup
 from services.serving.gateways.watermarks import WatermarkWriter
 from services.serving.gathering import Gathering
 from services.serving.instruments import ServingInstruments
-from services.serving.prediction import Answered, Asked, answer, asks
-from services.serving.recent import RecentAnswers
+from services.serving.prediction import Asked, asks
 from services.serving.releases import ReleaseKeeper
-from services.serving.requests import RequestReader
 from services.serving.settings import ServingSettings
-from services.serving.view import Entry, FeatureView
+from services.serving.view import FeatureView
 
-_EXPLANATIONS_RETRY_S = 0.1  # as long as a full queue of them takes
 _ASKED_IN_TURN = 64  # events: two milliseconds; then calls have their turn
 _LINKS_MAX = 16  # feature updates that the span of a batch names
 _logger = logging.getLogger(__name__)
@@ -119,28 +107,23 @@ class Handlers:
         self._view = view
         self._clock = clock
         self._releases = releases
-        self._log = log
         self._watermarks = watermarks
         self._online = online
         self._producer = producer
         self._instruments = instruments
-        self._assembly = Assembly(use_case)
-        self._requests = RequestReader(use_case)
+        self._answering = Answering(use_case, settings, view, clock, releases, log, online, instruments)
+        self._explaining = Explaining(use_case, settings, releases, self._answering.recent)
         self._asking = Asking(
             use_case, int(settings.asking_age_s_max * SECOND_US), settings.asking_events_remembered_max
         )
         self._moved = releases.moved
-        self._ready = False
         self._loop = asyncio.get_running_loop()
         self._gathering = Gathering(self._answer_calls, settings.gathered_calls_max)
         self._admission = Admission(settings.waiting_requests_max)
-        self._recent = RecentAnswers(settings.explained_answers_max)
-        self._explaining = 0
-        self._explainer = asyncio.Lock()
 
     def ready(self) -> None:
         """What the topics held at the start is read and applied: calls are answered from now on."""
-        self._ready = True
+        self._answering.ready = True
         if self._clock.clock_us != UNSET_US:
             self._watermarks.reach(self._clock.clock_us)
 
@@ -151,8 +134,8 @@ class Handlers:
         """
         started_s = time.perf_counter()
         with span("serving.Predict", traceparent) as traced:
-            columns = self._read((request,), left_s, None)
-            lookup = self._view.read_all if self._view.complete else await self._looked_up(columns, left_s)
+            columns = self._answering.read((request,), left_s, None)
+            lookup = await self._answering.lookup(columns, left_s)
             call = _Call(request, columns, lookup, traced, self._loop.create_future())
             self._gathering.add(call)
             answered = await call.answered
@@ -173,59 +156,36 @@ class Handlers:
             waited_s = await self._admission.enter(len(requests))
             left_s = None if left_s is None else left_s - waited_s
         with span(f"serving.{method}", traceparent) as traced:
-            columns = self._read(requests, left_s, 0)
+            columns = self._answering.read(requests, left_s, 0)
             if not requests:
                 return b""
-            lookup = self._view.read_all if self._view.complete else await self._looked_up(columns, left_s)
-            assembled, trace = self._assembly.assemble_all(columns, len(requests), lookup), traced.traceparent
+            lookup = await self._answering.lookup(columns, left_s)
+            assembled, trace = self._answering.assembled(columns, len(requests), lookup), traced.traceparent
             if traced.is_recorded:
                 read = dict.fromkeys(read for inputs in assembled for read in inputs.traceparents)
                 traced.link(list(read)[:_LINKS_MAX])
-            answered = self._answer(asks(requests, assembled, repeat(trace)))
+            answered = self._answering.answer(asks(requests, assembled, repeat(trace)))
         self._instruments.took(method, time.perf_counter() - started_s)
         return answered.batch()
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
-        """What each input contributed to an answer; made on another thread, one at a time."""
-        self._check_use_case(request.use_case)
-        model_id, vector, score = request.model_id, request.vector, None
-        if request.prediction_id:
-            found = self._recent.read(request.prediction_id)
-            if found is None:
-                raise PredictionForgotten(
-                    f"prediction {request.prediction_id[:64]} is not among the newest "
-                    f"{self._settings.explained_answers_max} answers of this replica: ask with model_id and vector"
-                )
-            model_id, vector, score = found.model_id, found.vector, found.score
-        self._check_vector(vector)
-        model = self._releases.models.get(model_id)
-        if model is None:
-            raise ModelNotLoaded(f"model {model_id[:64]!r} is not loaded here")
-        if not is_explainable(model):
-            raise NotExplainable(f"the bundle of model {model_id} holds no background to compare a row with")
-        if self._explaining >= self._settings.explanations_max:
-            raise Overloaded(f"{self._explaining} explanations wait already", _EXPLANATIONS_RETRY_S)
-        self._explaining += 1
-        try:
-            async with self._explainer:
-                made = await asyncio.to_thread(explain, model.scoring, vector.numbers, vector.texts)  # type: ignore[attr-defined]
-        finally:
-            self._explaining -= 1
-        return explained(self._use_case, request.prediction_id, model_id, vector, made, score)
+        """What each input contributed to an answer."""
+        self._answering.check_use_case(request.use_case)
+        return await self._explaining.explain(request)
 
     async def list_models(self, request: ListModelsRequest) -> ListModelsResponse:
         """The models of the newest applied release, loaded here or refused."""
-        self._check_use_case(request.use_case)
+        self._answering.check_use_case(request.use_case)
         return self._releases.listing()
 
     async def get_release(self, request: GetReleaseRequest) -> GetReleaseResponse:
         """The release that answers here; without one if none was applied."""
-        self._check_use_case(request.use_case)
+        self._answering.check_use_case(request.use_case)
         return GetReleaseResponse(release=self._releases.answering)
 
     async def wait_for_clock(self, request: WaitForClockRequest, timeout_s: float) -> WaitForClockResponse:
         """Returns once the loop has come to a clock; StillBehind after `timeout_s`."""
-        self._check_use_case(request.use_case)
+        self._answering.check_use_case(request.use_case)
         clock = self._clock
         try:
             async with asyncio.timeout(timeout_s), self._moved:
@@ -258,7 +218,7 @@ class Handlers:
         was_complete = self._view.complete
         # What is read again after a start was traced when it was new.
         trace = message.traceparent if message.traceparent.endswith("01") else ""
-        if trace and self._ready:
+        if trace and self._answering.ready:
             with span("serving.FeatureUpdate", trace, kind=SpanKind.CONSUMER) as traced:
                 trace = traced.traceparent
         self._view.apply(message, trace)
@@ -270,7 +230,7 @@ class Handlers:
         """How far features, or judging, have come; whether that moved a clock."""
         before_us = self._clock.clock_us
         moved = self._clock.observe(record.partition, record.message)
-        if self._ready and self._clock.clock_us != before_us:
+        if self._answering.ready and self._clock.clock_us != before_us:
             self._watermarks.reach(self._clock.clock_us)
         return moved
 
@@ -296,11 +256,11 @@ class Handlers:
         while True:
             requests = [each.request for each in events]
             try:
-                columns = self._read(requests, None, None)
-                lookup = self._view.read_all if self._view.complete else await self._looked_up(columns, None)
-                inputs = self._assembly.assemble_all(columns, len(requests), lookup)
+                columns = self._answering.read(requests, None, None)
+                lookup = await self._answering.lookup(columns, None)
+                inputs = self._answering.assembled(columns, len(requests), lookup)
                 known_at_us = max(each.event.known_at_us for each in events)
-                self._answer(asks(requests, inputs, [each.traceparent for each in events]), known_at_us)
+                self._answering.answer(asks(requests, inputs, [each.traceparent for each in events]), known_at_us)
             except LogFull as error:
                 await asyncio.sleep(error.retry_after_s)
                 continue
@@ -334,28 +294,13 @@ class Handlers:
         self._instruments.dead_letter(record.rule)
         self._producer.send(dead_letter(record, "serving", self._use_case.name))
 
-    def _read(self, requests: Sequence[PredictRequest], left_s: float | None, position: int | None) -> Columns:
-        """The fields of requests that can be answered now; `position` 0: those of a batch."""
-        if left_s is not None and left_s <= 0:
-            raise DeadlinePassed("the call's deadline has passed: nothing was predicted")
-        if not self._ready:
-            raise NotReady("this replica is still reading features and releases; retry")
-        name = self._use_case.name
-        for request in requests:
-            if request.use_case != name:
-                self._check_use_case(request.use_case)
-        columns = self._requests.read_all(requests, position)
-        if self._releases.router is None:
-            raise NoModelYet("no model has been released yet")
-        return columns
-
     def _answer_calls(self, gathered: list[_Call]) -> None:
         """Answers calls together, but for those that were given up."""
         calls = [call for call in gathered if not call.answered.done()]
         if not calls:
             return
         try:
-            answers = self._answer(self._asked(calls)).serialized
+            answers = self._answering.answer(self._asked(calls)).serialized
         except NoUsableScore as error:
             if len(calls) == 1:
                 calls[0].answered.set_exception(error)
@@ -376,64 +321,9 @@ class Handlers:
         for lookup, group in groupby(calls, lambda call: call.lookup):
             alike = list(group)
             columns = {name: [call.columns[name][0] for call in alike] for name in alike[0].columns}
-            assembled = self._assembly.assemble_all(columns, len(alike), lookup)
+            assembled = self._answering.assembled(columns, len(alike), lookup)
             for call, inputs in zip(alike, assembled, strict=True):
                 if call.traced.is_recorded:
                     call.traced.link(inputs.traceparents)
             asked += asks([call.request for call in alike], assembled, [call.traced.traceparent for call in alike])
         return asked
-
-    def _answer(self, asked: Sequence[Asked], least_us: int = UNSET_US) -> Answered:
-        """Answers and logs; between the reading of the clock and the log nothing may wait: see the module's first lines.
-
-        least_us: the answers are as of this time at the least, when what asked for them became known.
-        """
-        router = self._releases.router
-        if router is None:
-            raise NoModelYet("no model has been released yet")
-        # Updates come ahead of the watermarks behind them: an answer is as of what it read, where that is later than the clock.
-        as_of_us = max(self._clock.clock_us, least_us)
-        if self._view.newest_us > as_of_us:
-            as_of_us = max(as_of_us, max(one.assembled.known_at_us for one in asked))
-        answered = answer(self._use_case, router, asked, as_of_us)
-        self._log.write(answered.logged, as_of_us)
-        self._recent.add(answered.logged)
-        for unusable in answered.unusable:
-            self._releases.unusable(router, unusable)
-        self._instruments.answered(as_of_us, answered.arms, asked)
-        return answered
-
-    async def _looked_up(self, columns: Columns, left_s: float | None) -> Lookup:
-        """A look-up that knows, besides the view, what the view had to drop."""
-        found = await self._look_up(columns, left_s)
-        return lambda keys: [
-            entry if key is None or entry is not None else found.get(key)
-            for key, entry in zip(keys, self._view.read_all(keys), strict=True)
-        ]
-
-    async def _look_up(self, columns: Columns, left_s: float | None) -> dict[str, Entry]:
-        """Entries that the view had to drop, from Feast."""
-        keys = {(view, key) for view, key in self._assembly.keys(columns) if self._view.read(key) is None}
-        if not keys:
-            return {}
-        timeout_s = (
-            self._settings.lookup_timeout_s if left_s is None else min(self._settings.lookup_timeout_s, left_s / 2)
-        )
-        found = await self._online.read(sorted(keys), timeout_s)
-        for key, entry in found.items():
-            self._view.admit(key, entry)
-        self._instruments.fetched(len(found))
-        return found
-
-    def _check_vector(self, vector: Vector) -> None:
-        use_case = self._use_case
-        sizes = len(vector.numbers), len(vector.texts)
-        if vector.inputs_digest != use_case.inputs_digest or sizes != (
-            len(use_case.numeric_inputs),
-            len(use_case.text_inputs),
-        ):
-            raise InvalidRequest([Violation("vector", "inputs", "is no vector of the inputs that are declared now")])
-
-    def _check_use_case(self, use_case: str) -> None:
-        if use_case != self._use_case.name:
-            raise UnknownUseCase(f"use case {use_case[:64]!r} is not served here, {self._use_case.name!r} is")

@@ -229,9 +229,7 @@ def _causes(asked: _Columns) -> list[bytes]:
     found = [[packed.cause for packed in column] for column in asked.views]
     if 0 < len(found) <= MAX_CAUSES and all(map(all, found)):
         return list(map(b",".join, zip(*found, strict=True)))
-    return [
-        b",".join([packed.cause for packed in each.views if packed.found][:MAX_CAUSES]) for each in asked.assembled
-    ]
+    return [b",".join([packed.cause for packed in each.views if packed.found][:MAX_CAUSES]) for each in asked.assembled]
 
 
 def _joined(columns: Sequence[Iterable[bytes]]) -> list[bytes]:
