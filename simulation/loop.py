@@ -12,19 +12,23 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import Release, RetrainRequest
 from driftloop.contracts.serving.v1.serving_pb2 import Vector
 from driftloop.contracts.trainer.v1.trainer_pb2 import Model as ModelMessage
 from driftloop.messaging import MemoryBus, MemoryReader
-from driftloop.usecase import ReplayEvent, ReplayStep, UseCase
+from driftloop.usecase import DAY_US, ReplayEvent, ReplayStep, UseCase
 from services.features.aggregation import Aggregation
 from services.features.rekeying import Rekeying
 from services.monitor.judging import Judging
 from services.monitor.matching import Matching
+from services.serving.asking import Asking
 from services.serving.assembly import Assembled, Assembly
+from services.serving.errors import InvalidRequest
 from services.serving.prediction import Asked, answer, log_record
+from services.serving.requests import RequestReader
 from services.serving.routing import Model, Router
 from services.serving.view import FeatureView
 
 SPREAD = 2
 MAX_ENTITIES = 1_000_000
 _TAKEN_MAX = 1_000_000
+_ASKING_AGE_US_MAX, _ASKING_REMEMBERED_MAX = DAY_US, 65_536  # as serving has them by default
 
 
 class InProcessTrainer(Protocol):
@@ -68,8 +72,9 @@ class Loop:
     """All hearts on one bus.
 
     `vectors_only`: no model and no monitor, only the vectors of every request. `vectors`: the vector of an entity's request,
-    recorded before; the hearts of features do not run then, and serving's clock follows ingest's. `kept`: topics whose messages
-    stay on the bus, all by default; what is on the others leaves memory once it is read.
+    recorded before; the hearts of features do not run then, serving's clock follows ingest's, and events ask for nothing, because
+    no vector of theirs is recorded. `kept`: topics whose messages stay on the bus, all by default; what is on the others leaves
+    memory once it is read.
     """
 
     def __init__(
@@ -92,6 +97,8 @@ class Loop:
         self._declared = {event.name: event.fields for event in use_case.events}
         self._closing = {event.name for event in use_case.label.never}
         self._assembly = Assembly(use_case)
+        self._requests = RequestReader(use_case)
+        self._asking = Asking(use_case, _ASKING_AGE_US_MAX, _ASKING_REMEMBERED_MAX)
         self._view = FeatureView(use_case, MAX_ENTITIES)
         self._view_marks = Watermarks({("features", p): [f"aggregation/{p}"] for p in range(SPREAD)})
         self._release = Release(use_case=use_case.name)
@@ -118,7 +125,10 @@ class Loop:
         for step in replay:
             self.bus.delete_before({place: self.bus.end(place) for place in self._passing})
             self._ask(step)
-            self._publish([self._event(event) for event in step.events])
+            events = [self._event(event) for event in step.events]
+            if self._vectors is None:
+                self._answer_events(events)
+            self._publish(events)
             self._publish([watermark("events", p, "ingest", step.end_us) for p in range(SPREAD)])
             if self._vectors is not None:
                 self._reach(step.end_us)
@@ -136,12 +146,26 @@ class Loop:
                 self.recorded.vectors[request.entity] = assembled.vector
             self.recorded.at_us[request.entity] = step.start_us
             asked.append(Asked(request.entity, prediction_id(self.use_case.name, request.entity, ""), assembled))
+        self._answer(asked, self._clock_us)
+
+    def _answer_events(self, events: Sequence[Message[Event]]) -> None:
+        """Answers the events that ask for a prediction, each from what was known before their step."""
+        for each in self._asking.asked(events, self._clock_us):
+            try:
+                fields = self._requests.read(each.request)
+            except InvalidRequest:  # serving sets such an event aside
+                continue
+            assembled = self._assembly.assemble(fields, self._view.read_all)
+            asked = Asked(each.event.entity, each.request.request_id, assembled)
+            self._answer([asked], max(self._clock_us, each.event.known_at_us))
+
+    def _answer(self, asked: Sequence[Asked], as_of_us: int) -> None:
         if not asked:
             return
         if self._router is None or not self._router.arms:
             self.before_model += len(asked)
             return
-        answered = answer(self.use_case, self._router, asked, self._clock_us)
+        answered = answer(self.use_case, self._router, asked, as_of_us)
         self.answered += len(answered.responses)
         self._publish([log_record(prediction, "0") for prediction in answered.predictions])
 

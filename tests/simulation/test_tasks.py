@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import pytest
 
-from driftloop.contracts import Message
+from driftloop.contracts import Message, prediction_id
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_PROMOTE,
     DECISION_KIND_RETRAIN,
@@ -32,6 +34,7 @@ from driftloop.usecase import (
     UseCase,
     before,
 )
+from services.serving.asking import request_id
 from services.trainer.training import TrainingSettings
 from simulation.loop import Loop
 from simulation.trainer import RecordedTrainer
@@ -147,3 +150,21 @@ def test_numbers_are_judged_in_the_scale_of_the_first_models_labels_for_as_long_
     assert len({model.label_scale for model in published}) == 1
     labels = [m.payload.label for m in messages(loop, "scores") if m.payload.state == LABEL_STATE_MATCHED]
     assert published[0].label_scale == pytest.approx(np.var(labels), rel=0.5)
+
+
+def test_events_that_ask_are_each_predicted_once_as_of_when_they_were_known() -> None:
+    declared = use_case("regression")
+    found = replace(
+        declared, predict=replace(declared.predict, asked_by=ordered), policy=replace(policy, bootstrap_rows=150)
+    )
+    loop = Loop(found, RecordedTrainer(found, TrainingSettings(hidden=32, epochs=2, patience=1)))
+    loop.run(islice(steps("regression", STEPS), 60))
+    asking = {
+        prediction_id(found.name, m.payload.entity, request_id(m.payload.id)): m.payload.known_at_us
+        for m in messages(loop, "events")
+        if m.payload.type == ordered.name
+    }
+    answered = {m.id: m.payload for m in messages(loop, "predictions") if m.id in asking}
+    first_us = min(asking[prediction] for prediction in answered)
+    assert set(answered) == {prediction for prediction, known_us in asking.items() if known_us >= first_us}
+    assert all(answer.as_of_us == asking[prediction] for prediction, answer in answered.items())

@@ -34,6 +34,7 @@ class HeldProducer:
     def __init__(self) -> None:
         self.sent: list[Message[Any]] = []
         self.acks: list[OnAck | None] = []
+        self.turns: list[int] = []
         self.full = False
         self.room = 1_000
         self._grew = asyncio.Event()
@@ -54,6 +55,7 @@ class HeldProducer:
             raise QueueFull(0.001)
         taken = records[: self.room]
         self.sent += [decode(topic, *record) for record in taken]
+        self.turns.append(len(taken))
         self.acks.append(on_ack)
         self._grew.set()
         return len(taken)
@@ -319,6 +321,19 @@ async def test_the_answers_of_many_calls_travel_together(tmp_path: Path) -> None
         assert len(producer.acks) == 1
         producer.acknowledge(0)
         await kept.drained()
+
+
+@pytest.mark.parametrize(("answers", "turns"), [(40, [32, 8]), (400, [50] * 8), (1_200, [512, 512, 176])])
+async def test_few_answers_are_sent_in_small_turns_and_many_in_large_ones(
+    tmp_path: Path, answers: int, turns: list[int]
+) -> None:
+    producer = HeldProducer()
+    kept = log(spool(tmp_path), producer)
+    for number in range(answers):
+        kept.write([answer(number)], 1)
+    async with running(kept.run()):
+        await producer.has_sent(answers)
+        assert producer.turns == turns
 
 
 async def test_what_the_broker_did_not_take_is_sent_again_and_holds_the_watermark_back(

@@ -19,8 +19,12 @@ from services.serving.instruments import ServingInstruments
 from services.serving.logged import Logged, encode_logged, logged_of
 
 _RESEND_AFTER_S = 1.0  # the broker has been silent for the producer's whole delivery timeout
-_SENT_IN_TURN = 32  # at the least: a fifth of a millisecond; then calls have their turn
-_TURNS = 8  # for what waits: the more it is, the larger the requests that the broker gets
+_TURNS = 8  # for what waits behind single calls, which have their turns between
+_SENT_IN_TURN = 32  # at the least: a fifth of a millisecond
+_MANY = 1_000  # wait only behind batches: each of their calls takes longer than a turn of so many, too
+_SENT_OF_MANY = (
+    512  # twice as many as 256 save a twentieth of a prediction's time: the broker gets fewer, larger requests
+)
 _TRACE_LENGTHS = [bytes([length]) for length in range(256)]
 _logger = logging.getLogger(__name__)
 
@@ -130,7 +134,8 @@ class PredictionLog:
                 timer.cancel()
 
     async def _send_all(self) -> None:
-        size = max(_SENT_IN_TURN, self._unsent_answers // _TURNS)
+        waiting = self._unsent_answers
+        size = _SENT_OF_MANY if waiting >= _MANY else max(_SENT_IN_TURN, waiting // _TURNS)
         while shipment := self._next_shipment(size):
             try:
                 queued = self._producer.send_encoded("predictions", shipment.records, partial(self._arrived, shipment))
