@@ -19,7 +19,7 @@ from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.usecase import FieldValue, Since, UseCase, View, Window, duration_us, entity_key
 from services.features.entities import too_late
 from services.features.history import Reads, ViewEvents, latest_events, newest_times, since_values, window_values
-from services.features.rekeying import is_value, picker
+from services.features.rekeying import is_value
 from services.features.windows import Ints
 
 _KEYS_MAX = 100_000  # key values whose key is remembered: about 30 MB
@@ -80,13 +80,17 @@ def view_parts(use_case: UseCase, logged: LoggedEvents) -> list[ViewParts]:
     for kind, of_type in readers.items():
         for reader in of_type:
             reader.place(needed[kind])
+    rows: dict[str, list[int]] = {kind: [] for kind in readers}
+    columns: dict[str, list[list[FieldValue | None]]] = {kind: [[] for _ in names] for kind, names in needed.items()}
+    gathered = {kind: list(zip(names, columns[kind], strict=True)) for kind, names in needed.items()}
     for row, (kind, event) in enumerate(zip(logged.types, logged.events, strict=True)):
         if kind in readers:
+            rows[kind].append(row)
             found = event.fields.get
-            fields = [None if (value := found(name)) is None else from_value(value) for name in needed[kind]]
-            for reader in readers[kind]:
-                reader.take(row, fields)
-    return [reader.parts(logged) for of_type in readers.values() for reader in of_type]
+            for name, column in gathered[kind]:
+                value = found(name)
+                column.append(None if value is None else from_value(value))
+    return [reader.parts(logged, rows[kind], columns[kind]) for kind, of_type in readers.items() for reader in of_type]
 
 
 class _Reader:
@@ -96,35 +100,37 @@ class _Reader:
         self.view = view
         self._is_window = isinstance(view, Window)
         self._known: dict[tuple[FieldValue | None, ...], str] = {}
-        self._rows: list[int] = []
-        self._keys: list[str] = []
-        self._values: list[tuple[FieldValue | None, ...]] = []
 
     def place(self, needed: Sequence[str]) -> None:
-        """Says which fields `take` is given."""
-        self._of = picker([needed.index(name) for name in self.view.of])
-        self._by = picker([needed.index(name) for name in self.view.by])
+        """Says which fields `parts` is given."""
+        self._of = [needed.index(name) for name in self.view.of]
+        self._by = [needed.index(name) for name in self.view.by]
 
-    def take(self, row: int, fields: Sequence[FieldValue | None]) -> None:
-        values = self._of(fields)
-        if self._is_window and not is_value(values[0]):
-            return
-        named = self._by(fields)
-        key = self._known.get(named)
-        if key is None:
-            if None in named:
-                return
-            if len(self._known) >= _KEYS_MAX:
-                self._known.clear()
-            key = self._known[named] = entity_key(self.view.name, [str(value) for value in named])
-        self._rows.append(row)
-        self._keys.append(key)
-        self._values.append(values)
+    def parts(
+        self, logged: LoggedEvents, rows: Sequence[int], columns: Sequence[Sequence[FieldValue | None]]
+    ) -> ViewParts:
+        """The view's part of the events of some rows, whose fields are given a column each."""
+        known, key_of = self._known, self._key
+        named = zip(*[columns[place] for place in self._by], strict=True)
+        keys = [known[each] if each in known else key_of(each) for each in named]
+        values = list(zip(*[columns[place] for place in self._of], strict=True)) if self._of else [()] * len(rows)
+        if self._is_window:
+            taken = [n for n, (key, value) in enumerate(zip(keys, values, strict=True)) if key and is_value(value[0])]
+        else:
+            taken = [n for n, key in enumerate(keys) if key]
+        places = np.array(rows, dtype=np.int64)[taken]
+        ids = [] if self._is_window else [logged.ids[row] for row in places.tolist()]
+        if len(taken) < len(rows):
+            keys, values = [keys[n] for n in taken], [values[n] for n in taken]
+        return ViewParts(self.view, keys, ids, logged.at_us[places], logged.known_at_us[places], values)
 
-    def parts(self, logged: LoggedEvents) -> ViewParts:
-        rows = np.array(self._rows, dtype=np.int64)
-        ids = [] if self._is_window else [logged.ids[row] for row in self._rows]
-        return ViewParts(self.view, self._keys, ids, logged.at_us[rows], logged.known_at_us[rows], self._values)
+    def _key(self, named: tuple[FieldValue | None, ...]) -> str:
+        """The feature entity's key of some key values, or "" where one is absent."""
+        if len(self._known) >= _KEYS_MAX:
+            self._known.clear()
+        key = "" if None in named else entity_key(self.view.name, [str(value) for value in named])
+        self._known[named] = key
+        return key
 
 
 def updates(parts: ViewParts, lateness_us: int, from_us: int, to_us: int, *, carries: bool = True) -> Updates:

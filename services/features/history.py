@@ -122,12 +122,15 @@ def window_values(view: Window, events: ViewEvents, values: npt.NDArray[Any], re
         stats_of, entries_max = partial(sketched_stats, view.sketch, view.stats), len(values)
     copied = np.arange(len(seen.end)) if is_decayed else np.flatnonzero(seen.end - seen.begin > seen.count)
     found = np.empty((len(reads.entities), len(view.features)))
-    for age_us, columns in zip(view.ages_us, _columns(view), strict=True):
+    firsts = []
+    for age_us in view.ages_us:
         gone = np.searchsorted(times, view.edge_us(reads.clocks_us, age_us), side="right")
-        first = np.searchsorted(by_time, reads.entities * (len(times) + 1) + gone).clip(max=seen.end)
-        if not is_decayed:
-            kept = first.clip(min=seen.end - entries_max)
-            found[:, columns] = stats_of(values, kept, seen.end)
+        firsts.append(np.searchsorted(by_time, reads.entities * (len(times) + 1) + gone).clip(max=seen.end))
+    if not is_decayed:  # all windows at once: what a column is prepared for costs as much as what is then read of it
+        kept = [first.clip(min=seen.end - entries_max) for first in firsts]
+        of_all = stats_of(values, np.concatenate(kept), np.tile(seen.end, len(kept)))
+        found[:] = np.concatenate(np.split(of_all, len(kept)), axis=1)
+    for age_us, first, columns in zip(view.ages_us, firsts, _columns(view), strict=True):
         for piece in _pieces(copied, (seen.end - first)[copied]):
             sizes = seen.end[piece] - first[piece]
             starts = np.cumsum(sizes) - sizes
