@@ -21,8 +21,9 @@ from driftloop.contracts.trainer.v1.trainer_pb2 import Model
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import HOUR_US, Event, Field, Label, Latest, Policy, Prediction, Request, UseCase, before
 from services.monitor.agreement import HeldOutRows, ProductionRecord
+from services.monitor.arms import Candidate, Trial
 from services.monitor.policy import EVIDENCE_ROWS, RECENT_ROWS_MIN
-from services.monitor.release import Candidate, Releases, Trial
+from services.monitor.release import Releases
 from services.trainer.fitting import fit_request
 from services.trainer.gates import GateSettings
 from services.trainer.measures import row_losses

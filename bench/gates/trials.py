@@ -14,9 +14,10 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_ROLL_BACK,
 )
 from driftloop.usecase import DAY_US, Policy
+from services.monitor.arms import Candidate, Trial
 from services.monitor.drift import RISE_SHARE, RisingError
 from services.monitor.policy import RetrainPolicy
-from services.monitor.release import Candidate, Releases, Trial
+from services.monitor.release import Releases
 from services.trainer.gates import GateSettings
 
 LABELS = 10_000

@@ -36,8 +36,9 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     CommandKind,
     DecisionKind,
 )
+from services.monitor.arms import Step
 from services.monitor.comparison import wrong
-from services.monitor.release import Releases, Step
+from services.monitor.release import Releases
 
 
 class CannotDo(Exception):

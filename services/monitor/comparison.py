@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import ROLE_AB, ROLE_SHADOW, Arm
+from services.monitor.moments import Moments
 
 ARMS_MAX = 4  # each scores every prediction
 NAME_CHARACTERS_MAX = 32
@@ -23,29 +24,14 @@ OTHER_NAMES = frozenset(
 )  # of answers outside a comparison
 
 
-@dataclass
-class _Figures:
-    """Of values: how many, their sum and the sum of their squares; losses are bounded, so that nothing cancels."""
-
-    count: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-
-    def add(self, value: float) -> None:
-        """One more value."""
-        self.count += 1
-        self.total += value
-        self.squares += value * value
-
-    def words(self, rows: str, mean: str) -> dict[str, float]:
-        """By name: how many, the mean and its standard error, as far as there are any."""
-        found = {rows: float(self.count)}
-        if self.count:
-            found[mean] = self.total / self.count
-        if self.count > 1:
-            variance = max(0.0, self.squares - self.total**2 / self.count) / (self.count - 1)
-            found[f"{mean}_error"] = math.sqrt(variance / self.count)
-        return found
+def _words(found: Moments, rows: str, mean: str) -> dict[str, float]:
+    """By name: how many, the mean and its standard error, as far as there are any."""
+    words = {rows: float(found.count)}
+    if found.count:
+        words[mean] = found.mean
+    if found.count > 1:
+        words[f"{mean}_error"] = found.error
+    return words
 
 
 @dataclass
@@ -53,8 +39,8 @@ class _Arm:
     """How one arm does. `gains`: the champion's loss less the arm's, on rows that both have scored."""
 
     exposures: int = 0
-    losses: _Figures = field(default_factory=_Figures)
-    gains: _Figures = field(default_factory=_Figures)
+    losses: Moments = field(default_factory=Moments)
+    gains: Moments = field(default_factory=Moments)
 
 
 class Comparison:
@@ -118,9 +104,9 @@ class Comparison:
         """
         found: dict[str, float] = {}
         for name, arm in self._by_name.items():
-            of = {"exposures": float(arm.exposures), **arm.losses.words("rows", "loss")}
+            of = {"exposures": float(arm.exposures), **_words(arm.losses, "rows", "loss")}
             if name != CONTROL:
-                of |= arm.gains.words("paired_rows", "gain")
+                of |= _words(arm.gains, "paired_rows", "gain")
             found |= {f"{name}/{figure}": value for figure, value in of.items()}
         return found
 
@@ -129,7 +115,7 @@ class Comparison:
         return {
             "champion": self._champion_id,
             "arms": [[arm.name, arm.model_id, arm.bundle_url, arm.bundle_digest, arm.share] for arm in self.arms],
-            "figures": {name: list(astuple(arm)) for name, arm in self._by_name.items()},
+            "moments": {name: list(astuple(arm)) for name, arm in self._by_name.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -139,10 +125,20 @@ class Comparison:
             Arm(name=name, model_id=model_id, bundle_url=url, bundle_digest=digest, share=share)
             for name, model_id, url, digest, share in state["arms"]
         ]
+        # Checkpoints of before had sums, and sums of squares.
+        moments, sums = state.get("moments", {}), state.get("figures", {})
         self._by_name = {
-            name: _Arm(exposures, _Figures(*losses), _Figures(*gains))
-            for name, (exposures, losses, gains) in state["figures"].items()
+            name: _Arm(exposures, Moments(*losses), Moments(*gains))
+            for name, (exposures, losses, gains) in moments.items()
+        } | {
+            name: _Arm(exposures, _of_sums(*losses), _of_sums(*gains))
+            for name, (exposures, losses, gains) in sums.items()
         }
+
+
+def _of_sums(count: int, total: float, squares: float) -> Moments:
+    mean = total / count if count else 0.0
+    return Moments(count, mean, max(0.0, squares - count * mean * mean))
 
 
 def wrong(arms: Sequence[Arm]) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
+
+from services.monitor.moments import Moments
 
 PLANNED_BLOCKS = 20  # at which the bound is tightest
 # Of production's own, from which a gain must be seen there, too: held-out rows chose the candidate, and it was lucky on them.
@@ -31,7 +32,7 @@ class Evidence:
         self._values: list[float] = []  # of a bursty stream only; as many as a trial has blocks
         self.rows, self._held_rows = 0, 0
         self._open_sum, self._open_rows = 0.0, 0
-        self._all, self._own = _Moments(), _Moments()
+        self._all, self._own = Moments(), Moments()
         self._newest: deque[float] = deque(maxlen=max(BATCHES_MIN, NEWEST_BLOCKS // pace))
 
     def add(self, reference_loss: float, candidate_loss: float) -> None:
@@ -77,7 +78,7 @@ class Evidence:
         if held.mean - self._own.mean <= STRIKING_DEVIATIONS * error:
             return False
         self.rows -= self._held_rows
-        self._held_rows, self._all = 0, _Moments(self._own.count, self._own.mean, self._own.squares)
+        self._held_rows, self._all = 0, Moments(self._own.count, self._own.mean, self._own.squares)
         self._values = self._values[-self._own.count :]
         own = list(self._newest)[-self._own.count :]
         self._newest.clear()
@@ -172,39 +173,10 @@ class Evidence:
         """Takes a snapshot back; a list is of before held-out rows were told apart."""
         if isinstance(state, list):
             self.rows, self._open_sum, self._open_rows, *moments = state[:6]
-            self._all, self._values = _Moments(*moments), list(state[6:])
+            self._all, self._values = Moments(*moments), list(state[6:])
             return
         self.rows, self._held_rows = state["rows"]
         self._open_sum, self._open_rows = state["open"]
-        self._all, self._own = _Moments(*state["all"]), _Moments(*state["own"])
+        self._all, self._own = Moments(*state["all"]), Moments(*state["own"])
         self._values = list(state["values"])
         self._newest.extend(state.get("newest", ()))  # absent from checkpoints of before they were kept
-
-
-@dataclass(slots=True)
-class _Moments:
-    """Count, mean and summed squared deviations of values (Welford, 1962)."""
-
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-
-    def add(self, value: float) -> None:
-        """One more value."""
-        self.count += 1
-        delta = value - self.mean
-        self.mean += delta / self.count
-        self.squares += delta * (value - self.mean)
-
-    def less(self, part: _Moments) -> _Moments:
-        """Those of the values that are not of the part (Chan, Golub & LeVeque, 1979)."""
-        count = self.count - part.count
-        if count <= 0:
-            return _Moments()
-        mean = (self.count * self.mean - part.count * part.mean) / count
-        between = (mean - part.mean) ** 2 * count * part.count / self.count
-        return _Moments(count, mean, max(0.0, self.squares - part.squares - between))
-
-    def as_list(self) -> list[float]:
-        """As plain values."""
-        return [self.count, self.mean, self.squares]

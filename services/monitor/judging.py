@@ -36,11 +36,12 @@ from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model
 from driftloop.usecase import Answer, UseCase
 from services.monitor.agreement import HeldOutRows, ProductionRecord
+from services.monitor.arms import OF_ALL_ROWS, Candidate, Step, Trial
 from services.monitor.commands import OF_PEOPLE, obey
 from services.monitor.drift import DriftWatch
 from services.monitor.faults import Faults
 from services.monitor.policy import RetrainPolicy
-from services.monitor.release import OF_ALL_ROWS, Candidate, Releases, Step, Trial
+from services.monitor.release import Releases
 from services.monitor.series import Alarm
 from services.monitor.standing import Standing
 from services.monitor.verdicts import Verdicts

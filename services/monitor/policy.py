@@ -33,6 +33,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     RetrainReason,
 )
 from driftloop.usecase import LOSS_UNITS, Policy, Task, duration_us
+from services.monitor.arms import GAIN_MIN
 from services.monitor.drift import COLLAPSE
 from services.monitor.floor import Decay
 from services.monitor.series import Alarm
@@ -274,6 +275,8 @@ class RetrainPolicy:
             return Wanted(
                 RETRAIN_REASON_BOOTSTRAP, f"{self._rows} mature labelled rows and no model yet", recent, urgent=True
             )
+        if 0.0 < self.error < GAIN_MIN and not self._schedule_us:  # nothing is left to gain
+            return None
         if on_trial and since < TRIAL_INTERVALS * self._interval_rows:
             return None
         if self._schedule_us and clock_us - self.asked_at_us >= self._schedule_us:

@@ -11,7 +11,6 @@ held-out gains that production surely does not see (labels or inputs that were n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
 from typing import Any
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
@@ -34,6 +33,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     Role,
 )
 from driftloop.usecase import LOSS_UNITS, Policy, Task
+from services.monitor.arms import GAIN_MIN, Candidate, Step, Trial, arm_of, plain
 from services.monitor.comparison import Comparison
 from services.monitor.evidence import Evidence
 from services.monitor.odds import FIRST_SHARE, PRIOR_DEVIATION, SHARES, UNHEARD_SHARE, caution, next_share
@@ -41,43 +41,11 @@ from services.monitor.orders import Orders, restored
 from services.monitor.slices import Harm, SliceGains
 
 SNAPSHOT_VERSION = 1
-GAIN_MIN = 0.002  # loss per row below which a better model is not worth a change, however small production's loss
 ARCHIVE_MAX = 8  # former champions kept: a concept may come back
 SLICE_HARM = 0.1  # of production's loss by which a slice must surely be worse: smaller losses are the price of a repaired concept
 SLICE_ROWS_SHARE = 0.8  # of promote_rows: a slice turned upside down loses half a deviation a row, which 80 rows show
 # Confidence of a slice's harm with which a promotion waits, and with which the challenger goes: it is looked at often.
 SLICE_SUSPICION, SLICE_CERTAINTY = 0.9, 0.999
-OF_ALL_ROWS = ("all", "history")  # candidates that rest on every row of the regime
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A published model: where its bundle lies, the digest that it must have, and which of trainer's candidates it is."""
-
-    model_id: str
-    bundle_url: str
-    bundle_digest: str
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a comparison starts from: trainer's paired gains per held-out block, the rows behind them, production's loss, the pace."""
-
-    gains: tuple[float, ...] = ()
-    rows: int = 0
-    production_loss: float = 0.0
-    pace: int = 1
-
-
-@dataclass(frozen=True)
-class Step:
-    """One decision about a release, for the log."""
-
-    kind: DecisionKind
-    model_id: str
-    because: str
-    evidence: dict[str, float]
 
 
 class Releases:
@@ -129,13 +97,13 @@ class Releases:
             return None, []
         share = self._share if self.other is not None and self.orders.may_answer else 0.0
         role = ROLE_CANARY if share else ROLE_SHADOW if self.other_role == ROLE_CANARY else self.other_role
-        others = [] if self.other is None else [_arm(self.other, role, share)]
+        others = [] if self.other is None else [arm_of(self.other, role, share)]
         if self.standby is not None:
-            others.append(_arm(self.standby, ROLE_STANDBY, 0.0))
+            others.append(arm_of(self.standby, ROLE_STANDBY, 0.0))
         if self.comparison.arms:
             others = self.comparison.released(others, self.orders.drained)
             share = sum(arm.share for arm in others)
-        return _arm(self.champion, ROLE_CHAMPION, 1.0 - share), others
+        return arm_of(self.champion, ROLE_CHAMPION, 1.0 - share), others
 
     def known(self) -> list[Candidate]:
         """Every model that may answer or did: the champion first, then the archive, newest first."""
@@ -403,14 +371,14 @@ class Releases:
         """State as plain values."""
         return {
             "version": SNAPSHOT_VERSION,
-            "champion": _plain(self.champion),
-            "other": _plain(self.other),
+            "champion": plain(self.champion),
+            "other": plain(self.other),
             "other_role": int(self.other_role),
             "has_answered": self._has_answered,
-            "archive": [_plain(candidate) for candidate in self.archive],
+            "archive": [plain(candidate) for candidate in self.archive],
             "trial": [list(self._trial.gains), self._trial.rows, self._trial.production_loss, self._trial.pace],
             "evidence": self._evidence.snapshot(),
-            "standby": _plain(self.standby),
+            "standby": plain(self.standby),
             "orders": self.orders.snapshot(),
             "comparison": self.comparison.snapshot(),
             "slices": self._slices.snapshot(),
@@ -437,12 +405,3 @@ class Releases:
         self._paired_loss, self._paired_rows = state.get("paired", [0.0, 0])
         self._share = state.get("share", FIRST_SHARE if self.other_role == ROLE_CANARY else 0.0)
         self._slices.restore(state.get("slices", [0, []]))
-
-
-def _plain(candidate: Candidate | None) -> list[str] | None:
-    return None if candidate is None else list(astuple(candidate))
-
-
-def _arm(candidate: Candidate, role: Role, share: float) -> Arm:
-    model_id, bundle_url, bundle_digest, _ = astuple(candidate)
-    return Arm(model_id=model_id, bundle_url=bundle_url, bundle_digest=bundle_digest, role=role, share=share)

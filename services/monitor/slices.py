@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from services.monitor.moments import Moments
 from services.monitor.rise import student_quantile
 
 SLICES_MAX = 256  # values of all slices together; more are too rare to be judged
@@ -32,7 +33,7 @@ class SliceGains:
 
     def __init__(self) -> None:
         self._rows = 0
-        self._found: dict[str, list[float]] = {}  # rows, mean, summed squared deviations (Welford, 1962)
+        self._found: dict[str, Moments] = {}
 
     def add(self, slices: Mapping[str, str], gain: float) -> None:
         """One more row; `slices`: its value of each declared slice."""
@@ -43,11 +44,8 @@ class SliceGains:
             if found is None:
                 if len(self._found) >= SLICES_MAX:
                     continue
-                found = self._found[place] = [0, 0.0, 0.0]
-            found[0] += 1
-            delta = gain - found[1]
-            found[1] += delta / found[0]
-            found[2] += delta * (gain - found[1])
+                found = self._found[place] = Moments()
+            found.add(gain)
 
     def harmed(self, confidence: float, least: float, pace: int = 1) -> Harm | None:
         """The worst slice whose loss is higher with the confidence, and by at least `least` per row; None if there is none.
@@ -59,27 +57,28 @@ class SliceGains:
             return None
         level = 1.0 - (1.0 - confidence) / len(judged)
         worst: Harm | None = None
-        for name, (rows, mean, squares) in judged:
-            error = math.sqrt(squares / (rows - 1) / rows * pace)
-            deviate = student_quantile(level, rows / pace - 1.0)
-            if -mean >= least and -mean > deviate * error and (worst is None or -mean > worst.excess):
-                worst = Harm(name, -mean, int(rows))
+        for name, found in judged:
+            error, excess = found.error * math.sqrt(pace), -found.mean
+            deviate = student_quantile(level, found.count / pace - 1.0)
+            if excess >= least and excess > deviate * error and (worst is None or excess > worst.excess):
+                worst = Harm(name, excess, found.count)
         return worst
 
     def are_seen(self, rows: float) -> bool:
         """Whether every major slice has so many rows."""
-        return all(found[0] >= rows for found in self._found.values() if found[0] >= MAJOR_SHARE * self._rows)
+        major = [found for found in self._found.values() if found.count >= MAJOR_SHARE * self._rows]
+        return all(found.count >= rows for found in major)
 
-    def _is_judged(self, found: list[float], pace: int) -> bool:
-        return found[0] >= max(SLICE_ROWS_MIN * pace, SHARE_MIN * self._rows)
+    def _is_judged(self, found: Moments, pace: int) -> bool:
+        return found.count >= max(SLICE_ROWS_MIN * pace, SHARE_MIN * self._rows)
 
     def snapshot(self) -> list[object]:
         """State as plain values."""
-        return [self._rows, [[name, *found] for name, found in self._found.items()]]
+        return [self._rows, [[name, *found.as_list()] for name, found in self._found.items()]]
 
     def restore(self, state: Iterable[object]) -> None:
         """Takes a snapshot back."""
         rows, found = state
         assert isinstance(rows, int)
         assert isinstance(found, list)
-        self._rows, self._found = rows, {name: list(values) for name, *values in found}
+        self._rows, self._found = rows, {name: Moments(*values) for name, *values in found}

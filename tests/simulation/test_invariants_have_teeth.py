@@ -14,9 +14,10 @@ from services.features.aggregation import Aggregation
 from services.features.rekeying import Rekeying
 from services.ingest.admission import Admission, Rejected
 from services.ingest.intake import Intake
+from services.monitor.arms import Step
 from services.monitor.judging import Judging
 from services.monitor.matching import Matching
-from services.monitor.release import Releases, Step
+from services.monitor.release import Releases
 from services.serving.assembly import Assembly
 from services.serving.gateways.log import PredictionLog
 from services.serving.routing import Router

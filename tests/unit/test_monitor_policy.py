@@ -167,6 +167,15 @@ def test_new_rows_are_a_reason_unless_a_challenger_has_just_begun_its_trial():
     assert policy.decide(DAY_US, (), on_trial=True).wanted.reason == RETRAIN_REASON_NEW_DATA
 
 
+def test_where_nothing_is_left_to_gain_nothing_is_tried():
+    policy = with_model()
+    policy.error = 0.001
+    rows(policy, 20_000)
+    assert policy.decide(DAY_US, ()) is None
+    policy.error = 0.01
+    assert policy.decide(DAY_US, ()).not_now == ""
+
+
 def test_what_candidates_bring_sets_when_the_next_is_tried():
     moving, still, growing = with_model(), with_model(), with_model()
     for policy, outcome in (

@@ -22,7 +22,9 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     ROLE_STANDBY,
 )
 from driftloop.usecase import Policy, row_loss
-from services.monitor.release import ARCHIVE_MAX, Candidate, Evidence, Releases, Trial
+from services.monitor.arms import Candidate, Trial
+from services.monitor.evidence import Evidence
+from services.monitor.release import ARCHIVE_MAX, Releases
 
 POLICY = Policy()
 
