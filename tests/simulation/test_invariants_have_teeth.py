@@ -203,7 +203,7 @@ MUTANTS = [
     ("services.monitor.judging.Releases", TwoChampions, CALM, "one_champion_at_most"),
     ("services.monitor.judging.Releases", PromotesTheWorse, CALM, "no_release_to_a_worse_model"),
     ("services.monitor.gateways.Judging", AsksForNoReason, CALM, "every_retrain_has_evidence"),
-    ("services.serving.handlers.Assembly", MakesValuesUp, CALM, "no_prediction_without_the_vector_it_used"),
+    ("services.serving.answering.Assembly", MakesValuesUp, CALM, "no_prediction_without_the_vector_it_used"),
     ("simulation.hosted.ingest.Intake", AcknowledgesAtOnce, CUT_OFF, "no_accepted_event_is_lost"),
     ("simulation.hosted.ingest.Admission", TakesAnything, CALM, "no_event_breaks_its_schema"),
     ("services.serving.routing.Router", LetsShadowsAnswer, CALM, "every_answer_is_by_its_release"),
