@@ -4,7 +4,7 @@ set -eu
 service=$1 torch=$2
 case "$service" in
   ingest|features|serving|monitor|trainer) extras="--extra $service" ;;
-  demo) extras="--extra serving --extra flights --extra tables --extra monitor" ;;
+  demo) extras="--extra features --extra serving --extra flights --extra tables --extra monitor" ;;
   *) echo "SERVICE is ingest, features, serving, monitor, trainer or demo; not '$service'" >&2; exit 2 ;;
 esac
 uv=/opt/uv/bin/uv

@@ -44,8 +44,8 @@ Found = dict[str, Any]
 
 
 def build(system: System) -> Found:
-    """Every image of the core, and MLflow's."""
-    system.compose("--profile", "tracking", "build", *SERVICES, "mlflow")
+    """Every image of the core, MLflow's and that of the demo."""
+    system.compose("--profile", "tracking", "--profile", "demo", "build", *SERVICES, "mlflow", "demo")
     return {}
 
 
@@ -197,6 +197,11 @@ def images(system: System) -> Found:
             "python -c 'import importlib.util as u; print(u.find_spec(\"torch\") is not None)'; ls /usr/share/sbom",
         ).split()  # fmt: skip
         hold(seen == [str(service == "trainer"), f"{service}.cdx.json"], f"{service}: {seen}")
+    # What the demo measures at its end, it imports at its end.
+    measures = "import driftloop.cli.demo, driftloop.cli.report, driftloop.cli.summary, simulation.vectors"
+    system.compose(
+        "--profile", "demo", "run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "demo", "-c", measures
+    )
     return found
 
 
