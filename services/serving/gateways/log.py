@@ -22,9 +22,7 @@ _RESEND_AFTER_S = 1.0  # the broker has been silent for the producer's whole del
 _TURNS = 8  # for what waits behind single calls, which have their turns between
 _SENT_IN_TURN = 32  # at the least: a fifth of a millisecond
 _MANY = 1_000  # wait only behind batches: each of their calls takes longer than a turn of so many, too
-_SENT_OF_MANY = (
-    512  # twice as many as 256 save a twentieth of a prediction's time: the broker gets fewer, larger requests
-)
+_SENT_OF_MANY = 512  # twice as many as 256 save a twentieth of a prediction's time: fewer, larger requests
 _TRACE_LENGTHS = [bytes([length]) for length in range(256)]
 _logger = logging.getLogger(__name__)
 
