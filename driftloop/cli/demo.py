@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from driftloop.cli.local import local_settings
-from driftloop.cli.replay import Played, Replay, load_stretch, step_count, steps_of, stretch_options
+from driftloop.cli.replay import Played, Replay, load_stretch, replay_progress, steps_of, stretch_options
 from driftloop.cli.running import RunningLoop, require_empty
 from driftloop.client import ClientError
 from driftloop.contracts.serving.v1.serving_pb2 import Vector
@@ -146,18 +145,8 @@ def _said(loop: LocalLoop | RunningLoop) -> Iterator[None]:
 
 def _play(use_case: UseCase, stretch: Any, ingest: str, serving: str, console: Console) -> Played:
     player = Replay(use_case, ingest, serving)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("replaying", total=step_count(use_case, stretch))
-
-            def after_step(step: ReplayStep, played: Played) -> None:
-                day = (step.end_us - stretch.start_us) / DAY_US
-                text = (
-                    f"day {day:4.1f}  {played.events['accepted']} events  {played.predictions['answered']} predictions"
-                )
-                progress.update(bar, advance=1, description=text)
-
+        with replay_progress(use_case, stretch, console) as after_step:
             return player.run(steps_of(use_case, stretch), after_step)
     finally:
         player.close()

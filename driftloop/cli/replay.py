@@ -6,10 +6,11 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -33,10 +34,14 @@ from driftloop.usecase import (
     replay_steps,
 )
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 RETRAIN_TIMEOUT_S = 900.0  # how long one step may take while a model is trained
 WAIT_SLICE_S = 25.0
 AGAIN_PAUSE_S = 0.5
 AGAIN_TIMEOUT_S = 120.0  # a broker on a busy machine takes half a minute to come back
+SAID_PARTS = 20  # lines that a whole replay prints where no terminal shows its bar
 T = TypeVar("T")
 
 
@@ -184,6 +189,29 @@ def step_count(use_case: UseCase, stretch: ReplayStretch) -> int:
     return (stretch.end_us + use_case.label.matures_after_us - stretch.start_us) // use_case.step_us + 1
 
 
+@contextmanager
+def replay_progress(
+    use_case: UseCase, stretch: ReplayStretch, console: Console
+) -> Iterator[Callable[[ReplayStep, Played], None]]:
+    """What to call after each step: a bar on a terminal; in a log or a pipe a line per twentieth of the stretch."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    steps = step_count(use_case, stretch)
+    said_every = max(1, steps // SAID_PARTS)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("replaying", total=steps)
+
+        def after_step(step: ReplayStep, played: Played) -> None:
+            day = (step.end_us - stretch.start_us) / DAY_US
+            text = f"day {day:4.1f}  {played.events['accepted']} events  {played.predictions['answered']} predictions"
+            progress.update(bar, advance=1, description=text)
+            if not console.is_terminal and played.steps % said_every == 0:
+                console.print(f"{text}  {played.steps}/{steps}", highlight=False, soft_wrap=True)
+
+        yield after_step
+
+
 @click.command()
 @click.argument("name")
 @click.option("--start", help="First day of the stretch, as 2013-03-01.")
@@ -202,23 +230,16 @@ def replay(
     serving_address: str,
 ) -> None:
     """Replay a recorded stretch of use case NAME against a running loop (`driftloop up`)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.console import Console
 
     try:
         use_case, stretch = load_stretch(name, start=start, days=days, rows=rows, inject=inject)
     except UseCaseError as error:
         raise click.UsageError(str(error)) from error
     player = Replay(use_case, ingest_address, serving_address)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        bar = progress.add_task("steps", total=step_count(use_case, stretch))
-
-        def advance(step: ReplayStep, played: Played) -> None:
-            days_done = (step.end_us - stretch.start_us) / DAY_US
-            progress.update(bar, advance=1, description=f"day {days_done:4.1f}, {played.events['sent']} events")
-
+    with replay_progress(use_case, stretch, Console()) as after_step:
         try:
-            played = player.run(steps_of(use_case, stretch), advance)
+            played = player.run(steps_of(use_case, stretch), after_step)
         except (ClientError, TimeoutError) as error:
             raise click.ClickException(f"the replay stopped: {error}") from error
         finally:

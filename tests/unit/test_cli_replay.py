@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+from rich.console import Console
 
-from driftloop.cli.replay import Replay
+from driftloop.cli.replay import Played, Replay, load_stretch, replay_progress, step_count, steps_of
 from driftloop.contracts.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from driftloop.contracts.serving.v1 import serving_pb2, serving_pb2_grpc
 from driftloop.usecase import ReplayEvent, ReplayStep, load_use_case
@@ -63,3 +65,16 @@ def test_a_clock_that_could_not_be_moved_and_events_that_were_not_acknowledged_a
     assert ingest.sent == [["e"], ["e"]]
     assert played.events == {"sent": 1, "accepted": 0, "duplicate": 1, "rejected": 0}
     assert (played.steps, played.clock_us) == (1, 20)
+
+
+def test_a_replay_into_a_log_says_how_far_it_is_in_some_twenty_lines() -> None:
+    use_case, stretch = load_stretch("flights", days=2)
+    log, played = io.StringIO(), Played()
+    with replay_progress(use_case, stretch, Console(file=log, width=80)) as after_step:
+        for step in steps_of(use_case, stretch):
+            played.steps += 1
+            after_step(step, played)
+    lines = log.getvalue().splitlines()
+    assert 20 <= len(lines) <= 22
+    assert lines[0].startswith("day  0.")
+    assert lines[-1].endswith(f"/{step_count(use_case, stretch)}")
