@@ -1,6 +1,7 @@
 """`make bench-ingest`: every door of ingest beside a bare producer, interleaved; writes build/bench/ingest.json.
 
-The server under test and the bare producer have one core to themselves, in turn; broker and clients have the rest.
+The server under test and the bare producer have one core to themselves, in turn; broker and clients have the rest. Stopped
+by Ctrl-C or SIGTERM it counts and writes what its complete repetitions found.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import argparse
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +81,7 @@ class Bench:
         self.measured: dict[str, Measured] = defaultdict(Measured)
         self.sent: Counter[str] = Counter()
         self.lost = self.doubled = 0
+        self.repetitions = 0  # that are complete, the first one not counted
         self._address, self._http_address, self._echo_address = (f"127.0.0.1:{free_base_port()}" for _ in range(3))
         self._ingest = _start(
             stack,
@@ -213,19 +216,14 @@ async def run(repetitions: int, events: int, singles: int, only: Sequence[str]) 
             "grpc stream": lambda n: bench.stream("grpc stream", f"e{n}", "IngestStream", 200, singles),
             "echo stream": lambda n: bench.echo("echo stream", "IngestStream", 200, singles),
         }
-        for repetition in range(repetitions + 1):
-            await asyncio.to_thread(bench.bare, "bare", f"bare{repetition}")
-            await asyncio.to_thread(bench.bare, "bare, no reports", f"floor{repetition}")
-            for name, measure in cases.items():
-                if not only or name in only:
-                    await measure(repetition)
-            if repetition == 0:
-                bench.measured.clear()
-            else:
-                line = ", ".join(
-                    f"{name} {found.rates[-1]:,.0f}/s {found.cpu_us[-1]:.1f}" for name, found in bench.measured.items()
-                )
-                print(f"{repetition}: {line}", flush=True)
+        chosen = {name: measure for name, measure in cases.items() if not only or name in only}
+        repeating = asyncio.create_task(_repeat(bench, repetitions, chosen))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, repeating.cancel)
+        try:
+            await repeating
+        except asyncio.CancelledError:
+            print(f"stopped after {bench.repetitions} repetitions", file=sys.stderr)
         await bench.close()
         found = bench.found()
     for name, count in bench.sent.items():
@@ -235,9 +233,26 @@ async def run(repetitions: int, events: int, singles: int, only: Sequence[str]) 
     return bench
 
 
+async def _repeat(bench: Bench, repetitions: int, cases: Mapping[str, Callable[[int], Awaitable[None]]]) -> None:
+    for repetition in range(repetitions + 1):
+        await asyncio.to_thread(bench.bare, "bare", f"bare{repetition}")
+        await asyncio.to_thread(bench.bare, "bare, no reports", f"floor{repetition}")
+        for measure in cases.values():
+            await measure(repetition)
+        if repetition == 0:
+            bench.measured.clear()
+            continue
+        bench.repetitions = repetition
+        line = ", ".join(
+            f"{name} {found.rates[-1]:,.0f}/s {found.cpu_us[-1]:.1f}" for name, found in bench.measured.items()
+        )
+        print(f"{repetition}: {line}", flush=True)
+
+
 def results(bench: Bench) -> list[Result]:
     """Medians; ratios are medians of the ratios within a repetition, whose runs lie seconds apart."""
-    measured = bench.measured
+    complete = bench.repetitions
+    measured = {name: Measured(m.rates[:complete], m.cpu_us[:complete]) for name, m in bench.measured.items()}
     found = []
     for name, each in measured.items():
         found.append(Result(name, "events", median(each.rates), "1/s"))
@@ -275,6 +290,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="cases; all by default")
     given = parser.parse_args()
     bench = asyncio.run(run(given.repetitions, given.events, given.singles, given.only))
+    if not bench.repetitions:
+        sys.exit("no repetition is complete, so nothing is written: let it run longer, or ask for fewer --events")
     write("ingest", results(bench), ROOT / "build" / "bench")
 
 

@@ -6,7 +6,9 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, NoReturn
@@ -25,6 +27,7 @@ from driftloop.messaging.settings import KafkaSettings
 
 # Objects of some batches of records, then collections of the young between two of the older: cycles are rare here.
 _COLLECT_EVERY_OBJECTS, _COLLECT_OLDER_EVERY, _COLLECT_OLDEST_EVERY = 50_000, 20, 50
+_STOP_SLACK_S = 1.0  # for telemetry, and for what lies between the bounds of a stop
 log = logging.getLogger(__name__)
 
 
@@ -223,6 +226,33 @@ def spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY_OBJECTS, _COLLECT_OLDER_EVERY, _COLLECT_OLDEST_EVERY)
+
+
+def stop_on_signals(stop: asyncio.Event, within_s: float) -> None:
+    """Sets `stop` at SIGTERM or SIGINT; a process that is still there a second after `within_s` ends with 1.
+
+    `within_s` is the sum of the bounds of its stop.
+    Packing a large state keeps the event loop for seconds, and leaving it waits for its threads for ever: neither may keep a
+    supervisor waiting. What no checkpoint holds by then is folded again, as after a crash.
+    """
+    loop, told = asyncio.get_running_loop(), threading.Event()
+    within_s += _STOP_SLACK_S
+
+    def overdue() -> None:
+        log.error("still at work %.0f s after the signal: ending; what no checkpoint holds is folded again", within_s)
+        end_process(1)
+
+    def on_signal(*_: object) -> None:
+        # Not by the event loop, which may be busy: Python runs this between any two instructions of the main thread.
+        if not told.is_set():
+            told.set()
+            timer = threading.Timer(within_s, overdue)
+            timer.daemon = True
+            timer.start()
+        loop.call_soon_threadsafe(stop.set)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
 
 
 def end_process(code: int) -> NoReturn:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 
 from driftloop.artifacts import ArtifactError, ArtifactStore
 from driftloop.featurestore.errors import FeatureStoreError
 from driftloop.messaging import KafkaSettings, MessagingError
-from driftloop.messaging.faust_worker import end_process, run_stages, spare_the_collector
+from driftloop.messaging.faust_worker import end_process, run_stages, spare_the_collector, stop_on_signals
 from driftloop.telemetry import HealthServer, instruments, setup_logging, setup_telemetry
 from driftloop.telemetry.health import AddressInUse
 from driftloop.usecase import UseCaseError, load_use_case
@@ -24,8 +23,8 @@ _log = logging.getLogger("services.features")
 async def serve(settings: FeaturesSettings, kafka: KafkaSettings) -> None:
     """Runs both stages; returns after SIGTERM or SIGINT, raises what makes it stop."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop_on_signals(stop, settings.stop_timeout_s + settings.online_stop_s + settings.flush_timeout_s)
+    spare_the_collector()  # what is restored is millions of objects, and none of them is garbage
     use_case = load_use_case(settings.use_case, settings.usecases)
     health = HealthServer(settings.address, "features")
     await health.start()

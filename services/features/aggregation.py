@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -254,11 +254,16 @@ class Aggregation:
             partition=self._partition,
         )
 
-    def current(self) -> list[Message[FeatureUpdate]]:
-        """The last update of every entity again: what a store written behind may have missed before a crash."""
+    def keys(self) -> list[str]:
+        """The keys of all entities."""
+        return list(self._entities)
+
+    def current(self, keys: Iterable[str]) -> list[Message[FeatureUpdate]]:
+        """The last update of some entities again, of those that are still held: what a store written behind may have missed."""
+        held = [(key, entity) for key in keys if (entity := self._entities.get(key)) is not None]
         return [
             self._message(entity, self._update_of(key, entity, entity.known_at_us), TRIGGER_EVENT)
-            for key, entity in self._entities.items()
+            for key, entity in held
         ]
 
     def snapshot(self) -> dict[str, Any]:

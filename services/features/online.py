@@ -12,6 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 from driftloop.contracts import Message, decode, encode
@@ -21,6 +22,10 @@ from services.features.instruments import OnlineInstruments
 
 _log = logging.getLogger(__name__)
 _FIRST_RETRY_S = 0.5
+_SETTLED_PER_TURN = 1_000  # values made anew between two folds: 10 ms, during which nothing is folded
+_RESTORED_ROWS_MAX = (
+    20_000  # values that wait before the first fold: the others are made behind it, so that it comes soon
+)
 
 
 class OnlineWriter(Protocol):
@@ -67,7 +72,7 @@ class OnlineWriteBehind:
         self._measured = measured
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[int, Message[Any]]] = {}
-        self._owed: defaultdict[int, set[str]] = defaultdict(set)
+        self._owed: defaultdict[int, dict[str, None]] = defaultdict(dict)  # in the order in which they are due
         self._groups: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="features-online", daemon=True)
@@ -94,7 +99,9 @@ class OnlineWriteBehind:
         if state is not None:
             self._add(group, [decode("features", k, v, [(n, c) for n, c in headers]) for k, v, headers in state])
             assert isinstance(heart, Aggregation)
-            self._add(group, heart.current())
+            self._owed[group] = dict.fromkeys(heart.keys())
+            while self._owed[group] and len(self._waiting) < min(self._bounds.rows_max, _RESTORED_ROWS_MAX):
+                self._settle(group, heart)
 
     def take(self, group: int, heart: Heart, outputs: Sequence[Message[Any]]) -> None:
         """See `Sink.take`."""
@@ -121,16 +128,17 @@ class OnlineWriteBehind:
             for message in updates:
                 held = self._waiting.get(message.key)
                 if held is None and len(self._waiting) >= self._bounds.rows_max:
-                    self._owed[group].add(message.key)
+                    self._owed[group][message.key] = None
                 elif held is None or message.payload.sequence >= held[1].payload.sequence:
                     self._waiting[message.key] = (group, message)
 
     def _settle(self, group: int, heart: Aggregation) -> None:
-        """There was no room for these entities' values; now there is, and the heart still has them."""
-        owed = self._owed.pop(group)
-        held = [message for message in heart.current() if message.key in owed]
-        _log.info("%d values for which there was no room are written to the online store now", len(held))
-        self._add(group, held)
+        """There is room for some entities whose values had to stay out, and the heart still has them."""
+        owed = self._owed[group]
+        due = list(islice(owed, _SETTLED_PER_TURN))
+        for key in due:
+            del owed[key]
+        self._add(group, heart.current(due))
 
     # the thread -------------------------------------------------------------------------------------------------------
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 
 from driftloop.artifacts import ArtifactError
 from driftloop.messaging import KafkaSettings, MessagingError
-from driftloop.messaging.faust_worker import end_process, run_stages
+from driftloop.messaging.faust_worker import end_process, run_stages, stop_on_signals
 from driftloop.telemetry import HealthServer, instruments, setup_logging, setup_telemetry
 from driftloop.telemetry.health import AddressInUse
 from driftloop.usecase import UseCaseError, load_use_case
@@ -22,8 +21,7 @@ _log = logging.getLogger("services.monitor")
 async def serve(settings: MonitorSettings, kafka: KafkaSettings) -> None:
     """Runs both stages; returns after SIGTERM or SIGINT, raises what makes it stop."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop_on_signals(stop, settings.stop_timeout_s + settings.flush_timeout_s)
     use_case = load_use_case(settings.use_case, settings.usecases)
     health = HealthServer(settings.address, "monitor")
     await health.start()

@@ -114,6 +114,31 @@ def world(kafka_bootstrap_servers: str, tmp_path: Path) -> Iterator[World]:
     found.close()
 
 
+BUSY = """
+import asyncio, time
+from driftloop.messaging.faust_worker import stop_on_signals
+
+async def busy():
+    stop_on_signals(asyncio.Event(), 0.1)
+    print("READY", flush=True)
+    while True:
+        time.sleep(0.01)
+
+asyncio.run(busy())
+"""
+
+
+def test_a_worker_whose_event_loop_is_busy_ends_within_its_bound_of_a_signal() -> None:
+    worker = subprocess.Popen([sys.executable, "-c", BUSY], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "READY\n"
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 1
+    finally:
+        worker.kill()
+
+
 def test_killed_at_random_points_the_distinct_outputs_are_those_of_an_undisturbed_run(world: World) -> None:
     drawn = random.Random(11)
     worker = world.start()

@@ -158,7 +158,7 @@ def test_the_time_since_an_event_is_said_at_every_step_until_it_is_too_old():
 def test_current_values_can_be_said_again():
     heart = Aggregation(FLIGHTS, 0, 2)
     (said,) = heart.fold([keyed(0, HOUR_US, 12.0)])
-    (again,) = heart.current()
+    (again,) = heart.current(heart.keys())
     assert (again.id, again.payload.values) == (said.id, said.payload.values)
 
 
@@ -207,7 +207,7 @@ def test_values_at_a_step_do_not_depend_on_the_order_within_it(rows, random):
             ]
         )
         heart.fold(marks(100, 24 * 60 * MINUTE_US))
-        results.append([values(message) for message in heart.current()])
+        results.append([values(message) for message in heart.current(heart.keys())])
     assert results[0] == results[1]
 
 
