@@ -12,7 +12,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import Release, RetrainRequest
 from driftloop.contracts.serving.v1.serving_pb2 import Vector
 from driftloop.contracts.trainer.v1.trainer_pb2 import Model as ModelMessage
 from driftloop.messaging import MemoryBus, MemoryReader
-from driftloop.usecase import DAY_US, ReplayEvent, ReplayStep, UseCase
+from driftloop.usecase import SECOND_US, ReplayEvent, ReplayStep, UseCase
 from services.features.aggregation import Aggregation
 from services.features.rekeying import Rekeying
 from services.monitor.judging import Judging
@@ -23,12 +23,12 @@ from services.serving.errors import InvalidRequest
 from services.serving.prediction import Asked, answer, log_record
 from services.serving.requests import RequestReader
 from services.serving.routing import Model, Router
+from services.serving.settings import ServingSettings
 from services.serving.view import FeatureView
 
 SPREAD = 2
 MAX_ENTITIES = 1_000_000
 _TAKEN_MAX = 1_000_000
-_ASKING_AGE_US_MAX, _ASKING_REMEMBERED_MAX = DAY_US, 65_536  # as serving has them by default
 
 
 class InProcessTrainer(Protocol):
@@ -98,7 +98,8 @@ class Loop:
         self._closing = {event.name for event in use_case.label.never}
         self._assembly = Assembly(use_case)
         self._requests = RequestReader(use_case)
-        self._asking = Asking(use_case, _ASKING_AGE_US_MAX, _ASKING_REMEMBERED_MAX)
+        serving = ServingSettings()
+        self._asking = Asking(use_case, int(serving.asking_age_s_max * SECOND_US), serving.asking_events_remembered_max)
         self._view = FeatureView(use_case, MAX_ENTITIES)
         self._view_marks = Watermarks({("features", p): [f"aggregation/{p}"] for p in range(SPREAD)})
         self._release = Release(use_case=use_case.name)

@@ -208,7 +208,7 @@ async def _many(bench: Bench) -> list[Result]:
     server = bench.world.serving()
     caller = GrpcCaller(server.address)
     await caller.ready()
-    logged, count = bench.world.logged(), bench.calls * 8 // BATCH * BATCH
+    logged, count = bench.world.logged(), bench.calls * 20 // BATCH * BATCH
     meter = Meter(server.process.pid)
     for repetition in range(bench.repetitions + 1):
         for case in ("batch", "stream"):

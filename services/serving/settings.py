@@ -148,6 +148,11 @@ class ServingSettings(BaseSettings):
         ge=0,
         description="between two sends of answers to the broker: what comes in it shares one request and one wake-up",
     )
+    linger_ms: float = Field(
+        default=2.0,
+        ge=0,
+        description="what a turn of the log sends leaves in one request; librdkafka spins through a wait of less than 1 ms",
+    )
 
     start_timeout_s: float = Field(
         default=30.0, gt=0, description="waiting for the broker and its topics; then the supervisor retries"
