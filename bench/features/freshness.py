@@ -56,7 +56,7 @@ class _Seen:
 def measure(servers: str, folder: Path, seconds: float) -> list[float]:
     """Seconds of each event of the measured stretch; those that came after the newest 16 of a value are not seen."""
     with ExitStack() as stack:
-        process = stack.enter_context(features_process(servers, folder, NAME, clock="live"))
+        process = stack.enter_context(features_process(servers, folder, NAME, clock="live", cores=None))
         del process
         address = f"127.0.0.1:{free_base_port()}"
         environment = {

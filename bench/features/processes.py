@@ -63,9 +63,15 @@ def declare(
 
 @contextmanager
 def features_process(
-    servers: str, folder: Path, name: str, over: Sequence[str] = ("1h",), kind: str = "tumbling", clock: str = "replay"
+    servers: str,
+    folder: Path,
+    name: str,
+    over: Sequence[str] = ("1h",),
+    kind: str = "tumbling",
+    clock: str = "replay",
+    cores: Sequence[int] | None = SERVER_CORES,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`services.features` of a use case, with its topics; state and log stay in the folder."""
+    """`services.features` of a use case, with its topics; state and log stay in the folder. `cores`: None for any."""
     usecases = declare(folder, name, over, kind, clock)
     create_topics(servers, name, 30.0, 1)
     environment = {
@@ -80,5 +86,5 @@ def features_process(
     }
     own = ROOT / ".venvs" / "features" / "bin" / "python"  # as it runs in production: with nothing of the others'
     python = own if own.exists() else sys.executable
-    with started([python, "-m", "services.features"], environment, SERVER_CORES) as process:
+    with started([python, "-m", "services.features"], environment, cores) as process:
         yield process

@@ -254,6 +254,9 @@ class Aggregation:
             partition=self._partition,
         )
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._entities
+
     def keys(self) -> list[str]:
         """The keys of all entities."""
         return list(self._entities)

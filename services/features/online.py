@@ -1,6 +1,6 @@
 """Writes feature values into Feast's online store behind the stream: in batches, on a thread of its own, newest value only.
 
-Nothing is lost silently: what is not written yet is in every checkpoint, a failed batch is tried again for ever with a
+Nothing is lost silently: every checkpoint holds what is not written yet, in the heart or beside it, a failed batch is tried again for ever with a
 bounded pause, and after a restart all values that the heart holds are written again (the store may be a new one).
 """
 
@@ -111,9 +111,10 @@ class OnlineWriteBehind:
         self._add(group, [message for message in outputs if not message.is_watermark])
 
     def cut(self, group: int, heart: Heart) -> _Cut:
-        """See `Sink.cut`."""
+        """See `Sink.cut`: the last values of entities that are no more; the others' are made again from the heart's own state."""
+        assert isinstance(heart, Aggregation)
         with self._lock:
-            waiting = [message for found, message in self._waiting.values() if found == group]
+            waiting = [m for found, m in self._waiting.values() if found == group and m.key not in heart]
         return _Cut([[e.key, e.value, e.headers] for e in map(encode, waiting)])
 
     def release(self, group: int) -> None:

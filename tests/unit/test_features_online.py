@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from driftloop.contracts import Message, Record
+from driftloop.contracts import Message, Record, watermark
 from driftloop.contracts.features.v1.features_pb2 import KeyedEvents
 from driftloop.telemetry import instruments
 from driftloop.usecase import UseCase, load_use_case
@@ -128,21 +128,61 @@ def test_a_store_that_is_away_gets_everything_when_it_is_back(
     store.wait(sequences([first[1], second[0]]))
 
 
-def test_what_waits_is_in_the_checkpoint_and_comes_back_with_all_that_the_heart_holds(
-    use_case: UseCase, store: Store
-) -> None:
+def test_what_the_heart_holds_is_written_again_after_a_restart(use_case: UseCase, store: Store) -> None:
     heart = Aggregation(use_case, 0, 1)
     before = behind(store)
     before.restore(0, heart, None)
     outputs = folded(use_case, heart, 0, ["a", "b"])
     before.take(0, heart, outputs[:1])
     state = before.cut(0, heart).state
-    assert len(state) == 1
+    assert state == [], "the heart's own checkpoint has it"
 
     again = Aggregation(use_case, 0, 1)
     again.restore(heart.snapshot())
     online = behind(store)
     online.restore(0, again, state)
+    online.start()
+    store.wait(sequences(outputs))
+    online.close(ANSWER_S)
+
+
+def test_the_last_value_of_an_entity_that_is_no_more_is_in_the_checkpoint_and_comes_back(
+    use_case: UseCase, store: Store
+) -> None:
+    heart = Aggregation(use_case, 0, 1)
+    before = behind(store)
+    before.restore(0, heart, None)
+    before.take(0, heart, folded(use_case, heart, 0, ["a"]))
+    (gone, mark) = heart.fold([Record("keyed", 0, 1, watermark("keyed", 0, "rekeying/0", START_US + 240 * MINUTE_US))])
+    assert mark.is_watermark
+    assert len(heart) == 0
+    before.take(0, heart, [gone, mark])
+    state = before.cut(0, heart).state
+
+    again = Aggregation(use_case, 0, 1)
+    again.restore(heart.snapshot())
+    online = behind(store)
+    online.restore(0, again, state)
+    online.start()
+    store.wait(sequences([gone]))
+    online.close(ANSWER_S)
+
+
+def test_after_a_restart_the_rest_of_many_values_is_made_between_folds(
+    use_case: UseCase, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.features.online._RESTORED_ROWS_MAX", 4)
+    monkeypatch.setattr("services.features.online._SETTLED_PER_TURN", 2)
+    heart = Aggregation(use_case, 0, 1)
+    outputs = folded(use_case, heart, 0, [f"line{n}" for n in range(10)])
+    again = Aggregation(use_case, 0, 1)
+    again.restore(heart.snapshot())
+    online = behind(store)
+    online.restore(0, again, [])
+    assert len(online) == 4
+    for _ in range(3):
+        online.take(0, again, [])
+    assert len(online) == 10
     online.start()
     store.wait(sequences(outputs))
     online.close(ANSWER_S)
