@@ -75,7 +75,7 @@ class Releases:
     def _fresh(self) -> Evidence:
         self._slices = SliceGains()
         self._paired_loss, self._paired_rows = 0.0, 0
-        self._share = 0.0
+        self._share, self._unheard_share = 0.0, UNHEARD_SHARE
         return Evidence(self._policy.block_labels * self._trial.pace, self._trial.pace)
 
     def _rows_of(self, rows: int) -> int:
@@ -113,12 +113,16 @@ class Releases:
     def published(self, candidate: Candidate, trial: Trial | None = None) -> list[Step]:
         """A model passed trainer's gates: the first one answers at once, a later one is compared in the shadow.
 
-        A challenger that is ahead, and by no less than the newer one was on its held-out rows, goes on in its place.
+        A challenger that is ahead, and by no less than the newer one was on its held-out rows, goes on in its place. A newer one
+        that is ahead by more may answer as much as the one that it replaces did: halving it would give answers back to a champion
+        that is known to be worse.
         """
         if self.champion is None:
             return [self._first(candidate, "the first model: nothing to compare it with")]
-        steps = []
+        steps, inherited = [], 0.0
         if self.has_challenger and self.other is not None:
+            if self._evidence.is_heard and self._chance() >= SHARES[-1][0]:
+                inherited = self._share
             if self._is_ahead_of(trial):
                 because = "the challenger on trial is ahead by as much, and has shown it in production"
                 return [Step(DECISION_KIND_DROP_CHALLENGER, candidate.model_id, because, {})]
@@ -127,6 +131,7 @@ class Releases:
         self._trial = trial or Trial()
         self.other, self.other_role, self._evidence = candidate, ROLE_SHADOW, self._fresh()
         self._evidence.start_with(self._trial.gains, self._trial.rows)
+        self._unheard_share = max(UNHEARD_SHARE, inherited)
         because = "it scores every prediction beside production and answers nobody until mature labels speak for it"
         return [*steps, Step(DECISION_KIND_SHADOW, candidate.model_id, because, {})]
 
@@ -300,7 +305,7 @@ class Releases:
         chance = self._chance() if evidence.rows >= self._rows_of(policy.canary_rows) else 0.0
         most = policy.canary_share if policy.approval == "automatic" else min(policy.canary_share, FIRST_SHARE)
         if not evidence.is_heard:
-            most = min(most, UNHEARD_SHARE)
+            most = min(most, self._unheard_share)
         if self._harm(SLICE_SUSPICION) is not None:
             most = min(most, FIRST_SHARE)
         share = next_share(self._share, chance, most)
@@ -384,6 +389,7 @@ class Releases:
             "slices": self._slices.snapshot(),
             "paired": [self._paired_loss, self._paired_rows],
             "share": self._share,
+            "unheard_share": self._unheard_share,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -404,4 +410,7 @@ class Releases:
         # Absent from checkpoints of when a canary's share was fixed, or before slices were judged.
         self._paired_loss, self._paired_rows = state.get("paired", [0.0, 0])
         self._share = state.get("share", FIRST_SHARE if self.other_role == ROLE_CANARY else 0.0)
+        self._unheard_share = state.get(
+            "unheard_share", UNHEARD_SHARE
+        )  # absent from checkpoints of before it was inherited
         self._slices.restore(state.get("slices", [0, []]))

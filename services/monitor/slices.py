@@ -1,7 +1,9 @@
 """Whether a challenger harms a part of the rows though it gains on the whole; decides nothing about releases.
 
 Gains are paired, row by row, for each value of each declared slice. All slices are looked at together, so each gets its share of
-the allowed error; where hard rows come in bursts, errors are as much larger as evidence is slower.
+the allowed error; where hard rows come in bursts, errors are as much larger as evidence is slower. While a concept gives way to
+another, a challenger loses a little on most rows and gains much on few: fifteen rows of a slice may have none of the few, and seem
+to lose for sure. So the spread of all rows' gains counts beside the slice's own, the less the more rows the slice has.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from services.monitor.rise import student_quantile
 SLICES_MAX = 256  # values of all slices together; more are too rare to be judged
 SLICE_ROWS_MIN = 15  # independent ones, below which nothing is said of a slice: one burst is no harm
 SHARE_MIN = 0.02  # of all paired rows, for the same
+USUAL_ROWS = 30  # independent ones that the spread of all rows counts as, beside those of a slice: twice the fewest that are judged
 MAJOR_SHARE = 0.1  # a slice with such a share of the rows is to be seen before anything is promoted
 
 
@@ -32,12 +35,12 @@ class SliceGains:
     """Paired gains (above 0: the challenger is better) by slice."""
 
     def __init__(self) -> None:
-        self._rows = 0
+        self._all = Moments()
         self._found: dict[str, Moments] = {}
 
     def add(self, slices: Mapping[str, str], gain: float) -> None:
         """One more row; `slices`: its value of each declared slice."""
-        self._rows += 1
+        self._all.add(gain)
         for name, value in slices.items():
             place = f"{name}={value}"
             found = self._found.get(place)
@@ -58,27 +61,33 @@ class SliceGains:
         level = 1.0 - (1.0 - confidence) / len(judged)
         worst: Harm | None = None
         for name, found in judged:
-            error, excess = found.error * math.sqrt(pace), -found.mean
-            deviate = student_quantile(level, found.count / pace - 1.0)
+            error, excess = self._error(found, pace), -found.mean
+            deviate = student_quantile(level, found.count / pace + USUAL_ROWS - 1.0)
             if excess >= least and excess > deviate * error and (worst is None or excess > worst.excess):
                 worst = Harm(name, excess, found.count)
         return worst
 
     def are_seen(self, rows: float) -> bool:
         """Whether every major slice has so many rows."""
-        major = [found for found in self._found.values() if found.count >= MAJOR_SHARE * self._rows]
+        major = [found for found in self._found.values() if found.count >= MAJOR_SHARE * self._all.count]
         return all(found.count >= rows for found in major)
 
+    def _error(self, found: Moments, pace: int) -> float:
+        """Standard error of a slice's mean gain, from its own spread and that of all rows (a scaled inverse chi-squared prior)."""
+        usual = self._all.squares / max(1, self._all.count - 1)
+        usual_rows = USUAL_ROWS * pace
+        variance = (found.squares + usual_rows * usual) / (found.count - 1 + usual_rows)
+        return math.sqrt(variance / found.count * pace)
+
     def _is_judged(self, found: Moments, pace: int) -> bool:
-        return found.count >= max(SLICE_ROWS_MIN * pace, SHARE_MIN * self._rows)
+        return found.count >= max(SLICE_ROWS_MIN * pace, SHARE_MIN * self._all.count)
 
     def snapshot(self) -> list[object]:
         """State as plain values."""
-        return [self._rows, [[name, *found.as_list()] for name, found in self._found.items()]]
+        return [self._all.as_list(), [[name, *found.as_list()] for name, found in self._found.items()]]
 
     def restore(self, state: Iterable[object]) -> None:
-        """Takes a snapshot back."""
-        rows, found = state
-        assert isinstance(rows, int)
-        assert isinstance(found, list)
-        self._rows, self._found = rows, {name: Moments(*values) for name, *values in found}
+        """Takes a snapshot back; one of before the spread of all rows was kept, a mere count first, begins anew."""
+        everything, found = state
+        if isinstance(everything, list) and isinstance(found, list):
+            self._all, self._found = Moments(*everything), {name: Moments(*values) for name, *values in found}

@@ -25,6 +25,7 @@ from driftloop.usecase import Policy, row_loss
 from services.monitor.arms import Candidate, Trial
 from services.monitor.evidence import Evidence
 from services.monitor.release import ARCHIVE_MAX, Releases
+from services.monitor.slices import SliceGains
 
 POLICY = Policy()
 
@@ -112,6 +113,32 @@ def test_what_was_held_out_alone_lets_nobody_answer_more_than_half():
     releases = started()
     releases.published(candidate("b"), Trial((0.1, 0.11, 0.09, 0.1, 0.1), 200, 1.0))
     assert [step.kind for step in releases.decide()] == [DECISION_KIND_CANARY]
+    assert releases.arms()[1][0].share == 0.5
+
+
+def test_a_newer_challenger_may_answer_as_much_as_the_one_that_it_replaces():
+    releases, restored = started(), Releases(POLICY)
+    small, large = (Trial(tuple(gain * each for each in (1.0, 1.1, 0.9, 1.0, 1.0)), 200, 1.0) for gain in (0.1, 0.3))
+    releases.published(candidate("b"), small)
+    for row in range(2 * POLICY.block_labels):
+        releases.labelled({"a": 1.1 + 0.02 * (row % 2), "b": 1.0}, {"line": "red" if row % 2 else "blue"})
+        releases.decide()
+    assert releases.arms()[1][0].share == POLICY.canary_share
+    releases.published(candidate("c"), large)
+    restored.restore(releases.snapshot())
+    for each in (releases, restored):
+        each.decide()
+        assert [(arm.model_id, arm.share) for arm in each.arms()[1]] == [("c", POLICY.canary_share)]
+
+
+def test_a_newer_challenger_inherits_nothing_from_one_that_is_not_ahead():
+    releases = started()
+    releases.published(candidate("b"), Trial((0.1, 0.11, 0.09, 0.1, 0.1), 200, 1.0))
+    for row in range(2 * POLICY.block_labels):
+        releases.labelled({"a": 1.0, "b": 1.0 + 0.02 * (row % 2)}, {"line": "red" if row % 2 else "blue"})
+        releases.decide()
+    releases.published(candidate("c"), Trial((0.3, 0.33, 0.27, 0.3, 0.3), 200, 1.0))
+    releases.decide()
     assert releases.arms()[1][0].share == 0.5
 
 
@@ -299,6 +326,36 @@ def test_one_burst_in_a_slice_drives_no_better_model_out():
         releases.labelled({"a": 2.6, "b": 2.0}, {"line": "blue"})
         told += releases.decide()
     assert DECISION_KIND_DROP_CHALLENGER not in [step.kind for step in told]
+
+
+def test_a_slice_of_few_rows_that_lack_the_rare_large_gains_of_all_drives_no_better_model_out():
+    """While a concept gives way to another: a little is lost on most rows, and much gained on the few of the new one."""
+    releases, rng, told = started(), np.random.default_rng(0), []
+    releases.published(candidate("b"), HELD_OUT)
+    for row in range(96):
+        is_small = row % 4 == 0 and row < 80
+        gain = rng.normal(-0.3, 0.05) if is_small or row % 3 else 5.0
+        releases.labelled({"a": 1.0 + gain, "b": 1.0}, {"line": "red" if is_small else "blue"})
+        told += releases.decide()
+    assert DECISION_KIND_DROP_CHALLENGER not in [step.kind for step in told]
+
+
+def test_what_is_known_of_slices_outlives_a_restart():
+    kept, restored = SliceGains(), SliceGains()
+    rng = np.random.default_rng(0)
+    for row in range(200):
+        kept.add({"line": "red" if row % 8 == 0 else "blue"}, rng.normal(-0.4 if row % 8 == 0 else 0.3, 0.3))
+    restored.restore(kept.snapshot())
+    harm = kept.harmed(0.999, 0.1)
+    assert harm is not None
+    assert restored.harmed(0.999, 0.1) == harm
+    assert restored.are_seen(100) == kept.are_seen(100)
+
+
+def test_slices_of_a_checkpoint_of_before_the_spread_of_all_rows_was_kept_begin_anew():
+    restored = SliceGains()
+    restored.restore([200, [["line=red", 25, -0.4, 2.0], ["line=blue", 175, 0.3, 15.0]]])
+    assert restored.harmed(0.9, 0.1) is None
 
 
 def test_a_slice_that_loses_a_little_keeps_no_better_model_out():
