@@ -23,9 +23,7 @@ from services.features.instruments import OnlineInstruments
 _log = logging.getLogger(__name__)
 _FIRST_RETRY_S = 0.5
 _SETTLED_PER_TURN = 1_000  # values made anew between two folds: 10 ms, during which nothing is folded
-_RESTORED_ROWS_MAX = (
-    20_000  # values that wait before the first fold: the others are made behind it, so that it comes soon
-)
+_RESTORED_ROWS_MAX = 20_000  # values that wait before the first fold: the others are made behind it, it comes soon
 
 
 class OnlineWriter(Protocol):

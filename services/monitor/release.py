@@ -407,10 +407,8 @@ class Releases:
         self.orders = restored(state.get("orders", {}))
         if "comparison" in state:
             self.comparison.restore(state["comparison"])
-        # Absent from checkpoints of when a canary's share was fixed, or before slices were judged.
+        # Absent from checkpoints of when a canary's share was fixed, or not inherited, or before slices were judged.
         self._paired_loss, self._paired_rows = state.get("paired", [0.0, 0])
         self._share = state.get("share", FIRST_SHARE if self.other_role == ROLE_CANARY else 0.0)
-        self._unheard_share = state.get(
-            "unheard_share", UNHEARD_SHARE
-        )  # absent from checkpoints of before it was inherited
+        self._unheard_share = state.get("unheard_share", UNHEARD_SHARE)
         self._slices.restore(state.get("slices", [0, []]))
