@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -34,6 +35,7 @@ from services.trainer.settings import TrainerSettings
 from services.trainer.worker import Consumption, Worker
 
 _log = logging.getLogger("services.trainer")
+_STOP_SLACK_S = 2.0  # for health, telemetry, and what lies between the bounds of a stop
 TOPICS = ("retrain", "models", "progress", "dead-letters")
 
 
@@ -76,12 +78,13 @@ def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings) ->
         if not stop.is_set():  # else the broker may have gone before us: what is not acknowledged is done again
             raise
     finally:
+        end_within(settings.stop_timeout_s + settings.recording_stop_s + settings.flush_timeout_s + _STOP_SLACK_S)
         health.set_serving(False)
         stop.set()
         worker.stop(settings.stop_timeout_s)
         recording.close(settings.recording_stop_s)
         producer.close(settings.flush_timeout_s)
-        reader.close()
+        # The reader is not closed: commits are done, a static member does not leave its group, and the call has hung.
         health.stop(0.1)
 
 
@@ -90,6 +93,14 @@ def _quiet() -> None:
     warnings.simplefilter("ignore", DeprecationWarning)
     for library in ("feast", "bentoml"):
         logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def end_within(timeout_s: float) -> None:
+    """Ends the process with 1, saying where every thread stands, if it is still there then; what was not answered is done again.
+
+    By a thread that needs nothing of the interpreter: a library that keeps its lock would keep any other bound, too.
+    """
+    faulthandler.dump_traceback_later(timeout_s, exit=True)
 
 
 def _on_signal(act: Callable[[], None]) -> None:
