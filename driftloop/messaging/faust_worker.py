@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, NoReturn
@@ -233,22 +233,17 @@ def stop_on_signals(stop: asyncio.Event, within_s: float) -> None:
 
     `within_s` is the sum of the bounds of its stop.
     Packing a large state keeps the event loop for seconds, and leaving it waits for its threads for ever: neither may keep a
-    supervisor waiting. What no checkpoint holds by then is folded again, as after a crash.
+    supervisor waiting. What no checkpoint holds by then is folded again, as after a crash; where every thread stood is said.
     """
-    loop, told = asyncio.get_running_loop(), threading.Event()
-    within_s += _STOP_SLACK_S
-
-    def overdue() -> None:
-        log.error("still at work %.0f s after the signal: ending; what no checkpoint holds is folded again", within_s)
-        end_process(1)
+    loop, is_told = asyncio.get_running_loop(), False
 
     def on_signal(*_: object) -> None:
         # Not by the event loop, which may be busy: Python runs this between any two instructions of the main thread.
-        if not told.is_set():
-            told.set()
-            timer = threading.Timer(within_s, overdue)
-            timer.daemon = True
-            timer.start()
+        nonlocal is_told
+        if not is_told:
+            is_told = True
+            # By a thread that needs nothing of the interpreter, whose lock a library may keep.
+            faulthandler.dump_traceback_later(within_s + _STOP_SLACK_S, exit=True)
         loop.call_soon_threadsafe(stop.set)
 
     for number in (signal.SIGTERM, signal.SIGINT):
