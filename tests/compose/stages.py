@@ -44,8 +44,11 @@ Found = dict[str, Any]
 
 
 def build(system: System) -> Found:
-    """Every image of the core, MLflow's and that of the demo."""
+    """Every image of the core, MLflow's and that of the demo; ours say of which commit they are."""
     system.compose("--profile", "tracking", "--profile", "demo", "build", *SERVICES, "mlflow", "demo")
+    label = f"label=org.opencontainers.image.revision={system.environment['DRIFTLOOP_REVISION']}"
+    labelled = set(system.docker("image", "ls", "-q", "--filter", label).split())
+    hold(len(labelled) >= len(SERVICES) + 1, f"only {len(labelled)} images have the {label}")
     return {}
 
 

@@ -42,6 +42,12 @@ def chosen_compose() -> list[str]:
     return ["docker", "compose"] if plugin.returncode == 0 else ["docker-compose"]
 
 
+def revision() -> str:
+    """The commit of the checkout, as images are labelled; what compose.yaml says by itself where there is none."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return found.stdout.strip() or "unknown"
+
+
 class System:
     """The project's containers, on ports that are free, or on those of an earlier run (`base`)."""
 
@@ -61,6 +67,7 @@ class System:
             "OPERATOR_HTTP_PORT": str(self.base + 24),
             "GRAFANA_PORT": str(self.base + 30),
             "TRACES_SAMPLED": _TRACES_SAMPLED,
+            "DRIFTLOOP_REVISION": revision(),
         }
         self.killed: list[str] = []
 
@@ -93,9 +100,11 @@ class System:
 
     def container(self, service: str) -> str:
         """The id of a service's container, also of one that does not run."""
+        # Compose v2 labels images, too, and a container started by hand inherits that: only one of Compose's own has the last.
         listed = self.docker(
             "ps", "-aq", "--filter", f"label=com.docker.compose.project={PROJECT}",
             "--filter", f"label=com.docker.compose.service={service}",
+            "--filter", "label=com.docker.compose.oneoff=False",
         )  # fmt: skip
         hold(bool(listed.split()), f"there is no container of {service}")
         return listed.split()[0]
