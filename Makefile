@@ -18,7 +18,7 @@ export FEAST_USAGE := False
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test soak test-fast lint format simulate bench bench-ingest bench-serving bench-features bench-loop
-.PHONY: bench-backtest bench-policy bench-gates contracts dashboards rules compose-check test-compose image-usecase sbom lock wheel clean
+.PHONY: bench-backtest bench-trainer bench-policy bench-gates contracts dashboards rules compose-check test-compose image-usecase sbom lock wheel clean
 
 help: ## show what can be typed
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,7 +67,7 @@ format: .venv/.installed ## put the code in form
 simulate: .venv/.installed ## the whole loop on a virtual clock with faults: SEEDS=200
 	@$(BIN)/python -m simulation --seeds $(SEEDS)
 
-bench: bench-loop bench-ingest bench-serving bench-features bench-backtest bench-gates ## all benchmarks
+bench: bench-loop bench-ingest bench-serving bench-features bench-backtest bench-gates bench-trainer ## all benchmarks
 
 bench-ingest: setup ## ingest's doors beside a bare producer, into build/bench/ingest.json
 	@$(BIN)/python -m bench.ingest
@@ -84,6 +84,9 @@ bench-loop: setup ## the loop's own speeds, from a demo run, into build/bench/lo
 
 bench-gates: .venv/.installed ## what gates and releases refuse and promote over many seeds, into build/bench/gates.json
 	@$(BIN)/python -m bench.gates
+
+bench-trainer: .venv/.installed ## a fit on the CPU beside one on the GPU, where there is one, into build/bench/trainer.json
+	@$(BIN)/python -m bench.trainer
 
 bench-backtest: .venv/.installed ## a year of flights through the default policy, into build/bench/backtest.json
 	@$(BIN)/python -m bench.backtest

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from driftloop.artifacts import BundleRefused
 from driftloop.artifacts.bundles import PublishedBundle
@@ -18,7 +19,7 @@ from driftloop.featurestore.log import LogSnapshot
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import HOUR_US, Event, Field, Label, Latest, Policy, Prediction, Request, Task, UseCase, before
 from services.trainer.assembly import Examples
-from services.trainer.training import Trained, TrainingSet, TrainingSettings, train
+from services.trainer.training import Device, Trained, TrainingSet, TrainingSettings, train
 
 booked = Event("booked", entity="trip", fields={"line": Field(str), "load": Field(float), "leaves_at": Field("time")})
 measured = Event("measured", entity="line", fields={"line": Field(str), "wear": Field(float), "heat": Field(float)})
@@ -53,7 +54,9 @@ TASKS: dict[Task, UseCase] = {
         label=Label(on=minutes_late, value=lambda e: float(e["minutes"]), never=[dropped], matures_after="24h"),
     ),
 }
-QUICK = TrainingSettings(epochs=15, patience=4, hidden=24, category_rows_min=5)
+# Where there is a GPU trainer uses it, and so do its tests.
+DEVICE: Device = "cuda" if torch.cuda.is_available() else "cpu"
+QUICK = TrainingSettings(epochs=15, patience=4, hidden=24, category_rows_min=5, device=DEVICE)
 STEP_US = 60_000_000
 NOISE = 1.5
 

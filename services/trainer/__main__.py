@@ -114,8 +114,6 @@ def main() -> int:
     setup_logging("trainer", settings.log_level)
     _quiet()
     telemetry = setup_telemetry("trainer")
-    # Read when CUDA begins: without it matrix products on a GPU do not repeat.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Until requests are read there is nothing to finish.
     _on_signal(lambda: os._exit(0))
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from driftloop.usecase.losses import MAX_LOSS, Task
+from services.trainer.steps import Step, recorded
 
 _EVALUATION_ROWS = 16_384
 # Huber's loss turns linear where the bounded squared error, by which models are judged, stops growing: beyond as many
@@ -163,6 +165,8 @@ class Fitted:
 @contextmanager
 def repeatable(seed: int, threads: int, device: str) -> Iterator[None]:
     """Seeded draws, deterministic kernels and a bounded number of threads; what was set before comes back afterwards."""
+    # cuBLAS reads it when CUDA begins: without it matrix products on a GPU do not repeat.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads_before, strict_before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
         torch.set_num_threads(threads)
@@ -182,14 +186,25 @@ def fit(
 
     Epoch 0 counts: what begins as a good model stays one where its rows have nothing to teach it.
     """
-    optimiser = torch.optim.AdamW(_groups(network, pace, weight_decay), fused=True)
+    on_gpu = rows.labels.is_cuda
+    optimiser = torch.optim.AdamW(_groups(network, pace, weight_decay), fused=True, capturable=on_gpu)
     best_loss, best_epoch, best_state, epoch = math.inf, 0, None, 0
     if validation is not None:
         best_loss, best_state = mean_loss(network, validation), copy.deepcopy(network.state_dict())
     patience = limits.patience_of(len(range(0, len(rows), pace.batch_rows)))
+
+    def learn(index: Tensor) -> None:
+        optimiser.zero_grad()
+        network.loss(rows.take(index)).backward()
+        optimiser.step()
+
+    step: Step = learn
+    if on_gpu and len(rows) >= pace.batch_rows:
+        network.train()
+        step = recorded(learn, network, optimiser, torch.arange(pace.batch_rows, device=rows.labels.device))
     while epoch < limits.epochs and (validation is None or epoch - best_epoch < patience):
         epoch += 1
-        _epoch(network, rows, optimiser, pace.batch_rows)
+        _epoch(network, rows, step, pace.batch_rows)
         if validation is not None:
             loss = mean_loss(network, validation)
             if loss < best_loss:
@@ -222,11 +237,8 @@ def _groups(network: Network, pace: Pace, weight_decay: float) -> list[dict[str,
     return groups
 
 
-def _epoch(network: Network, rows: Rows, optimiser: torch.optim.AdamW, batch_rows: int) -> None:
+def _epoch(network: Network, rows: Rows, step: Step, batch_rows: int) -> None:
     network.train()
     order = torch.randperm(len(rows)).to(rows.labels.device)
     for first in range(0, len(rows), batch_rows):
-        batch = rows.take(order[first : first + batch_rows])
-        optimiser.zero_grad()
-        network.loss(batch).backward()
-        optimiser.step()
+        step(order[first : first + batch_rows])
