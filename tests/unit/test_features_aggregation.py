@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,11 +30,11 @@ def keyed(
     return packed(offset, [(source[1] if source[1] is not None else offset, at_us, value, known_us)], view, source[0])
 
 
-def packed(offset: int, events, view: str = ORIGIN, source: int = 0) -> Record:
+def packed(offset: int, events, view: str = ORIGIN, source: int = 0, origin: str = "EWR") -> Record:
     """Parts of events in one record: (source offset, event time, value, known time or None for the same)."""
     pack = Pack("flights", FLIGHTS.views, source, 0)
     for place, at_us, value, known_us in events:
-        pack.add(view, f"{view}|EWR", place, f"e{place}", at_us, at_us if known_us is None else known_us, (value,))
+        pack.add(view, f"{view}|{origin}", place, f"e{place}", at_us, at_us if known_us is None else known_us, (value,))
     message = pack.take()
     assert message is not None
     return Record("keyed", 0, offset, message)
@@ -175,6 +176,26 @@ def brute_force(events: list[tuple[int, float]], clock_us: int) -> dict[str, flo
 event_lists = st.lists(
     st.tuples(st.integers(0, 20 * 60), st.integers(0, 120), st.integers(-100, 1000)), min_size=1, max_size=25
 ).map(lambda rows: sorted((known + late, known, float(value)) for known, late, value in rows))
+
+
+@settings(max_examples=60, deadline=None)
+@given(event_lists, st.integers(0, 24), st.lists(st.integers(0, 3), max_size=30))
+def test_a_snapshot_told_while_folding_goes_on_is_of_the_moment_at_which_it_was_begun(rows, begun, told):
+    heart, snapshot, entities, expected = Aggregation(FLIGHTS, 0, 2), {}, iter(()), []
+    tells = iter(told)
+    found = []
+    for i, (known, at, value) in enumerate(rows):
+        if i == begun:
+            expected = heart.snapshot()
+            snapshot = heart.begin_snapshot()
+            entities = snapshot["entities"]
+        heart.fold([packed(3 * i, [(3 * i, at * MINUTE_US, value, known * MINUTE_US)], origin=f"o{value % 3:.0f}")])
+        found += islice(entities, next(tells, 1))
+        heart.fold(marks(3 * i + 1, known * MINUTE_US))
+    found += entities
+    if snapshot:
+        assert sorted(found) == sorted(expected["entities"])
+        assert {**snapshot, "entities": []} == {**expected, "entities": []}
 
 
 @settings(max_examples=60, deadline=None)

@@ -166,3 +166,13 @@ def test_folding_a_batch_equals_folding_one_at_a_time_also_across_a_restore(ids,
     assert parts(found) == parts(expected)
     assert [m for m in found if m.is_watermark] == [m for m in expected if m.is_watermark]
     assert other.snapshot() == whole.snapshot()
+
+
+@given(st.lists(st.integers(0, 8), max_size=30), st.integers(0, 7))
+def test_a_snapshot_told_while_folding_goes_on_is_of_the_moment_at_which_it_was_begun(ids, begun):
+    records = [event(offset, f"e{i}", known_at_us=offset) for offset, i in enumerate(ids)]
+    heart = Rekeying(FLIGHTS, 0, 2)
+    heart.fold(records[:begun])
+    expected, told = heart.snapshot(), heart.begin_snapshot()
+    heart.fold([*records[begun:], mark(len(ids), 30 * DAY_US)])
+    assert {**told, "seen": tuple(map(list, told["seen"]))} == expected

@@ -1,5 +1,6 @@
 """A checkpoint comes back whole, or is refused."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftloop.artifacts import ArtifactStore
-from driftloop.artifacts.checkpoints import CheckpointStore, CheckpointUnreadable
+from driftloop.artifacts.checkpoints import CheckpointStore, CheckpointUnreadable, Packing
 
 _plain = st.recursive(
     st.none()
@@ -37,6 +38,31 @@ def test_plain_state_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFacto
     checkpoints = CheckpointStore(ArtifactStore(tmp_path_factory.mktemp("store")), "flights")
     assert checkpoints.save("rekeying", 3, state) > 0
     assert checkpoints.load("rekeying", 3) == state
+
+
+@given(items=st.lists(_plain, max_size=40), others=st.lists(_plain, max_size=40), rest=_plain)
+def test_a_long_list_packed_in_slices_comes_back_as_a_list(
+    tmp_path_factory: pytest.TempPathFactory, items: list[object], others: list[object], rest: object
+) -> None:
+    checkpoints = CheckpointStore(ArtifactStore(tmp_path_factory.mktemp("store")), "flights")
+    packing = Packing({"heart": {"seen": (iter(items), iter(others)), "rest": rest, "empty": iter(())}, "offsets": [1]})
+    while packing.pack_more():
+        pass
+    checkpoints.save_packed("rekeying", 3, packing.packed())
+    expected = {"heart": {"seen": [items, others], "rest": rest, "empty": []}, "offsets": [1]}
+    assert checkpoints.load("rekeying", 3) == expected
+
+
+@pytest.mark.parametrize(("size", "slices_max"), [(20, 100), (20_000, 520)])
+def test_a_slice_is_small_whatever_the_size_of_items(size: int, slices_max: int) -> None:
+    left = [b"x" * size] * 500
+    packing = Packing({"items": iter(left)})
+    taken, slices = [0], 0
+    while packing.pack_more():
+        slices += 1
+        taken.append(sum(map(len, packing.packed())))
+    assert max(after - before for before, after in pairwise(taken)) <= 2 * max(32_768, size)
+    assert slices <= slices_max
 
 
 def test_the_newest_replaces_the_one_before_and_leaves_others(checkpoints: CheckpointStore) -> None:
