@@ -60,11 +60,17 @@ class World(ServiceWorld):
             producer.send(message)
         for topic, heart in (("events", Rekeying), ("keyed", Aggregation)):
             for partition in range(SPREAD):
-                records = [r for r in bus.reader([topic]).poll(0, 100_000) if r.partition == partition]
-                for message in heart(self.use_case, partition, SPREAD).fold(records):  # type: ignore[arg-type]
+                records = [record for record in _all(bus, topic) if record.partition == partition]
+                for message in heart(self.use_case, partition, SPREAD).fold(records):
                     producer.send(message)
-        found = [r.message for r in bus.reader(["features"]).poll(0, 100_000) if isinstance(r, Record)]
-        return [message for message in found if not message.is_watermark]
+        return [record.message for record in _all(bus, "features") if not record.message.is_watermark]
+
+
+def _all(bus: MemoryBus, topic: str) -> list[Record]:
+    """Every record of a topic, however many there are."""
+    reader = bus.reader([topic])
+    batches = iter(lambda: reader.poll(0, 10_000), [])
+    return [record for batch in batches for record in batch if isinstance(record, Record)]
 
 
 @pytest.fixture
