@@ -259,6 +259,8 @@ async def _tail(bench: Bench) -> list[Result]:
             load = await arriving(caller.asks("Predict", made), bench.calls, STEADY * most, repetition)
             p50_ms, p99_ms = load.percentile(50), load.percentile(99)
             bench.note(f"tail {case}", p50_ms=p50_ms, p99_ms=p99_ms, spread=p99_ms / p50_ms)
+            p50_ms, p99_ms = load.percentile_sent(50), load.percentile_sent(99)
+            bench.note(f"sent {case}", p50_ms=p50_ms, p99_ms=p99_ms, spread=p99_ms / p50_ms)
     for caller in callers.values():
         await caller.close()
     for server in servers.values():
@@ -272,6 +274,9 @@ async def _tail(bench: Bench) -> list[Result]:
             Result(
                 name, "p99 of its p50", bench.median(measured, "spread"), "x", target=5 if case == "predict" else None
             ),
+            Result(name, "p50 since it was sent", bench.median(f"sent {case}", "p50_ms"), "ms"),
+            Result(name, "p99 since it was sent", bench.median(f"sent {case}", "p99_ms"), "ms"),
+            Result(name, "p99 of its p50 since it was sent", bench.median(f"sent {case}", "spread"), "x"),
         ]
     return found
 

@@ -21,10 +21,11 @@ Ask = Callable[[int], Awaitable[None]]
 
 @dataclass
 class Load:
-    """What came of some calls."""
+    """What came of some calls. `latencies_ms`: since a call was due; `sent_ms`: since the client came to send it, late or not."""
 
     seconds: float = 0.0
     latencies_ms: list[float] = field(default_factory=list)
+    sent_ms: list[float] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     refused_ms: list[float] = field(default_factory=list)
 
@@ -35,7 +36,15 @@ class Load:
 
     def percentile(self, percent: int) -> float:
         """Of the latencies of answered calls."""
-        return quantiles(self.latencies_ms, n=100, method="inclusive")[percent - 1]
+        return _percentile(self.latencies_ms, percent)
+
+    def percentile_sent(self, percent: int) -> float:
+        """The same without what calls waited for the client itself."""
+        return _percentile(self.sent_ms, percent)
+
+
+def _percentile(values: Sequence[float], percent: int) -> float:
+    return quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 class GrpcCaller:
@@ -111,11 +120,14 @@ async def arriving(ask: Ask, count: int, rate: float, seed: int) -> Load:
 
 
 async def _timed(ask: Ask, number: int, load: Load, due_s: float | None = None) -> None:
-    begun_s = time.perf_counter() if due_s is None else due_s
+    sent_s = time.perf_counter()
+    begun_s = sent_s if due_s is None else due_s
     try:
         await ask(number)
     except grpc.aio.AioRpcError as error:
         load.refused[error.code().name] += 1
         load.refused_ms.append((time.perf_counter() - begun_s) * 1e3)
     else:
-        load.latencies_ms.append((time.perf_counter() - begun_s) * 1e3)
+        answered_s = time.perf_counter()
+        load.latencies_ms.append((answered_s - begun_s) * 1e3)
+        load.sent_ms.append((answered_s - sent_s) * 1e3)

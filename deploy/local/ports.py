@@ -39,6 +39,6 @@ def free_base_port() -> int:
     random.shuffle(bases)
     for base in bases:
         ports = Ports(base)
-        if all(map(port_is_free, (*range(base + 1, base + 1 + 2 * _SERVICES_MAX), ports.kafka, ports.controller))):
+        if all(map(port_is_free, (*range(base, base + 1 + 2 * _SERVICES_MAX), ports.kafka, ports.controller))):
             return base
     raise OSError("no free range of ports between 20000 and 32000")

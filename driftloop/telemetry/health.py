@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health as sync_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -51,6 +51,20 @@ class Health:
         await self._servicer.set(name, SERVING if serving else NOT_SERVING)
 
 
+class _ByName:
+    """A server as generated code sees it, which finds the methods added to it by their name alone.
+
+    A method that is registered as well has a waiter of its own in grpc.aio, which looks through all waiters (asyncio.wait, in
+    Python) at every call of any method: what is asked for once in seconds would cost every prediction and every event.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
+        """Nothing: they are among the generic ones."""
+
+
 async def add_health_and_reflection(
     server: grpc.aio.Server, service: str, names: Sequence[str] = (), parts: Sequence[str] = ()
 ) -> Health:
@@ -61,8 +75,10 @@ async def add_health_and_reflection(
     servicer = sync_health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
     health = Health(servicer, service, parts)
     await health.set_serving(False)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    reflection.enable_server_reflection(_reflected(names), server)
+    by_name = _ByName(server)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, by_name)
+    reflected = reflection.aio.ReflectionServicer(_reflected(names))  # type: ignore[attr-defined]  # the stubs lack it
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, by_name)
     return health
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import sys
 from pathlib import Path
@@ -88,3 +89,11 @@ def test_a_large_log_is_moved_aside_and_a_small_one_is_kept(tmp_path: Path) -> N
     rotate_log(log, bytes_max=10)
     assert not log.exists()
     assert older.read_text() == "longer than ten bytes"
+
+
+def test_a_base_port_that_is_itself_taken_is_not_given_again() -> None:
+    random.seed(7)
+    base = free_base_port()
+    with socket.create_server(("127.0.0.1", base)):
+        random.seed(7)  # the same order of looking
+        assert free_base_port() != base
