@@ -49,10 +49,10 @@ def measure(servers: str, folder: Path, keys: int) -> Recovered:
     with features_process(servers, folder, name) as process:
         await_clock(servers, name, send(0, 1))
         time.sleep(12.0)  # until what is loaded behind readiness is there, too
-        before = psutil.Process(process.pid).memory_info().rss
+        before = _rss(process.pid)
         await_clock(servers, name, send(1, keys))
         time.sleep(2.0)
-        after = psutil.Process(process.pid).memory_info().rss
+        after = _rss(process.pid)
         await_commits(servers, name)
         process.kill()
         process.wait()
@@ -62,6 +62,12 @@ def measure(servers: str, folder: Path, keys: int) -> Recovered:
         await_clock(servers, name, last_us)
         seconds = time.perf_counter() - started_s
     return Recovered(seconds, (after - before) / keys)
+
+
+def _rss(pid: int) -> int:
+    """Bytes of memory of a process, and of processes of its own."""
+    process = psutil.Process(pid)
+    return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
 
 
 def await_commits(servers: str, name: str) -> None:

@@ -17,12 +17,12 @@ def client_cores() -> tuple[int, ...]:
 
 
 class Meter:
-    """CPU seconds of a process, threads included."""
+    """CPU seconds of a process, threads and processes of its own included."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
 
     def cpu_s(self) -> float:
         """So far."""
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+        of_all = [each.cpu_times() for each in (self._process, *self._process.children(recursive=True))]
+        return float(sum(times.user + times.system for times in of_all))

@@ -31,7 +31,7 @@ async def serve(settings: FeaturesSettings, kafka: KafkaSettings) -> None:
     spread = await asyncio.to_thread(spread_of, settings, kafka)
     declared = instruments("features")
     producer = open_producer(settings, kafka, declared)
-    online = open_online(use_case, settings, declared)
+    online = open_online(settings, declared)
     hosts = build_hosts(use_case, spread, producer, ArtifactStore(settings.artifacts_url), declared, online)
     feed = RetrainFeed(settings, kafka, producer, RetrainHandler(hosts).retrain)
 
@@ -39,7 +39,7 @@ async def serve(settings: FeaturesSettings, kafka: KafkaSettings) -> None:
         await health.set_serving(True)
         _log.info("%s: ready on %s, %d partitions", use_case.name, settings.address, spread)
         spare_the_collector()
-        online.start()  # only now: importing Feast takes ten seconds of a core
+        online.start()  # only now: its process takes ten seconds of a core to import Feast
 
     try:
         await run_stages(build_stages(settings, kafka, hosts), ready, stop, settings.stop_timeout_s, [feed.run()])

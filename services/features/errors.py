@@ -2,6 +2,7 @@
 
 FeaturesError
 ├── NothingToBackfill  ask for a stretch that the event log holds
+├── OnlineStoreFailed  nothing: it is tried again; mend the store if it stays
 └── CannotStart        look at the message: topics of the wrong shape, or a setting that contradicts another
 """
 
@@ -18,3 +19,7 @@ class CannotStart(FeaturesError):
 
 class NothingToBackfill(FeaturesError):
     """The event log does not hold the stretch that was asked for."""
+
+
+class OnlineStoreFailed(FeaturesError):
+    """A batch was not written to the online store, or nobody knows: it is written again."""

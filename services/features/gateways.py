@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from driftloop.messaging import (
     await_topics,
     dead_letter,
 )
-from driftloop.messaging.faust_worker import Stage, spare_the_collector
+from driftloop.messaging.faust_worker import Stage
 from driftloop.messaging.heart_host import HeartHost
 from driftloop.messaging.hosting import Heart, HostSettings, Sink
 from driftloop.telemetry import Instruments
@@ -31,7 +30,8 @@ from services.features.aggregation import Aggregation
 from services.features.errors import CannotStart
 from services.features.handlers import AggregationHandlers, RekeyingHandlers
 from services.features.instruments import AggregationInstruments, OnlineInstruments, RekeyingInstruments
-from services.features.online import OnlineBounds, OnlineWriteBehind, OnlineWriter
+from services.features.online import OnlineBounds, OnlineWriteBehind
+from services.features.online_process import OnlineProcess
 from services.features.rekeying import Rekeying
 from services.features.settings import FeaturesSettings
 
@@ -59,34 +59,15 @@ def open_producer(settings: FeaturesSettings, kafka: KafkaSettings, declared: In
     return KafkaProducer(settings.kafka_bootstrap_servers, settings.use_case, client_id, kafka, declared)
 
 
-def open_online(use_case: UseCase, settings: FeaturesSettings, declared: Instruments) -> OnlineWriteBehind:
-    """The write-behind into Feast's online store; Feast is imported when it is started, on its thread."""
-
-    def open_writer() -> OnlineWriter:
-        from driftloop.featurestore.online import online_writer
-        from driftloop.featurestore.store import FeatureStoreSettings, feature_store
-
-        logging.getLogger("feast").setLevel(logging.WARNING)  # it tells of every look into its registry
-        folder = settings.state_dir / "feast"
-        store = feature_store(
-            use_case,
-            FeatureStoreSettings(
-                registry_path=folder / f"registry-features-{settings.replica}.db",
-                artifacts_url=settings.artifacts_url,
-                online_sqlite=folder / "online.db",
-                online_redis=settings.online_redis,
-            ),
-        )
-        spare_the_collector()  # a million objects of Feast's
-        return online_writer(store, use_case)
-
+def open_online(settings: FeaturesSettings, declared: Instruments) -> OnlineWriteBehind:
+    """The write-behind into Feast's online store, which a process of its own writes."""
     bounds = OnlineBounds(
         settings.online_every_s,
         settings.online_batch_rows_max,
         settings.online_rows_max,
         settings.online_retry_s_max,
     )
-    return OnlineWriteBehind(open_writer, bounds, OnlineInstruments(declared))
+    return OnlineWriteBehind(OnlineProcess, bounds, OnlineInstruments(declared))
 
 
 @dataclass(frozen=True)

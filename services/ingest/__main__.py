@@ -84,7 +84,8 @@ async def serve(use_case: UseCase, settings: IngestSettings, kafka: KafkaSetting
             patient,
             instruments("ingest"),
             polled=True,
-        )
+        ),
+        settings.gather_ms / 1000,
     )
     inbox = KafkaReader(
         settings.kafka_bootstrap_servers,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -13,7 +14,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from driftloop.contracts import WATERMARK_KEY_PREFIX, Encoded, Message
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.time.v1.time_pb2 import Watermark
-from driftloop.messaging import KafkaProducer, KafkaSettings, MemoryBus, OnAck
+from driftloop.messaging import DeliveryFailed, KafkaSettings, MemoryBus, OnAck, Producer, QueueFull
 from services.ingest.admission import TOPIC, WRITER, Admission
 from services.ingest.errors import CannotStart
 
@@ -29,33 +30,57 @@ _SPREAD_EVENLY = 1.25  # how many more records than asked for a tail may have be
 _WATERMARK_KEY = WATERMARK_KEY_PREFIX.encode()
 
 
-class Outbox:
-    """A `Producer` whose answers come on the event loop: while there are any to come, it looks for them by itself."""
+class PolledProducer(Producer, Protocol):
+    """A `Producer` whose answers come where it is polled."""
 
-    def __init__(self, producer: KafkaProducer) -> None:
+    def poll(self) -> bool:
+        """Tells of the answers that are there; whether there were any."""
+
+
+class Outbox:
+    """A `Producer` whose answers come on the event loop: while there are any to come, it looks for them by itself.
+
+    A record that comes alone while others are on their way is kept for `gather_s` and leaves with those that come meanwhile, in
+    one group; one that nobody is ahead of leaves at once, and so does whatever else is sent, behind what was gathered.
+    """
+
+    def __init__(self, producer: PolledProducer, gather_s: float) -> None:
         self._producer = producer
+        self._gather_s = gather_s
         self._loop = asyncio.get_running_loop()
         self._pause_s = _ANSWER_PAUSE_S
         self._timer: asyncio.TimerHandle | None = None
+        self._gathered: list[tuple[Encoded, OnAck]] = []
+        self._gathered_topic = ""
+        self._gathering: asyncio.TimerHandle | None = None
 
     @property
     def queued(self) -> int:
         """See `Producer.queued`."""
-        return self._producer.queued
+        return self._producer.queued + len(self._gathered)
 
     def send(self, message: Message[Any], on_ack: OnAck | None = None) -> None:
         """See `Producer.send`."""
+        self._send_gathered()
         self._producer.send(message, on_ack)
         self._look_soon()
 
     def send_encoded(self, topic: str, records: Sequence[Encoded], on_ack: OnAck) -> int:
         """See `Producer.send_encoded`."""
+        if len(records) == 1 and self._gather_s and self.queued and self._gathered_topic in ("", topic):
+            self._gathered.append((records[0], on_ack))
+            self._gathered_topic = topic
+            if self._gathering is None:
+                self._gathering = self._loop.call_later(self._gather_s, self._send_when_gathered)
+            return 1
+        self._send_gathered()
         queued = self._producer.send_encoded(topic, records, on_ack)
         self._look_soon()
         return queued
 
     async def drained(self) -> None:
         """See `Producer.drained`."""
+        self._send_gathered()
         await self._producer.drained()
 
     def look(self) -> None:
@@ -69,7 +94,37 @@ class Outbox:
         """See `Producer.close`."""
         if self._timer is not None:
             self._timer.cancel()
-        self._producer.close(timeout_s)
+        try:
+            self._send_gathered()
+        except QueueFull as error:
+            raise DeliveryFailed(f"{len(self._gathered)} events found no room at the end") from error
+        finally:
+            if self._gathering is not None:
+                self._gathering.cancel()
+            self._producer.close(timeout_s)
+
+    def _send_when_gathered(self) -> None:
+        self._gathering = None
+        try:
+            self._send_gathered()
+        except QueueFull as error:
+            self._gathering = self._loop.call_later(error.retry_after_s, self._send_when_gathered)
+
+    def _send_gathered(self) -> None:
+        """Sends what was gathered; QueueFull: not all of it found room, and nothing may overtake what is left."""
+        while self._gathered:
+            gathered = self._gathered
+            told = [on_ack for _, on_ack in gathered]
+            try:
+                records = [record for record, _ in gathered]
+                queued = self._producer.send_encoded(self._gathered_topic, records, partial(_tell, told))
+            except DeliveryFailed as error:
+                queued = len(told)
+                _tell(told, error)
+            del told[queued:]
+            self._gathered = gathered[queued:]
+            self._look_soon()
+        self._gathered_topic = ""
 
     def _look_soon(self) -> None:
         if self._timer is None:
@@ -82,6 +137,11 @@ class Outbox:
             self._look_soon()
         else:
             self._pause_s = _ANSWER_PAUSE_S
+
+
+def _tell(told: Sequence[OnAck], lost: Exception | None) -> None:
+    for on_ack in told:
+        on_ack(lost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
 from typing import Any, NoReturn
 
 import grpc
@@ -154,12 +154,27 @@ class IngestHandlers:
             self._instruments.refused.add(1, {"bound": error.bound})
         await refuse(context, error)
 
-    @contextmanager
-    def _call(self, method: str, context: Context) -> Iterator[str]:
-        started_s = time.perf_counter()
+    def _call(self, method: str, context: Context) -> _Call:
         given = next((value for name, value in context.invocation_metadata() or () if name == "traceparent"), "")
-        with span(f"ingest.{method}", str(given), kind=SpanKind.SERVER) as current:
-            try:
-                yield current.traceparent
-            finally:
-                self._instruments.call_seconds.record(time.perf_counter() - started_s, {"method": method})
+        return _Call(self._instruments, method, str(given))
+
+
+class _Call:
+    """Measures a call, in a span; gives the traceparent of what it writes. A class: a generator costs a lone event 5 µs."""
+
+    __slots__ = ("_instruments", "_method", "_span", "_started_s")
+
+    def __init__(self, instruments: IngestInstruments, method: str, traceparent: str) -> None:
+        self._instruments = instruments
+        self._method = method
+        self._started_s = time.perf_counter()
+        self._span = span(f"ingest.{method}", traceparent, kind=SpanKind.SERVER)
+
+    def __enter__(self) -> str:
+        return self._span.__enter__().traceparent
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
+    ) -> None:
+        self._instruments.call_seconds.record(time.perf_counter() - self._started_s, {"method": self._method})
+        self._span.__exit__(kind, error, trail)

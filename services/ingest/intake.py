@@ -33,18 +33,15 @@ class Outcomes:
 
 
 class Flight:
-    """The messages of one call that the broker has not answered. `ack` is done with None, or with why one of them is lost.
+    """The messages of one call that the broker has not answered; `is_settled` once it has, `lost` then says why one is lost."""
 
-    Wait for `ack` with asyncio.wait: awaiting it directly would cancel it for everybody who waits together with a caller
-    that gives up.
-    """
-
-    __slots__ = ("_left", "_lost", "ack")
+    __slots__ = ("_left", "_waiters", "is_settled", "lost")
 
     def __init__(self) -> None:
-        self.ack: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._left = 1  # itself, until everything is sent: answers may come before
-        self._lost: Exception | None = None
+        self._waiters: list[asyncio.Future[bool]] = []
+        self.is_settled = False
+        self.lost: Exception | None = None
 
     def add(self) -> None:
         """One more answer is waited for."""
@@ -53,9 +50,45 @@ class Flight:
     def answered(self, lost: Exception | None) -> None:
         """One answer less."""
         self._left -= 1
-        self._lost = self._lost or lost
+        self.lost = self.lost or lost
         if not self._left:
-            self.ack.set_result(self._lost)
+            self.is_settled = True
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(True)
+
+    def wait(self, waiter: asyncio.Future[bool]) -> None:
+        """The waiter is done with True when this is settled."""
+        self._waiters.append(waiter)
+
+
+class Patience:
+    """Futures that are done with False after `timeout_s`, all in the order in which they were made: one timer for them all."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[float, asyncio.Future[bool]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def waiter(self) -> asyncio.Future[bool]:
+        """A future for somebody who waits from now on."""
+        waiting, loop = self._waiting, self._loop
+        while waiting and waiting[0][1].done():
+            waiting.popleft()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        waiting.append((loop.time() + self._timeout_s, waiter))
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s, self._expire)
+        return waiter
+
+    def _expire(self) -> None:
+        waiting, now_s = self._waiting, self._loop.time()
+        while waiting and (waiting[0][1].done() or waiting[0][0] <= now_s):
+            _, waiter = waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(False)
+        self._timer = self._loop.call_at(waiting[0][0], self._expire) if waiting else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +137,7 @@ class Intake:
         self._instruments = instruments
         self._now_us = now_us
         self._flights: dict[int, Flight] = {}
+        self._patience = Patience(settings.acknowledge_timeout_s)
         self._untold: deque[Message[Incident]] = deque(maxlen=settings.incidents_max)
         self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
@@ -239,7 +273,9 @@ class Intake:
         self._flights.pop(taken.number, None)
         self._admission.settle(taken, written=lost is None)
         if lost is None:
-            for event_type, count in Counter(taken.admitted.values()).items():
+            types = taken.admitted.values()
+            counts = Counter(types) if len(set(types)) > 1 else dict.fromkeys(types, len(types))
+            for event_type, count in counts.items():
                 self._instruments.accepted.add(count, {"event_type": event_type})
         self._note(lost)
         flight.answered(lost)
@@ -284,13 +320,13 @@ class Intake:
             self.failed.set_result(lost)
 
     async def _acknowledged(self, flight: Flight) -> None:
-        if not flight.ack.done():
-            await asyncio.wait([flight.ack], timeout=self._settings.acknowledge_timeout_s)
-            if not flight.ack.done():
+        if not flight.is_settled:
+            waiter = self._patience.waiter()
+            flight.wait(waiter)
+            if not await waiter:
                 raise NotAcknowledged(self._settings.acknowledge_timeout_s, self._settings.retry_after_s)
-        lost = flight.ack.result()
-        if lost is not None:
-            raise NotDelivered(str(lost))
+        if flight.lost is not None:
+            raise NotDelivered(str(flight.lost))
 
 
 def _rules(rejected: Rejected) -> list[str]:

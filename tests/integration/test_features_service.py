@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2
 
@@ -180,9 +181,9 @@ def test_workers_that_join_leave_and_are_killed_under_load_change_no_value(world
     assert {m.id for m in world.updates()} <= set(ids)
 
 
-def test_current_values_reach_the_online_store(world: World) -> None:
+def test_current_values_reach_the_online_store_also_after_the_death_of_the_process_that_writes_it(world: World) -> None:
     world.create_topics()
-    world.start()
+    process = world.start()
     world.await_serving()
     world.tell(_trips(world.name, 0, 50), START_US + 50 * MINUTE_US)
     online = world.folder / "state" / "feast" / "online.db"
@@ -199,6 +200,12 @@ def test_current_values_reach_the_online_store(world: World) -> None:
             )
 
     world.read_until(lambda: keys() == len({m.key for m in world.updates()}) > 0, 50.0)
+    (writer,) = psutil.Process(process.pid).children()
+    writer.kill()
+    others = [told(world.name, "left", f"o{n}", START_US + 60 * MINUTE_US, line=f"other{n}", delay=1) for n in range(9)]
+    world.tell(others, START_US + 61 * MINUTE_US)
+    world.read_until(lambda: keys() == len({m.key for m in world.updates()}) >= 9 + 10, 50.0)
+    assert process.poll() is None
 
 
 def test_without_its_topics_it_says_which_and_ends(world: World) -> None:

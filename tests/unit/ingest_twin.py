@@ -82,6 +82,7 @@ class StubbornProducer:
     def __init__(self, bus: MemoryBus) -> None:
         self._bus = bus
         self._waiting: list[tuple[int, OnAck]] = []
+        self._underway = 0
         self.hold = False
         self.lose: str | None = None
         self.capacity = 1_000_000
@@ -89,7 +90,7 @@ class StubbornProducer:
     @property
     def queued(self) -> int:
         """Records that wait for their acknowledgement."""
-        return sum(count for count, _ in self._waiting)
+        return self._underway + sum(count for count, _ in self._waiting)
 
     def send(self, message: Message[Any], on_ack: OnAck | None = None) -> None:
         assert on_ack is not None
@@ -111,8 +112,14 @@ class StubbornProducer:
         for record in records[:room]:
             self._bus.append_encoded(topic, record)
         # As with a broker: no answer before the caller knows how many were queued.
-        asyncio.get_running_loop().call_soon(self._answer, min(room, len(records)), on_ack)
-        return min(room, len(records))
+        queued = min(room, len(records))
+        self._underway += queued
+        asyncio.get_running_loop().call_soon(self._arrived, queued, on_ack)
+        return queued
+
+    def _arrived(self, count: int, on_ack: OnAck) -> None:
+        self._underway -= count
+        self._answer(count, on_ack)
 
     def _answer(self, count: int, on_ack: OnAck) -> None:
         if self.hold:
@@ -126,6 +133,10 @@ class StubbornProducer:
         waiting, self._waiting = self._waiting, []
         for _, on_ack in waiting:
             on_ack(None)
+
+    def poll(self) -> bool:
+        """Answers come by themselves."""
+        return False
 
     async def drained(self) -> None:
         """Nothing here waits for it."""

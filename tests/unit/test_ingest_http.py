@@ -191,6 +191,18 @@ async def test_a_silent_broker_is_503_and_the_event_is_kept_for_it() -> None:
         assert len(open_door.events()) == 1
 
 
+async def test_every_caller_of_a_silent_broker_is_told_so() -> None:
+    async with door(acknowledge_timeout_s=0.02) as open_door:
+        open_door.producer.hold = True
+        waiting = [asyncio.create_task(post(open_door, cloud_event(f"a{n}"))) for n in range(3)]
+        statuses = [(await waiting[0])[0]]
+        waiting += [asyncio.create_task(post(open_door, cloud_event("b")))]
+        statuses += [(await call)[0] for call in waiting[1:]]
+        assert statuses == [503] * 4
+        open_door.producer.release()
+        assert (await post(open_door, cloud_event("c")))[1]["outcome"] == "accepted"
+
+
 async def test_bodies_that_are_not_what_they_say_are_refused() -> None:
     async with door(call_bytes_max=1_100_000, batch_events_max=2) as open_door:
         assert (await post(open_door, b"[1", BATCH))[0] == 400
