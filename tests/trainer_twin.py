@@ -19,6 +19,8 @@ from driftloop.featurestore.log import LogSnapshot
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import HOUR_US, Event, Field, Label, Latest, Policy, Prediction, Request, Task, UseCase, before
 from services.trainer.assembly import Examples
+from services.trainer.network import Rows
+from services.trainer.published import members_of
 from services.trainer.training import Device, Trained, TrainingSet, TrainingSettings, train
 
 booked = Event("booked", entity="trip", fields={"line": Field(str), "load": Field(float), "leaves_at": Field("time")})
@@ -114,6 +116,18 @@ def trained_on(
 ) -> Trained:
     """A model of `trips`."""
     return train(TASKS[task], whole, since_us, champion, seed, replace(QUICK, **changes), lambda detail: None)
+
+
+def mean_of(model: ScoringModel, numbers: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """The weighted mean of what a model's networks say, by torch: logits, or values."""
+    total = 0.0
+    for member in members_of(model, QUICK.dropout):
+        encoded, codes = member.preprocessing.encode(numbers), member.preprocessing.codes(texts)
+        unused = torch.zeros(len(texts))
+        with torch.no_grad():
+            raw = member.network(Rows(torch.from_numpy(encoded), torch.from_numpy(codes), unused, unused.bool()))
+        total = total + member.weight * member.target.restored(raw.numpy().astype(np.float64))
+    return total
 
 
 def event(kind: Event, entity: str, known_at_us: int, **fields: Any) -> WireEvent:

@@ -90,9 +90,10 @@ class RisingError:
 
     def champion_changed(self, was_beside: bool = False) -> None:
         """Errors of another model follow; of one that `was_beside` the champion, those until now are their reference."""
-        self._start_over(0)
         means = self._other.means if was_beside else []
-        self._detector.restart_with(means)
+        borrowed = self._detector.shifted_to(means)
+        self._start_over(0)
+        self._detector.restart_with([*borrowed, *means])
         self._newest.clear()
         self._newest.extend(means)
         self._open = [0.0, 0, 0]
@@ -226,7 +227,7 @@ class DriftWatch:
         found = self._floor.collapse() if self.pace == 1 else None
         if found is None:
             return None
-        self._floor.start_over()
+        self._floor.collapsed()
         self._rise.regime_changed(found.since_us)
         self.error.reset()
         return Alarm(

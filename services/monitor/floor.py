@@ -97,6 +97,7 @@ class ErrorFloor:
         self._task = task
         self._labels = LabelsAlone(task, classes)
         self._blocks: deque[tuple[float, float, int]] = deque(maxlen=FLOOR_BLOCKS)
+        self._production: deque[tuple[float, float, int]] = deque(maxlen=FLOOR_BLOCKS)  # whoever the champion was
         self._open = [0.0, 0.0, 0.0]  # production's error, the floor's, rows
         self._start_us = 0
 
@@ -107,7 +108,9 @@ class ErrorFloor:
             self._start_us = self._start_us if self._open[2] else at_us
             self._open = [self._open[0] + loss, self._open[1] + floor, self._open[2] + 1.0]
             if self._open[2] >= self._block_rows:
-                self._blocks.append((self._open[0] / self._open[2], self._open[1] / self._open[2], self._start_us))
+                block = (self._open[0] / self._open[2], self._open[1] / self._open[2], self._start_us)
+                self._blocks.append(block)
+                self._production.append(block)
                 self._open = [0.0, 0.0, 0.0]
         self._labels.add(label)
 
@@ -117,9 +120,14 @@ class ErrorFloor:
         return self._labels.minority
 
     def start_over(self) -> None:
-        """Keeps the labels and forgets the errors."""
+        """Another champion: keeps the labels, forgets its errors. A collapse is production's, whoever the champion was before."""
         self._blocks.clear()
         self._open = [0.0, 0.0, 0.0]
+
+    def collapsed(self) -> None:
+        """A collapse was told: the blocks until now are no reference any more."""
+        self.start_over()
+        self._production.clear()
 
     def decay(self) -> Decay | None:
         """The two errors if production's is the greater beyond chance."""
@@ -135,7 +143,7 @@ class ErrorFloor:
 
     def collapse(self) -> Collapse | None:
         """Whether the newest blocks, each of them, are far above the floor though production was below it until then."""
-        blocks = list(self._blocks)
+        blocks = list(self._production)
         earlier, newest = blocks[:-COLLAPSE_BLOCKS], blocks[-COLLAPSE_BLOCKS:]
         if len(earlier) < COLLAPSE_REFERENCE_BLOCKS or any(ours < COLLAPSE_EXCESS * floor for ours, floor, _ in newest):
             return None
@@ -149,12 +157,17 @@ class ErrorFloor:
 
     def snapshot(self) -> list[Any]:
         """State as plain values."""
-        return [self._labels.snapshot(), [list(block) for block in self._blocks], self._open, self._start_us]
+        blocks, production = ([list(block) for block in kept] for kept in (self._blocks, self._production))
+        return [self._labels.snapshot(), blocks, self._open, self._start_us, production]
 
     def restore(self, state: list[Any]) -> None:
         """Takes a snapshot back."""
-        labels, blocks, self._open, *start_us = state
+        labels, blocks, self._open, *later = state
         self._labels.restore(labels)
-        # Checkpoints of before collapses were looked for have no times.
+        # Checkpoints of before collapses were looked for have no times, later ones of a champion's own blocks only.
         self._blocks.extend((block[0], block[1], block[2] if len(block) > 2 else 0) for block in blocks)
-        self._start_us = start_us[0] if start_us else 0
+        self._start_us = later[0] if later else 0
+        if len(later) > 1:
+            self._production.extend((block[0], block[1], block[2]) for block in later[1])
+        else:
+            self._production.extend(self._blocks)

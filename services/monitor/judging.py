@@ -178,7 +178,9 @@ class Judging:
         self._policy.pace, self._policy.error = self._watch.pace, self._watch.recent_error
         if self._watch.take_warning() and not self._releases.has_challenger:
             self._policy.warned(tuple(self._recent))
-        verdict = self._policy.decide(self.clock_us, tuple(self._recent), self._releases.has_challenger)
+        verdict = self._policy.decide(
+            self.clock_us, tuple(self._recent), self._releases.has_challenger, self._releases.waits_for_slices
+        )
         if verdict is None:
             return
         wanted = verdict.wanted

@@ -46,7 +46,8 @@ YOUNG_SHARE = 0.5  # of the rows of a young regime, between two candidates at th
 RECENT_ROWS_MIN = 800  # that a candidate is adapted on: a quarter of them, which it is judged by, must say something
 TRIAL_INTERVALS = 2  # after which a challenger that is still on trial is no reason to wait
 EVIDENCE_ROWS = 80  # that candidates are compared on, at the least
-DRIFT_FIT_ROWS = 5  # times the rows since a change may be fitted even where the budget is spent: a change cannot wait
+CHANGE_FIT_ROWS = 5  # times the rows since a change, or the fewest to adapt on, may be fitted where the budget is spent: it cannot wait
+CHANGE_BUDGET = 1.25  # times what fits may cost, which changes may cost at the most: where alarms come one after another, they wait, too
 SUSPICION_LONGER = 2.0  # of the rows between two suspicions that are followed, after one in vain: where hard rows come in bursts, all are
 PASSED_ROWS = 1_000  # after an alarm, times the pace, before an error that is back where it was proves a burst
 UNPROVEN_TRIES = (
@@ -246,13 +247,16 @@ class RetrainPolicy:
         """There is no model that could answer, as before the first: one is asked for as soon as there are more rows."""
         self.has_model = False
 
-    def decide(self, clock_us: int, recent: tuple[str, ...], on_trial: bool = False) -> Verdict | None:
+    def decide(
+        self, clock_us: int, recent: tuple[str, ...], on_trial: bool = False, is_proven: bool = False
+    ) -> Verdict | None:
         """The verdict at a clock, or None where there is nothing to say. `recent`: ids of the newest scores, as causes.
 
-        A challenger that has not been `on_trial` for long is not replaced for the sake of more rows or a schedule.
+        A challenger that has not been `on_trial` for long is not replaced for the sake of more rows or a schedule; one that
+        `is_proven`, and waits for its slices only, is not at all: the next candidate starts from it.
         """
         self._reconsider()
-        wanted = self._wanted or self._due(clock_us, recent, on_trial)
+        wanted = self._wanted or (None if is_proven else self._due(clock_us, recent, on_trial))
         if wanted is None or self.open_request:
             return None
         offered = self._offered(wanted)
@@ -292,17 +296,18 @@ class RetrainPolicy:
 
     def _offered(self, wanted: Wanted) -> Verdict:
         least = RECENT_ROWS_MIN * self.pace
-        left = FREE_ROWS + int(self._policy.fit_budget * self._rows) - self._cost_rows
+        allowed = FREE_ROWS + int(self._policy.fit_budget * self._rows)
+        left = allowed - self._cost_rows
         # Where the budget is nearly spent, fewer rows are looked at, not none.
         recent_rows = min(int(2 * self._interval_rows), left - 2 * EVIDENCE_ROWS * self.pace)
         recent_rows = least if wanted.is_suspicion else max(least, recent_rows)
         recent_rows = min(self.regime_rows, recent_rows)
-        if wanted.reason == RETRAIN_REASON_DRIFT:
-            left = max(left, DRIFT_FIT_ROWS * self.regime_rows)
-        elif wanted.reason == RETRAIN_REASON_DECAY:
-            left = max(left, DRIFT_FIT_ROWS * min(least, self.regime_rows))
+        if wanted.reason in (RETRAIN_REASON_DRIFT, RETRAIN_REASON_DECAY):
+            # An alarm may date a change thousands of rows back, and repeat itself: the bound holds all the same.
+            lent = min(CHANGE_FIT_ROWS * min(least, self.regime_rows), int(CHANGE_BUDGET * allowed) - self._cost_rows)
+            left = max(left, lent)
         elif wanted.is_suspicion:
-            left = min(left, DRIFT_FIT_ROWS * recent_rows)
+            left = min(left, CHANGE_FIT_ROWS * recent_rows)
         return Verdict(
             wanted,
             recent_rows=recent_rows,

@@ -241,6 +241,12 @@ class Releases:
         if self.other is not None and self.other_role == ROLE_PREVIOUS:
             self.standby = self.other
 
+    @property
+    def waits_for_slices(self) -> bool:
+        """Whether the challenger is proven, and goes on being a challenger only until every major slice has been seen."""
+        proven = self.has_challenger and self.orders.may_step and not self.comparison.arms and self._is_proven()
+        return proven and not self._are_slices_seen()
+
     def labelled(self, losses: dict[str, float], slices: Mapping[str, str] | None = None) -> None:
         """The losses, by model, on one mature row of some slices that was predicted: counts if both models had scored it."""
         if self.champion is None or self.other is None:
@@ -264,17 +270,12 @@ class Releases:
         policy, evidence = self._policy, self._evidence
         evidence.strike_if_refuted()
         shown = evidence.as_map(policy.confidence) | {"production_loss": self._production_loss}
-        worth = max(GAIN_MIN, policy.gain * self._production_loss)
-        canary_rows, promote_rows, give_up_rows = map(
-            self._rows_of, (policy.canary_rows, policy.promote_rows, policy.give_up_rows)
-        )
+        worth, canary_rows, give_up_rows = self._worth, *map(self._rows_of, (policy.canary_rows, policy.give_up_rows))
         held_back = not self.orders.may_answer or bool(self._missing(challenger.model_id))
         harm = self._harm(SLICE_CERTAINTY)
         if harm is not None:
             return [self.drop(f"mature labels show that {self._words(harm)}")]
-        sure = self._is_sure() and evidence.mean >= worth
-        fair = self._slices.are_seen(SLICE_ROWS_SHARE * policy.promote_rows) and self._harm(SLICE_SUSPICION) is None
-        if evidence.rows >= promote_rows and sure and evidence.is_confirmed(worth) and fair:
+        if self._is_proven() and self._are_slices_seen():
             if held_back:
                 return []
             if policy.approval == "manual" and self.orders.approved != challenger.model_id:
@@ -295,6 +296,21 @@ class Releases:
         if evidence.rows >= give_up_rows and evidence.is_heard:
             return [self.drop(f"not shown to be better within {give_up_rows} paired mature rows")]
         return [] if held_back and not self._share else self._shared(challenger)
+
+    @property
+    def _worth(self) -> float:
+        """The gain that a change must be worth."""
+        return max(GAIN_MIN, self._policy.gain * self._production_loss)
+
+    def _is_proven(self) -> bool:
+        """Whether the challenger is surely better by enough, and no slice is suspected to be harmed."""
+        evidence, worth = self._evidence, self._worth
+        enough = evidence.rows >= self._rows_of(self._policy.promote_rows)
+        sure = enough and self._is_sure() and evidence.mean >= worth and evidence.is_confirmed(worth)
+        return sure and self._harm(SLICE_SUSPICION) is None
+
+    def _are_slices_seen(self) -> bool:
+        return self._slices.are_seen(SLICE_ROWS_SHARE * self._policy.promote_rows)
 
     def _chance(self) -> float:
         return self._evidence.chance(PRIOR_DEVIATION * max(self._production_loss, GAIN_MIN))

@@ -19,6 +19,7 @@ import numpy.typing as npt
 LENGTHS = (6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # blocks; fewer are one bad moment
 REFERENCE_BLOCKS_MIN = 15
 WARNING_REFERENCE_BLOCKS_MIN = 10
+PAIRED_BLOCKS_MIN = 2  # that say by how much two models' errors differ: what a promotion needs of production's own
 BLOCKS_MAX = 500  # older ones say little about what is usual now
 WINSOR_DEVIATIONS = 3.0  # one extreme block must not make an alarm of its own
 BATCHES_MIN = 8  # neighbours are joined as long as there are so many joined means
@@ -52,6 +53,18 @@ class RiseDetector:
     def restart(self, newest: int = 0) -> None:
         """Forgets all but the newest blocks."""
         self._means = self._means[len(self._means) - newest :] if newest else []
+
+    def shifted_to(self, means: list[float]) -> list[float]:
+        """The champion's blocks before the newest ones, as another model would have had them whose blocks `means` are of the same rows.
+
+        As many as it lacks to be watched at once: a change soon after a promotion would have no reference. Its level is the other
+        model's, by the difference on the rows that both have answered; none, where these or the champion's blocks are too few.
+        """
+        lacking, paired = REFERENCE_BLOCKS_MIN - len(means), self._means[-len(means) :] if means else []
+        if lacking <= 0 or not PAIRED_BLOCKS_MIN <= len(paired) == len(means):
+            return []
+        shift = math.fsum(means) / len(means) - math.fsum(paired) / len(paired)
+        return [max(0.0, mean + shift) for mean in self._means[: -len(means)][-lacking:]]
 
     def restart_with(self, means: list[float]) -> None:
         """Begins anew with what another model's blocks were, which answers from now on."""

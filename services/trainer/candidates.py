@@ -123,6 +123,8 @@ def candidates(setting: Setting, asked: Asked) -> list[Candidate]:
     regime = setting.total - setting.since
     if asked.change and setting.since > 0:
         new = setting.places(setting.since)
+        if asked.rows_max:  # a change of long ago has more rows than two candidates may cost
+            new = new[-max(1, asked.rows_max // 2) :]
         found = [setting.fresh("since", new), setting.fresh("history", setting.places(0), setting.since)]
         if setting.learned_rows:
             found += [setting.recalibrated(new), setting.tuned(new)]

@@ -164,8 +164,10 @@ def _found(use_case: UseCase, trained: Trained) -> str:
     task, metrics = use_case.predict.task, trained.metrics
     loss = LOSS_METRICS[task]
     base = "base rate" if task != "regression" else "mean"
+    share = metrics.get("newest_share", 1.0)
+    blended = "" if share == 1.0 else f" as {share:.0%} of a blend with the champion"
     words = (
-        f"{trained.chosen}: {LOSS_NAMES[task]} {metrics[loss]:.4f} on {len(trained.held_out.labels)} held-out rows, "
+        f"{trained.chosen}{blended}: {LOSS_NAMES[task]} {metrics[loss]:.4f} on {len(trained.held_out.labels)} held-out rows, "
         f"{base} {metrics['base_' + loss]:.4f}"
     )
     compared = metrics.get(f"champion_{loss}")

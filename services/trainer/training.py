@@ -1,38 +1,48 @@
 """Which model comes of which rows: candidates are fitted, compared on the newest rows, and the best is finished on these; no I/O.
 
-Former champions are candidates, too, that cost no fit: a concept may have come back.
+Former champions are candidates, too, that cost no fit: a concept may have come back. What is chosen joins the champion's networks
+as far as the newest rows do not speak against it: see `blend`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.torch
 import torch
 
 from driftloop.scoring.model import ScoringModel
 from driftloop.usecase import LOSS_METRICS, LOSS_NAMES, Task, UseCase, label_scale
+from services.trainer.blend import (
+    MEMBERS_MAX,
+    ROWS_MIN,
+    Member,
+    answers_of,
+    heaviest,
+    joined,
+    logits_of,
+    share_of_newest,
+)
 from services.trainer.candidates import BLOCK_ROWS, Asked, Candidate, Places, Setting, candidates, held_out_rows
 from services.trainer.export import to_onnx
 from services.trainer.held_out import HeldOut, base_of, metrics_of
 from services.trainer.measures import compared_losses
-from services.trainer.network import Fitted, Limits, Network, Pace, Rows, fit, repeatable
-from services.trainer.preprocessing import Preprocessing, Target, fit_preprocessing, fit_target
+from services.trainer.network import Fitted, Limits, Pace, Rows, fit, repeatable
+from services.trainer.preprocessing import Target, fit_preprocessing, fit_target
 from services.trainer.published import (
-    SPEC_VERSION,
     answers_alike,
     digest_of,
     is_compatible,
     learned_rows_of,
-    network_of,
+    members_of,
     new_network,
-    published_state,
+    published_parts,
+    spec_of,
+    vocabularies_of,
 )
-from services.trainer.reference import reference
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
@@ -114,7 +124,8 @@ class Trained:
     """A trained model and what is known of it. `label_scale`: see `HeldOut.scale`; 0 where losses need none.
 
     Over all fits, candidates and finish: `fitted_rows` their rows, `row_epochs` rows × epochs. `trained_rows`: rows that the model
-    has learned from; of a champion that was trained further, its own among them.
+    has learned from; of a champion that was trained further, its own among them. `share`: of the new network in the model, 1 where
+    it stands alone.
     """
 
     model: ScoringModel
@@ -177,13 +188,12 @@ class _Run:
         return compared_losses(self.task, answers, self.rows.labels[first:], self.scale)
 
 
-class _Fit(NamedTuple):
-    """A fitted candidate."""
+class _Blend(NamedTuple):
+    """A candidate beside the champion's networks: `others`, its `share`, and what they say together of the held-out rows."""
 
-    network: Network
-    preprocessing: Preprocessing
-    target: Target
-    fitted: Fitted
+    others: list[Member]
+    share: float
+    answers: Floats
 
 
 def train(
@@ -225,28 +235,38 @@ def train(
         losses = [float(np.mean(run.losses(answer, held))) for answer in answers]
         best = int(np.argmin(losses))
         told = {one.name: loss for one, loss in zip(found, losses, strict=True)}
-        former = _returned(run, archived or {}, held, losses[best], asked)
+        blend = _blended(run, answers[best], held, asked)
+        if blend.others:
+            told["blend"] = float(np.mean(run.losses(blend.answers, held)))
+        former = _returned(run, archived or {}, held, told.get("blend", losses[best]), asked)
         if former is not None:
             held_out = _held_out(run, former[1], since, held)
             return _republished(run, former[0], held_out, told)
-        held_out = _held_out(run, answers[best], since, held)
-        progress(
-            f"{found[best].name} chosen with {LOSS_NAMES[run.task]} {losses[best]:.4f}; finishing it on the newest rows"
-        )
+        held_out = _held_out(run, blend.answers, since, held)
+        blended = f", {told['blend']:.4f} as {blend.share:.0%} of a blend with the champion" if blend.others else ""
+        chosen_words = f"{found[best].name} chosen with {LOSS_NAMES[run.task]} {losses[best]:.4f}{blended}"
+        progress(f"{chosen_words}; finishing it on the newest rows")
         _finish(run, found[best], tried[best], held)
-    chosen, fit_ = found[best], tried[best]
+    chosen = found[best]
     learned_rows = len(chosen.rows)
     if chosen.from_champion:
         learned_rows = max(learned_rows, min(len(rows) - since, learned + newer))
-    spec = _spec(run, fit_, learned_rows)
-    weights = safetensors.torch.save(published_state(fit_.network))
-    onnx = to_onnx(fit_.network, fit_.preprocessing, fit_.target)
+    if blend.others:
+        learned_rows = max(learned_rows, learned)
+    members = joined(blend.others, tried[best], blend.share)
+    parts, weights = published_parts(members)
+    spec = {
+        **spec_of(use_case, rows.numbers, rows.texts, rows.labels, learned_rows, run.scale),
+        "newest_row_us": int(rows.at_us[-1]),
+        **parts,
+    }
+    onnx = to_onnx(members, vocabularies_of(members))
     return Trained(
         model=ScoringModel(onnx, spec, weights),
         trained_rows=learned_rows,
         fitted_rows=run.fitted_rows,
         row_epochs=run.row_epochs,
-        metrics=metrics_of(run.task, held_out) | _tried_metrics(run.task, told),
+        metrics=metrics_of(run.task, held_out) | _tried_metrics(run.task, told) | {"newest_share": blend.share},
         held_out=held_out,
         label_scale=run.scale if run.task == "regression" else 0.0,
         chosen=chosen.name,
@@ -320,15 +340,37 @@ def _scale(use_case: UseCase, rows: TrainingSet, champion: ScoringModel | None) 
     return inherited or label_scale(rows.labels.tolist())
 
 
-def _attempt(run: _Run, candidate: Candidate, held: int) -> _Fit:
+def _blended(run: _Run, answers: Floats, held: int, asked: Asked) -> _Blend:
+    """The chosen candidate beside the champion's networks, at the share that rows speak for that neither has learned from."""
+    alone = _Blend([], 1.0, answers)
+    if run.champion is None or not is_compatible(run.use_case, run.champion):
+        return alone
+    unseen = run.rows.at_us[held:] > int(run.champion.spec.get("newest_row_us", 0))
+    if int(unseen.sum()) < ROWS_MIN:
+        return alone
+    others = heaviest(members_of(run.champion, run.settings.dropout), MEMBERS_MAX - 1)
+    newest = logits_of(run.task, answers)
+    before = np.zeros_like(newest)
+    for member in others:
+        before += member.weight * logits_of(run.task, _answers(run, member, held))
+
+    def at(share: float) -> Floats:
+        return answers_of(run.task, (1.0 - share) * before + share * newest)
+
+    block_rows = (asked.block_rows or BLOCK_ROWS) // (2 if asked.change else 1)
+    share = share_of_newest(lambda tried: run.losses(at(tried), held)[unseen], block_rows)
+    return alone if share == 1.0 else _Blend(others, share, at(share))
+
+
+def _attempt(run: _Run, candidate: Candidate, held: int) -> Member:
     """Fits a candidate on its rows before `held`; the rows from there on end the fit."""
     settings, rows = run.settings, run.rows
     torch.manual_seed(run.seed)
     places = candidate.rows[candidate.rows < held]
     if candidate.from_champion:
         assert run.champion is not None
-        network, preprocessing = network_of(run.champion, settings.dropout)
-        target = Target(**run.champion.spec.get("target", {}))
+        newest = members_of(run.champion, settings.dropout)[-1]
+        network, preprocessing, target = newest.network, newest.preprocessing, newest.target
     else:
         preprocessing = fit_preprocessing(
             rows.numbers[places], rows.texts[places], settings.bins, settings.category_rows_min
@@ -337,24 +379,25 @@ def _attempt(run: _Run, candidate: Candidate, held: int) -> _Fit:
         network = new_network(run.task, outputs, preprocessing, settings.hidden, settings.embedding, settings.dropout)
         target = fit_target(rows.labels[places]) if run.task == "regression" else Target()
     network.to(settings.device)
-    encoded = _encoded(run, preprocessing, target, places, candidate.change)
-    validation = _encoded(run, preprocessing, target, np.arange(held, len(rows)), 0)
+    found = Member(network, preprocessing, target)
+    encoded = _encoded(run, found, places, candidate.change)
+    validation = _encoded(run, found, np.arange(held, len(rows)), 0)
     limits = Limits(settings.epochs, settings.patience, settings.patience_steps)
     fitted = fit(network, encoded, validation, candidate.pace, limits, settings.weight_decay)
     run.count(encoded, fitted)
     rows_told = f"after {fitted.epochs} epochs of {len(encoded)} rows"
     run.progress(f"{candidate.name}: validation loss {fitted.loss:.4f} {rows_told}")
     network.eval()
-    return _Fit(network, preprocessing, target, fitted)
+    return found
 
 
-def _finish(run: _Run, candidate: Candidate, found: _Fit, held: int) -> None:
+def _finish(run: _Run, candidate: Candidate, found: Member, held: int) -> None:
     """Lets the chosen candidate learn the newest rows, too, beside as many of its own, so that these are not forgotten."""
     torch.manual_seed(run.seed)
     known, newest = candidate.rows[candidate.rows < held], np.arange(held, len(run.rows))
     drawn = np.random.default_rng(run.seed).choice(known, min(len(newest), len(known)), replace=False)
     places = np.concatenate([np.sort(drawn), newest])
-    encoded = _encoded(run, found.preprocessing, found.target, places, candidate.change)
+    encoded = _encoded(run, found, places, candidate.change)
     core_rate = FINISHING_RATE if candidate.pace.core_rate else 0.0
     pace = Pace(core_rate, FINISHING_RATE, candidate.pace.batch_rows)
     fitted = fit(found.network, encoded, None, pace, Limits(FINISHING_EPOCHS, 0), run.settings.weight_decay)
@@ -362,9 +405,9 @@ def _finish(run: _Run, candidate: Candidate, found: _Fit, held: int) -> None:
     found.network.eval()
 
 
-def _encoded(run: _Run, preprocessing: Preprocessing, target: Target, places: Places, change: int) -> Rows:
-    rows, device = run.rows, run.settings.device
-    labels = target.standardised(rows.labels[places])
+def _encoded(run: _Run, found: Member, places: Places, change: int) -> Rows:
+    rows, device, preprocessing = run.rows, run.settings.device, found.preprocessing
+    labels = found.target.standardised(rows.labels[places])
     return Rows(
         encoded=torch.from_numpy(preprocessing.encode(rows.numbers[places])).to(device),
         codes=torch.from_numpy(preprocessing.codes(rows.texts[places])).to(device),
@@ -373,16 +416,15 @@ def _encoded(run: _Run, preprocessing: Preprocessing, target: Target, places: Pl
     )
 
 
-def _answers(run: _Run, fit: _Fit, first: int) -> Floats:
+def _answers(run: _Run, member: Member, first: int) -> Floats:
     """Answers to the rows from `first` on."""
     with torch.no_grad():
-        newest = np.arange(first, len(run.rows))
-        found = fit.network(_encoded(run, fit.preprocessing, fit.target, newest, 0))
+        found = member.network.to(run.settings.device)(_encoded(run, member, np.arange(first, len(run.rows)), 0))
     if run.task == "binary":
         return np.asarray(torch.sigmoid(found).cpu().numpy(), dtype=np.float64)
     if run.task == "multiclass":
         return np.asarray(torch.softmax(found, dim=1).cpu().numpy(), dtype=np.float64)
-    return fit.target.restored(found.cpu().numpy().astype(np.float64))
+    return member.target.restored(found.cpu().numpy().astype(np.float64))
 
 
 def _held_out(run: _Run, challenger: Floats, since: int, held: int) -> HeldOut:
@@ -393,35 +435,3 @@ def _held_out(run: _Run, challenger: Floats, since: int, held: int) -> HeldOut:
         unseen = rows.at_us[held:] > int(run.champion.spec.get("newest_row_us", 0))
     base = base_of(run.use_case, rows.labels[since:held])
     return HeldOut(rows.at_us[held:], rows.labels[held:], challenger, base, champion, unseen, run.scale)
-
-
-def _spec(run: _Run, fit: _Fit, learned_rows: int) -> dict[str, Any]:
-    settings = run.settings
-    shape = {"hidden": settings.hidden, "embedding": settings.embedding}
-    return {
-        "version": SPEC_VERSION,
-        "use_case": run.use_case.name,
-        "inputs_digest": run.use_case.inputs_digest,
-        "numeric_inputs": list(run.use_case.numeric_inputs),
-        "text_inputs": list(run.use_case.text_inputs),
-        "network": shape,
-        "newest_row_us": int(run.rows.at_us[-1]),
-        "trained_rows": learned_rows,
-        **fit.preprocessing.to_spec(),
-        **_spec_of_task(run, fit.target),
-        **reference(
-            run.use_case.predict,
-            run.rows.numbers[-learned_rows:],
-            run.rows.texts[-learned_rows:],
-            run.rows.labels[-learned_rows:],
-        ),
-    }
-
-
-def _spec_of_task(run: _Run, target: Target) -> dict[str, Any]:
-    """What other tasks than binary, which a spec is about unless it says otherwise, add to it."""
-    if run.task == "multiclass":
-        return {"task": run.task, "classes": list(run.use_case.predict.classes)}
-    if run.task == "regression":
-        return {"task": run.task, "target": asdict(target), "label_scale": run.scale}
-    return {}

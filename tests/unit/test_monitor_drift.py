@@ -225,6 +225,20 @@ def test_a_model_that_never_was_better_than_the_labels_alone_does_not_collapse()
     assert floor_of([1.2] * 1_400 + [3.0] * 120).collapse() is None
 
 
+def test_production_collapses_though_its_champion_has_just_been_promoted():
+    floor = floor_of([0.3] * 1_400)
+    floor.start_over()
+    for row in range(120):
+        floor.add(3.0, float(row % 2), 1.0, 1_400 + row)
+    again = ErrorFloor(40)
+    again.restore(floor.snapshot())
+    assert floor.collapse().since_us == again.collapse().since_us == 1_400
+    floor.collapsed()
+    for row in range(120):
+        floor.add(3.0, float(row % 2), 1.0, 1_520 + row)
+    assert floor.collapse() is None
+
+
 def test_a_collapse_survives_a_checkpoint():
     kept, again = floor_of([0.3] * 1_400 + [3.0] * 100), ErrorFloor(40)
     again.restore(kept.snapshot())

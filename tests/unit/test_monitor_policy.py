@@ -167,6 +167,14 @@ def test_new_rows_are_a_reason_unless_a_challenger_has_just_begun_its_trial():
     assert policy.decide(DAY_US, (), on_trial=True).wanted.reason == RETRAIN_REASON_NEW_DATA
 
 
+def test_a_proven_challenger_is_not_replaced_for_more_rows_but_a_change_waits_for_nobody():
+    policy = with_model()
+    rows(policy, 1_000, 6)
+    assert policy.decide(DAY_US, (), on_trial=True, is_proven=True) is None
+    policy.alarmed(alarm(5), "d1")
+    assert policy.decide(DAY_US, (), on_trial=True, is_proven=True).wanted.reason == RETRAIN_REASON_DRIFT
+
+
 def test_where_nothing_is_left_to_gain_nothing_is_tried():
     policy = with_model()
     policy.error = 0.001
@@ -306,6 +314,23 @@ def test_fits_cost_no_more_rows_than_the_budget_allows_except_after_a_change():
     verdict = policy.decide(3 * DAY_US, ())
     assert (verdict.wanted.reason, verdict.not_now) == (RETRAIN_REASON_DRIFT, "")
     assert verdict.rows_max >= 5 * CHANGE_ROWS
+
+
+def test_alarms_that_repeat_themselves_or_date_far_back_cost_a_quarter_more_at_the_most():
+    policy, spent, known = with_model(fit_budget=2.0), 1_500, 1_000
+    for day in range(1, 40):
+        rows(policy, 1_000, day)
+        known += 1_000
+        policy.alarmed(alarm(1), f"d{day}")  # all rows but the first model's are of after the change
+        verdict = policy.decide(day * DAY_US, ())
+        if verdict is None or verdict.not_now:
+            continue
+        assert spent + verdict.rows_max <= 1.25 * (FREE_ROWS + 2 * known)
+        assert verdict.rows_max >= verdict.recent_rows
+        spent += verdict.rows_max
+        policy.asked(f"r{day}", day * DAY_US)
+        policy.answered(f"r{day}", True, verdict.rows_max)
+    assert spent > 2 * known
 
 
 def test_a_schedule_asks_whatever_is_seen():

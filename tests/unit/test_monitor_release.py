@@ -316,6 +316,19 @@ def test_a_challenger_that_harms_a_slice_goes_though_the_whole_gains():
     assert "line=red" in told[-1].because
 
 
+def test_a_challenger_that_is_proven_waits_for_its_slices_and_says_so():
+    releases, told, waited = started(), [], []
+    releases.published(candidate("b"), HELD_OUT)
+    for row in range(180):
+        gain = 0.5 + 0.05 * (-1) ** row
+        releases.labelled({"a": 1.0 + gain, "b": 1.0}, {"line": "red" if row % 2 else "blue"})
+        told += [step.kind for step in releases.decide()]
+        waited.append(releases.waits_for_slices)
+    assert told[-1] == DECISION_KIND_PROMOTE
+    assert waited.index(True) == 79
+    assert [at for at, waits in enumerate(waited) if waits] == list(range(79, 159))
+
+
 def test_one_burst_in_a_slice_drives_no_better_model_out():
     releases = started()
     releases.published(candidate("b"), replace(HELD_OUT, pace=8))

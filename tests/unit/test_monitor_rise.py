@@ -79,6 +79,21 @@ def test_a_champions_errors_are_not_compared_with_those_of_the_one_before():
     assert not any(watched.add(float(loss), row, 0.5) for row, loss in enumerate(errors(0.4, 2_000, 4)))
 
 
+def test_a_change_soon_after_a_promotion_is_found_as_soon_as_any():
+    errors = RisingError(40, 1e-5)
+    draws = np.random.default_rng(3)
+    for row in range(2_000):
+        beside = draws.exponential(0.3) if row >= 1_840 else None
+        assert errors.add(draws.exponential(0.5), row, 0.5, beside) is None
+    errors.champion_changed(was_beside=True)
+    for row in range(2_000, 2_080):
+        assert errors.add(draws.exponential(0.3), row, 0.5) is None
+    alarm = next(found for row in range(2_080, 3_000) if (found := errors.add(draws.exponential(1.2), row, 0.5)))
+    assert 2_000 <= alarm.since_us <= 2_120
+    assert alarm.rows_since == 240
+    assert alarm.before < 0.4
+
+
 def test_a_restored_series_goes_on_the_same():
     losses = bursty(6_000, 5)
     first, second = RisingError(BLOCK, ALPHA), RisingError(BLOCK, ALPHA)
