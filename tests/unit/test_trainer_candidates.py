@@ -38,6 +38,11 @@ def test_after_a_change_the_rows_since_are_what_counts():
     assert "history" not in sizes(9_000, 8_500, 7_000, change=True, rows_max=5_000)
 
 
+def test_a_change_of_long_ago_costs_no_more_than_it_may():
+    found = sizes(20_000, 6_600, 7_000, change=True, rows_max=4_000)
+    assert found == {"since": 2_000, "recalibrated": 2_000}
+
+
 def test_later_a_fresh_model_is_tried_beside_the_champion_trained_further():
     assert sizes(9_000, 0, 7_000, 2_000, recent_rows=800) == {"recent": 800, "tuned": 800}
     assert sizes(14_000, 0, 7_000, 7_000, recent_rows=800) == {"all": 14_000, "tuned": 800}
