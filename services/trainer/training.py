@@ -124,8 +124,8 @@ class Trained:
     """A trained model and what is known of it. `label_scale`: see `HeldOut.scale`; 0 where losses need none.
 
     Over all fits, candidates and finish: `fitted_rows` their rows, `row_epochs` rows × epochs. `trained_rows`: rows that the model
-    has learned from; of a champion that was trained further, its own among them. `share`: of the new network in the model, 1 where
-    it stands alone.
+    has learned from; of a champion that was trained further, its own among them. `metrics` has its tried candidates' losses and
+    `newest_share`: the new network's in the model, 1 where it stands alone.
     """
 
     model: ScoringModel
