@@ -116,22 +116,26 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Headers 
     if len(value) > MAX_RECORD_BYTES:
         raise MalformedRecord("size", f"the value has {len(value)} bytes, more than {MAX_RECORD_BYTES}")
     found = dict(headers or ())
+    causes: tuple[str, ...] = ()
+    ranges: tuple[OffsetRange, ...] = ()
     try:
         ce_id = found["ce_id"].decode()  # type: ignore[union-attr]
         source = found["ce_source"].decode()  # type: ignore[union-attr]
         full_name = found["ce_type"].decode()  # type: ignore[union-attr]
         time_us, known_at_us = int(found["ce_eventtime"] or b""), int(found["ce_knownat"] or b"")
         text = key.decode()
-        named, spans, trace = found.get("ce_causes"), found.get("ce_causeranges"), found.get("traceparent")
-        causes = tuple(filter(None, named.decode().split(","))) if named else ()
-        ranges = _ranges(spans.decode()) if spans else ()
+        if named := found.get("ce_causes"):
+            causes = tuple(filter(None, named.decode().split(",")))
+            if len(causes) > MAX_CAUSES:
+                raise MalformedRecord("header", f"{len(causes)} causes, more than {MAX_CAUSES}")
+        if spans := found.get("ce_causeranges"):
+            ranges = _ranges(spans.decode())
+        trace = found.get("traceparent")
         traceparent = trace.decode() if trace else ""
     except KeyError as error:
         raise MalformedRecord("header", f"header {error.args[0]} is missing") from error
     except (ValueError, AttributeError) as error:
         raise MalformedRecord("header", f"a header cannot be read: {error}") from error
-    if len(causes) > MAX_CAUSES:
-        raise MalformedRecord("header", f"{len(causes)} causes, more than {MAX_CAUSES}")
     expected, payload_class = _WATERMARK if text.startswith(WATERMARK_KEY_PREFIX) else _carried(topic)
     if full_name != expected:
         raise MalformedRecord("type", f"ce_type is {full_name}, topic {topic} carries {expected}")

@@ -13,14 +13,17 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import aiokafka
 import faust
+from aiokafka.consumer import fetcher
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import CorruptRecordException
 from faust.app.base import BootStrategy
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -47,6 +50,7 @@ SEAM: Mapping[type, Sequence[str]] = {
     driver.AIOKafkaConsumerThread: ("_create_worker_consumer", "_seek_wait", "_fetch_records", "call_thread"),
     faust.App: ("_new_transport", "_create_directories", "_on_partitions_revoked", "consumer_generation_id"),
     faust.Schema: ("compile",),
+    fetcher.PartitionRecords: ("_unpack_records",),
 }
 _POLL_S = 1.0  # how long one fetch waits: a stop is noticed after this at the latest
 _RECORDS_MAX = 5_000  # per Event: bounds what is decoded at once
@@ -102,6 +106,26 @@ class OneMemberAssignor(RangePartitionAssignor):  # type: ignore[misc]
         return {member: assignments.get(member, nothing) for member in members}
 
 
+class _RecordBatches(fetcher.PartitionRecords):  # type: ignore[misc]
+    """What was fetched of a partition: a list of records per batch of the producer's, in place of aiokafka's records one by one.
+
+    To make an object of Python of each costs as much as to parse it. Nothing here reads transactions.
+    """
+
+    def _unpack_records(self) -> Iterator[list[Any]]:
+        while self._records.has_next():
+            batch = self._records.next_batch()
+            if self._check_crcs and not batch.validate_crc():
+                raise CorruptRecordException(f"a batch of {self._tp} does not match its checksum")
+            first, self.next_fetch_offset = self.next_fetch_offset, batch.next_offset
+            if not batch.is_control_batch:
+                records = list(batch)
+                yield records if batch.base_offset >= first else [each for each in records if each.offset >= first]
+
+
+fetcher.PartitionRecords = _RecordBatches  # the fetcher makes them, and offers no other way to say of what class
+
+
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Faust's consumer thread, which also says of every fetch whether it came before or after a seek."""
 
@@ -144,10 +168,10 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             consumer.seek(place, offset)  # again: a first position that was being looked up must not win over ours
         self.seek_epoch += 1
 
-    async def take(self, timeout_s: float) -> tuple[int, Mapping[TP, list[Any]]]:
+    async def take(self, timeout_s: float) -> tuple[int, Mapping[TP, list[list[Any]]]]:
         """What has been fetched, and the number of seeks before it; runs in the thread, so no seek can come between."""
-        records = await self._fetch_records(self._ensure_consumer(), None, timeout=timeout_s)
-        return self.seek_epoch, records
+        batches = await self._fetch_records(self._ensure_consumer(), None, timeout=timeout_s)
+        return self.seek_epoch, batches
 
 
 class BatchConsumer(driver.Consumer):  # type: ignore[misc]
@@ -210,8 +234,9 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
             if not self.app.should_stop:
                 raise
 
-    async def _deliver(self, epoch: int, fetched: Mapping[TP, list[Any]]) -> None:
-        for place, records in fetched.items():
+    async def _deliver(self, epoch: int, fetched: Mapping[TP, list[list[Any]]]) -> None:
+        for place, batches in fetched.items():
+            records = list(chain.from_iterable(batches))
             for start in range(0, len(records), _RECORDS_MAX):
                 part = records[start : start + _RECORDS_MAX]
                 last = part[-1]

@@ -8,7 +8,12 @@ from importlib.metadata import version
 import aiokafka
 import faust
 import pytest
+from aiokafka.consumer import fetcher
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
 from faust.tables.recovery import Recovery
 from faust.transport import consumer as base
 from faust.transport.drivers import aiokafka as driver
@@ -71,6 +76,36 @@ def test_fetched_records_are_returned_without_a_pause_after_they_are_taken() -> 
     source = inspect.getsource(driver.AIOKafkaConsumerThread._fetch_records)
     assert source.count("await") == 1
     assert "if not self.consumer.flow_active:" in source
+
+
+def _batch(first: int, count: int) -> bytes:
+    """A producer's batch of records at offsets from `first` on."""
+    builder = DefaultRecordBatchBuilder(2, 3, 0, -1, -1, 0, 1 << 20)
+    for number in range(count):
+        builder.append(number, 1_000, b"k", b"%d" % (first + number), [("h", b"x")])
+    return first.to_bytes(8) + bytes(builder.build())[8:]
+
+
+def _fetched(data: bytes, offset: int) -> fetcher.PartitionRecords:
+    return fetcher.PartitionRecords(TopicPartition("t", 0), MemoryRecords(data), [], offset, None, None, True, 0)
+
+
+def test_what_was_fetched_is_taken_batch_by_batch_from_the_offset_that_was_asked_for() -> None:
+    found = _fetched(_batch(10, 4) + _batch(14, 2), 12)
+    batches = [[(record.offset, record.value, record.headers) for record in batch] for batch in found]
+    assert batches == [
+        [(12, b"12", [("h", b"x")]), (13, b"13", [("h", b"x")])],
+        [(14, b"14", [("h", b"x")]), (15, b"15", [("h", b"x")])],
+    ]
+    assert found.next_fetch_offset == 16
+    assert "for msg in self._partition_records:" in inspect.getsource(fetcher.FetchResult.getall)
+
+
+def test_a_damaged_batch_is_not_read() -> None:
+    data = bytearray(_batch(0, 4))
+    data[-1] ^= 1
+    with pytest.raises(CorruptRecordException):
+        list(_fetched(bytes(data), 0))
 
 
 def test_the_recovery_seeks_before_it_lets_records_flow() -> None:
