@@ -11,7 +11,7 @@ from driftloop.contracts import Record
 from driftloop.usecase import Event, Latest, Since, Sketch, UseCase, View, Window, load_use_case
 from driftloop.usecase.features import Stat
 from services.features.aggregation import Aggregation
-from services.features.packing import Pack
+from services.features.packing import Pack, Parts
 
 STATS: tuple[Stat, ...] = ("count", "mean", "p90")
 _PACKED = 1_000
@@ -52,8 +52,9 @@ def _records(use_case: UseCase, view: View, numbers: count[int], keys: int, even
     for number in range(keys * events):
         offset = next(numbers)
         at_us = START_US + number * every_us
-        values = () if isinstance(view, Since) else (float(number * 7_919 % _VALUES),)
-        pack.add(view.name, f"{view.name}|s{number % keys}", offset, f"v{offset}", at_us, at_us, values)
+        values = [] if isinstance(view, Since) else [[float(number * 7_919 % _VALUES)]]
+        key, event_id = f"{view.name}|s{number % keys}", f"v{offset}"
+        pack.add(Parts(view.name, [0], [key], [offset], [event_id], [at_us], [at_us], values, [""], [0]))
         if number % _PACKED == _PACKED - 1 or number + 1 == keys * events:
             message = pack.take()
             assert message is not None

@@ -98,10 +98,10 @@ class Updating(Clocked, Protocol):
 
 @dataclass
 class _Group:
-    """One partition's log: parts that count, rows gathered since the last cut, and files to remove after some cuts."""
+    """One partition's log: parts that count, columns of rows gathered since the last cut, and files to remove after some cuts."""
 
     parts: list[Part] = field(default_factory=list)
-    rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
+    columns: dict[str, list[list[Any]]] = field(default_factory=dict)
     obsolete: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -112,7 +112,7 @@ class LogCut:
     store: ArtifactStore
     manifest_file: str
     manifest: Manifest
-    fresh: tuple[tuple[Part, pa.Schema, list[tuple[Any, ...]]], ...]
+    fresh: tuple[tuple[Part, pa.Schema, list[list[Any]]], ...]
     merges: tuple[tuple[Part, pa.Schema, tuple[Part, ...]], ...]
     obsolete: tuple[tuple[str, int], ...]
     removed: tuple[str, ...]
@@ -128,8 +128,7 @@ class LogCut:
 
     def write(self) -> None:
         """Writes the new parts, then those merged from smaller ones."""
-        for part, schema, rows in self.fresh:
-            columns = list(zip(*rows, strict=True))
+        for part, schema, columns in self.fresh:
             arrays = [pa.array(column, type=each.type) for column, each in zip(columns, schema, strict=True)]
             write_part(self.store, part.path, pa.Table.from_arrays(arrays, schema=schema))
         for part, schema, sources in self.merges:
@@ -146,6 +145,8 @@ class OfflineLogWriter(ABC):
     """Gathers rows per partition and cuts them into parts; one per stage. Not safe to share between threads."""
 
     stage: Stage
+    place: str
+    """The column of offsets or sequences by which a part's range is named."""
 
     def __init__(self, store: ArtifactStore, use_case: UseCase, spread: int) -> None:
         self._store = store
@@ -160,11 +161,7 @@ class OfflineLogWriter(ABC):
 
     @abstractmethod
     def schema(self, table: str) -> pa.Schema:
-        """Columns of a table; the first two integers of a row's identity follow from it."""
-
-    @abstractmethod
-    def place(self, row: tuple[Any, ...]) -> int:
-        """The offset or sequence by which a part's range is named."""
+        """Columns of a table."""
 
     def restore(self, group: int, heart: Clocked, state: Any) -> None:
         """Takes a checkpoint's state back and shows what it names: a crash may have come before `publish`."""
@@ -176,23 +173,27 @@ class OfflineLogWriter(ABC):
             self._cut_of(group, found, state["clock_us"], [], [], []).publish()
         self._groups[group] = found
 
-    def append(self, group: int, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Gathers rows of a table (a view's name, "" for events), columns as in its schema."""
-        if rows:
-            self._groups.setdefault(group, _Group()).rows.setdefault(table, []).extend(rows)
+    def append(self, group: int, table: str, columns: Sequence[Sequence[Any]]) -> None:
+        """Gathers rows of a table (a view's name, "" for events), as columns of its schema."""
+        held = self._groups.setdefault(group, _Group()).columns.setdefault(table, [[] for _ in columns])
+        for column, more in zip(held, columns, strict=True):
+            column += more
 
     def cut(self, group: int, heart: Clocked) -> LogCut:
         """Closes what was gathered since the last cut; it counts as soon as the checkpoint that holds its state is saved."""
         log = self._groups.setdefault(group, _Group())
         fresh, merges = [], []
-        for table, rows in sorted(log.rows.items()):
-            places = [self.place(row) for row in rows]
-            path = part_path(self._use_case.name, self.stage, table, group, min(places), max(places))
-            part = Part(path, table, min(places), max(places), len(rows))
-            fresh.append((part, self.schema(table), rows))
+        for table, columns in sorted(log.columns.items()):
+            schema = self.schema(table)
+            places = columns[schema.get_field_index(self.place)]
+            first, last = min(places), max(places)
+            part = Part(
+                part_path(self._use_case.name, self.stage, table, group, first, last), table, first, last, len(places)
+            )
+            fresh.append((part, schema, columns))
             log.parts.append(part)
             merges += self._merge(group, log, table)
-        log.rows = {}
+        log.columns = {}
         removed = [path for path, cuts in log.obsolete if cuts <= 1]
         log.obsolete = [(path, cuts - 1) for path, cuts in log.obsolete if cuts > 1]
         log.obsolete += [(source.path, OBSOLETE_CUTS) for _, _, sources in merges for source in sources]
@@ -232,28 +233,35 @@ class EventLogWriter(OfflineLogWriter):
     """Logs accepted events, each once, by the partition of `events` that they came from."""
 
     stage: Stage = "events"
+    place = "offset"
 
     def schema(self, table: str) -> pa.Schema:
         return EVENTS_SCHEMA
 
-    def place(self, row: tuple[Any, ...]) -> int:
-        return int(row[5])
-
     def take(self, group: int, heart: Accepting, outputs: Sequence[Message[Any]]) -> None:
         """Gathers what one fold accepted."""
         del outputs
-        rows = []
-        for record in heart.take_accepted():
-            event = record.message.payload
-            times = (event.event_time_us, event.known_at_us)
-            rows.append((event.id, event.type, event.entity, *times, record.offset, event.SerializeToString()))
-        self.append(group, "", rows)
+        records = heart.take_accepted()
+        if not records:
+            return
+        events = [record.message.payload for record in records]
+        columns = (
+            [event.id for event in events],
+            [event.type for event in events],
+            [event.entity for event in events],
+            [event.event_time_us for event in events],
+            [event.known_at_us for event in events],
+            [record.offset for record in records],
+            [event.SerializeToString() for event in events],
+        )
+        self.append(group, "", columns)
 
 
 class FeatureLogWriter(OfflineLogWriter):
     """Logs feature updates by the partition of `features` that they go to."""
 
     stage: Stage = "features"
+    place = SEQUENCE
 
     def __init__(self, store: ArtifactStore, use_case: UseCase, spread: int) -> None:
         super().__init__(store, use_case, spread)
@@ -262,14 +270,13 @@ class FeatureLogWriter(OfflineLogWriter):
     def schema(self, table: str) -> pa.Schema:
         return self._schemas[table]
 
-    def place(self, row: tuple[Any, ...]) -> int:
-        return int(row[3])
-
     def take(self, group: int, heart: Updating, outputs: Sequence[Message[Any]]) -> None:
         """Gathers the updates of one fold: more than its outputs, which hold what is left of them for the topic."""
         del outputs
         for view, updates in heart.updates.items():
-            self.append(group, view, [(*update[:-1], *update[-1]) for update in updates])
+            if updates:
+                *columns, values = zip(*updates, strict=True)
+                self.append(group, view, [*columns, *zip(*values, strict=True)])
 
 
 class LogSnapshot:

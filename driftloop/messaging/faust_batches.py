@@ -112,6 +112,8 @@ class _RecordBatches(fetcher.PartitionRecords):  # type: ignore[misc]
     To make an object of Python of each costs as much as to parse it. Nothing here reads transactions.
     """
 
+    next_fetch_offset: int
+
     def _unpack_records(self) -> Iterator[list[Any]]:
         while self._records.has_next():
             batch = self._records.next_batch()

@@ -89,8 +89,8 @@ class _CountedCut:
     def publish(self) -> None:
         """See `Cut.publish`."""
         self.inner.publish()
-        for part, _, rows in self.inner.fresh:
-            self.log.rows.add(len(rows), {"table": part.table or "events"})
+        for part, *_ in self.inner.fresh:
+            self.log.rows.add(part.rows, {"table": part.table or "events"})
 
 
 class CountedLog:

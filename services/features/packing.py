@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from driftloop.contracts import MAX_CAUSES, Message, OffsetRange, derive_id
 from driftloop.contracts.features.v1.features_pb2 import KeyedEvents, ValueColumn, ViewEvents
@@ -17,17 +20,81 @@ PACK_CHARACTERS_MAX = (
 _NAN = math.nan
 
 
-class _ViewParts:
-    """`ViewEvents` while it grows: rows of place in `keys`, offset, id, event time, known time and values."""
+class Parts(NamedTuple):
+    """A view's parts of some events, a column each: `rows` are the events' places among those that are packed together.
 
-    __slots__ = ("has_text", "keys", "numeric", "rows", "traceparents")
+    `values`: a column per field. `characters`: of the texts of each part.
+    """
+
+    view: str
+    rows: Sequence[int]
+    keys: Sequence[str]
+    source_offset: Sequence[int]
+    event_id: Sequence[str]
+    event_time_us: Sequence[int]
+    known_at_us: Sequence[int]
+    values: Sequence[Sequence[FieldValue | None]]
+    traceparents: Sequence[str]
+    characters: Sequence[int]
+
+    def cut(self, first: int, last: int) -> Parts:
+        """The parts at some places of the columns."""
+        if first == 0 and last >= len(self.rows):
+            return self
+        return Parts(
+            self.view,
+            self.rows[first:last],
+            self.keys[first:last],
+            self.source_offset[first:last],
+            self.event_id[first:last],
+            self.event_time_us[first:last],
+            self.known_at_us[first:last],
+            [column[first:last] for column in self.values],
+            self.traceparents[first:last],
+            self.characters[first:last],
+        )
+
+
+class _ViewColumns:
+    """`ViewEvents` while it grows."""
+
+    __slots__ = ("columns", "key", "keys", "numeric", "traceparents", "values")
 
     def __init__(self, numeric: list[bool]) -> None:
         self.numeric = numeric
-        self.has_text = not all(numeric)
         self.keys: dict[str, int] = {}
-        self.rows: list[tuple[int, int, str, int, int, tuple[FieldValue | None, ...]]] = []
+        self.key: list[int] = []
+        self.columns: tuple[list[Any], ...] = ([], [], [], [])  # offset, id, event time, known time
+        self.values: list[list[FieldValue | None]] = [[] for _ in numeric]
         self.traceparents: dict[int, str] = {}
+
+    def add(self, parts: Parts) -> None:
+        """Adds parts behind those that are there."""
+        keys, begin = self.keys, len(self.key)
+        self.key += [keys.setdefault(key, len(keys)) for key in parts.keys]
+        for column, more in zip(self.columns, parts[3:7], strict=True):
+            column += more
+        for column, more in zip(self.values, parts.values, strict=True):
+            column += more
+        if any(parts.traceparents):
+            for place, traceparent in enumerate(parts.traceparents, begin):
+                if traceparent.endswith("01"):  # nobody looks for a trace that is not sampled
+                    self.traceparents[place] = traceparent
+
+    def packed(self, view: str) -> ViewEvents:
+        """All that was added."""
+        offsets, event_ids, event_times_us, known_at_us = self.columns
+        return ViewEvents(
+            view=view,
+            keys=self.keys,
+            key=self.key,
+            source_offset=offsets,
+            event_id=event_ids,
+            event_time_us=event_times_us,
+            known_at_us=known_at_us,
+            values=[_column(column, numeric) for column, numeric in zip(self.values, self.numeric, strict=True)],
+            traceparents=self.traceparents,
+        )
 
 
 class Pack:
@@ -37,37 +104,22 @@ class Pack:
         self._use_case = use_case
         self._source, self._target = source, target
         self._numeric = {view.name: [view.event.fields[name].is_numeric for name in view.of] for view in views}
-        self._views: dict[str, _ViewParts] = {}
+        self._views: dict[str, _ViewColumns] = {}
         self._parts = self._characters = 0
 
     @property
-    def is_full(self) -> bool:
-        """Whether nothing more should be added."""
-        return self._parts >= PACK_PARTS_MAX or self._characters >= PACK_CHARACTERS_MAX
+    def room(self) -> tuple[int, int]:
+        """Parts and characters that may still be added."""
+        return PACK_PARTS_MAX - self._parts, PACK_CHARACTERS_MAX - self._characters
 
-    def add(
-        self,
-        view: str,
-        key: str,
-        offset: int,
-        event_id: str,
-        event_time_us: int,
-        known_at_us: int,
-        values: tuple[FieldValue | None, ...],
-        traceparent: str = "",
-    ) -> None:
-        """Adds a view's part of the event at an offset; offsets rise, and all parts of an event go into one pack."""
-        parts = self._views.get(view)
-        if parts is None:
-            parts = self._views[view] = _ViewParts(self._numeric[view])
-        if traceparent.endswith("01"):  # nobody looks for a trace that is not sampled
-            parts.traceparents[len(parts.rows)] = traceparent
-        keys = parts.keys
-        parts.rows.append((keys.setdefault(key, len(keys)), offset, event_id, event_time_us, known_at_us, values))
-        self._parts += 1
-        self._characters += len(event_id) + len(key)
-        if parts.has_text:
-            self._characters += sum([len(value) for value in values if isinstance(value, str)])
+    def add(self, parts: Parts) -> None:
+        """Adds a view's parts of events; offsets rise, and all parts of an event go into one pack."""
+        columns = self._views.get(parts.view)
+        if columns is None:
+            columns = self._views[parts.view] = _ViewColumns(self._numeric[parts.view])
+        columns.add(parts)
+        self._parts += len(parts.rows)
+        self._characters += sum(parts.characters)
 
     def take(self) -> Message[KeyedEvents] | None:
         """The record of what was added since the last call, if anything was."""
@@ -75,24 +127,25 @@ class Pack:
             return None
         views, self._views = self._views, {}
         self._parts = self._characters = 0
-        packed = [_packed(name, parts) for name, parts in views.items()]
-        first = min(columns.source_offset[0] for columns in packed)
-        last = max(columns.source_offset[-1] for columns in packed)
+        packed = [columns.packed(name) for name, columns in views.items()]
+        gathered = [columns.columns for columns in views.values()]
+        first = min(offsets[0] for offsets, *_ in gathered)
+        last = max(offsets[-1] for offsets, *_ in gathered)
         events = {
             offset: event_id
-            for columns in packed
-            for offset, event_id in zip(columns.source_offset[: MAX_CAUSES + 1], columns.event_id, strict=False)
+            for offsets, event_ids, *_ in gathered
+            for offset, event_id in zip(offsets[: MAX_CAUSES + 1], event_ids, strict=False)
         }
         few = len(events) <= MAX_CAUSES
-        traceparents = [trace for parts in views.values() for trace in parts.traceparents.values()]
+        traceparents = [trace for columns in views.values() for trace in columns.traceparents.values()]
         return Message(
             topic="keyed",
             key=f"events/{self._source}",
             payload=KeyedEvents(source_partition=self._source, views=packed),
             id=derive_id("keyed", self._use_case, self._source, self._target, first, last),
             source="driftloop/features",
-            time_us=max(max(columns.event_time_us) for columns in packed),
-            known_at_us=max(max(columns.known_at_us) for columns in packed),
+            time_us=max(max(times_us) for _, _, times_us, _ in gathered),
+            known_at_us=max(max(known_us) for *_, known_us in gathered),
             causes=tuple(events[offset] for offset in sorted(events)) if few else (),
             ranges=() if few else (OffsetRange("events", self._source, first, last),),
             partition=self._target,
@@ -100,20 +153,37 @@ class Pack:
         )
 
 
-def _packed(view: str, parts: _ViewParts) -> ViewEvents:
-    places, offsets, event_ids, event_times_us, known_at_us, values = zip(*parts.rows, strict=True)
-    by_field = zip(*values, strict=True)
-    return ViewEvents(
-        view=view,
-        keys=parts.keys,
-        key=places,
-        source_offset=offsets,
-        event_id=event_ids,
-        event_time_us=event_times_us,
-        known_at_us=known_at_us,
-        values=[_column(column, numeric) for column, numeric in zip(by_field, parts.numeric, strict=True)],
-        traceparents=parts.traceparents,
-    )
+def packed_by_event(pack: Pack, views: Sequence[Parts]) -> Iterator[Message[KeyedEvents]]:
+    """Adds the views' parts of some events, event by event as it were; gives the record of a pack as soon as it is full."""
+    taken = [0] * len(views)
+    while True:
+        left = [parts.cut(first, len(parts.rows)) for parts, first in zip(views, taken, strict=True)]
+        room, characters_room = pack.room
+        fits = sum(len(parts.rows) for parts in left) < room
+        if fits and sum(sum(parts.characters) for parts in left) < characters_room:
+            for parts in left:
+                if parts.rows:
+                    pack.add(parts)
+            return
+        end = _row_that_fills(left, room, characters_room)
+        for number, parts in enumerate(left):
+            last = bisect_right(parts.rows, end)
+            if last:
+                pack.add(parts.cut(0, last))
+            taken[number] += last
+        message = pack.take()
+        assert message is not None
+        yield message
+
+
+def _row_that_fills(views: Sequence[Parts], room: int, characters_room: int) -> int:
+    """The row of the event with which a pack is full."""
+    rows = np.concatenate([np.asarray(parts.rows, dtype=np.int64) for parts in views])
+    characters = np.concatenate([np.asarray(parts.characters, dtype=np.int64) for parts in views])
+    order = np.argsort(rows, kind="stable")
+    parts_full = room - 1
+    characters_full = int(np.searchsorted(np.cumsum(characters[order]), characters_room))
+    return int(rows[order[max(0, min(parts_full, characters_full, len(order) - 1))]])
 
 
 def _column(values: Sequence[Any], numeric: bool) -> ValueColumn:

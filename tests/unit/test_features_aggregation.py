@@ -14,6 +14,7 @@ from driftloop.usecase import HOUR_US, MINUTE_US, Since, load_use_case
 from services.features.aggregation import Aggregation
 from services.features.packing import Pack
 from tests.parcels import PARCELS
+from tests.parts import part
 from tests.unit.window_statistics import plain
 
 FLIGHTS = load_use_case("flights")
@@ -34,7 +35,9 @@ def packed(offset: int, events, view: str = ORIGIN, source: int = 0, origin: str
     """Parts of events in one record: (source offset, event time, value, known time or None for the same)."""
     pack = Pack("flights", FLIGHTS.views, source, 0)
     for place, at_us, value, known_us in events:
-        pack.add(view, f"{view}|{origin}", place, f"e{place}", at_us, at_us if known_us is None else known_us, (value,))
+        pack.add(
+            part(view, f"{view}|{origin}", place, f"e{place}", at_us, at_us if known_us is None else known_us, (value,))
+        )
     message = pack.take()
     assert message is not None
     return Record("keyed", 0, offset, message)
@@ -141,7 +144,7 @@ def test_the_time_since_an_event_is_said_at_every_step_until_it_is_too_old():
     (view,) = (view for view in PARCELS.views if isinstance(view, Since))  # in steps of 20 minutes, up to 3 hours
     heart = Aggregation(PARCELS, 0, 1)
     pack = Pack("parcels", PARCELS.views, 0, 0)
-    pack.add(view.name, f"{view.name}|a|x", 0, "e0", HOUR_US, HOUR_US + 25 * MINUTE_US, ())
+    pack.add(part(view.name, f"{view.name}|a|x", 0, "e0", HOUR_US, HOUR_US + 25 * MINUTE_US, ()))
     said = heart.fold([Record("keyed", 0, 0, pack.take())])
     for offset, minute in enumerate((30, 39, 40, 125, 179, 180), 1):
         said += updates(heart.fold(marks(offset, HOUR_US + minute * MINUTE_US)[:1]))
@@ -287,7 +290,7 @@ def test_how_a_stream_is_cut_into_records_does_not_change_any_update(rows, sizes
             pack = Pack("flights", FLIGHTS.views, 0, 0)
             for place, (key, at, known, value) in enumerate(rows[first:last], first):
                 name = key.partition("|")[0]
-                pack.add(name, key, place, f"e{place % 7}{place}", at * MINUTE_US, known * MINUTE_US, (value,))
+                pack.add(part(name, key, place, f"e{place % 7}{place}", at * MINUTE_US, known * MINUTE_US, (value,)))
             heart.fold([Record("keyed", 0, offset, pack.take())])
             found += [update for of_view in heart.updates.values() for update in of_view]
             first, offset = last, offset + 1
@@ -314,7 +317,7 @@ def test_a_busy_entity_has_the_values_of_a_quiet_one(rows, size):
         pack = Pack("parcels", PARCELS.views, 0, 0)
         for place, (known, at, value) in enumerate(rows[first : first + size], first):
             at_us, known_at_us = (at + 400) * MINUTE_US, (known + 400) * MINUTE_US
-            pack.add(view.name, f"{view.name}|a", place, f"e{place}", at_us, known_at_us, (value,))
+            pack.add(part(view.name, f"{view.name}|a", place, f"e{place}", at_us, known_at_us, (value,)))
             held.append((at_us, value))
         said = heart.fold([Record("keyed", 0, offset, pack.take()), *marks(offset + 1, known_at_us)[:1]])
         offset += 2

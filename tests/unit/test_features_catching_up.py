@@ -14,6 +14,7 @@ from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
 from driftloop.usecase import HOUR_US, MINUTE_US, load_use_case
 from services.features.aggregation import Aggregation
 from services.features.packing import Pack
+from tests.parts import part
 
 FLIGHTS = load_use_case("flights")
 ORIGIN = "flight_departed_delay_by_origin"
@@ -26,7 +27,7 @@ Known = tuple[int, int, float]
 def record(offset: int, source: int, number: int, known_at_us: int, value: float) -> Record:
     """The part of one event that a view needs, as rekeying sends it."""
     pack = Pack("flights", FLIGHTS.views, source, 0)
-    pack.add(ORIGIN, f"{ORIGIN}|EWR", number, f"e{number}", known_at_us, known_at_us, (value,))
+    pack.add(part(ORIGIN, f"{ORIGIN}|EWR", number, f"e{number}", known_at_us, known_at_us, (value,)))
     message = pack.take()
     assert message is not None
     return Record("keyed", 0, offset, message)

@@ -18,6 +18,7 @@ from services.features.packing import Pack
 from services.features.sketches import SketchPlan, WindowSketch, sketched_stats
 from services.features.windows import QUANTILES
 from tests.parcels import PARCELS
+from tests.parts import part
 from tests.unit.window_statistics import plain
 
 SKETCH = Sketch("10m", quantile_error=0.02, distinct_error=0.05)
@@ -45,9 +46,9 @@ def test_the_order_of_values_of_merges_and_of_restarts_makes_no_difference(value
         random.choice(parts).add(value)
     random.shuffle(parts)
     merged = WindowSketch(PLAN)
-    for part in parts:
+    for each in parts:
         restored = WindowSketch(PLAN)
-        restored.restore(msgpack.unpackb(msgpack.packb(part.snapshot())))
+        restored.restore(msgpack.unpackb(msgpack.packb(each.snapshot())))
         merged.merge(restored)
     assert merged.statistics() == expected
     again = WindowSketch(PLAN)
@@ -105,7 +106,7 @@ def test_an_entity_takes_as_much_room_for_a_million_events_as_for_thousands():
 def _record(offset: int, events) -> Record:
     pack = Pack("parcels", PARCELS.views, 0, 0)
     for place, at_us, value in events:
-        pack.add(VIEW.name, f"{VIEW.name}|a", place, f"e{place}", at_us, max(at_us, 10 * HOUR_US), (value,))
+        pack.add(part(VIEW.name, f"{VIEW.name}|a", place, f"e{place}", at_us, max(at_us, 10 * HOUR_US), (value,)))
     message = pack.take()
     assert message is not None
     return Record("keyed", 0, offset, message)
