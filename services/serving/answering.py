@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from driftloop.contracts import UNSET_US
 from driftloop.contracts.serving.v1.serving_pb2 import PredictRequest
 from driftloop.usecase import UseCase
-from services.serving.assembly import Assembled, Assembly, Columns, Lookup
+from services.serving.assembly import Assembly, Columns, Inputs, Lookup
 from services.serving.clock import LoopClock
 from services.serving.errors import DeadlinePassed, NoModelYet, NotReady, UnknownUseCase
 from services.serving.gateways.log import PredictionLog
 from services.serving.gateways.online import OnlineLookup
 from services.serving.instruments import ServingInstruments
-from services.serving.prediction import Answered, Asked, answer
+from services.serving.prediction import Answered, Together, answer_together
 from services.serving.recent import RecentAnswers
 from services.serving.releases import ReleaseKeeper
-from services.serving.requests import RequestReader
+from services.serving.requests import Read, RequestReader
 from services.serving.settings import ServingSettings
 from services.serving.view import Entry, FeatureView
 
@@ -58,8 +58,8 @@ class Answering:
         if use_case != self._use_case.name:
             raise UnknownUseCase(f"use case {use_case[:64]!r} is not served here, {self._use_case.name!r} is")
 
-    def read(self, requests: Sequence[PredictRequest], left_s: float | None, position: int | None) -> Columns:
-        """The fields of requests that can be answered now; `position` 0: those of a batch."""
+    def read(self, requests: Sequence[PredictRequest], left_s: float | None, position: int | None) -> Read:
+        """Requests that can be answered now; `position` 0: those of a batch."""
         if left_s is not None and left_s <= 0:
             raise DeadlinePassed("the call's deadline has passed: nothing was predicted")
         if not self.ready:
@@ -68,20 +68,20 @@ class Answering:
         for request in requests:
             if request.use_case != name:
                 self.check_use_case(request.use_case)
-        columns = self._requests.read_all(requests, position)
+        found = self._requests.read_all(requests, position)
         if self._releases.router is None:
             raise NoModelYet("no model has been released yet")
-        return columns
+        return found
 
     async def lookup(self, columns: Columns, left_s: float | None) -> Lookup:
         """Where the values of those entities are found that some requests refer to."""
         return self._view.read_all if self._view.complete else await self._looked_up(columns, left_s)
 
-    def assembled(self, columns: Columns, rows: int, lookup: Lookup) -> list[Assembled]:
+    def assembled(self, columns: Columns, rows: int, lookup: Lookup) -> Inputs:
         """The inputs of `rows` requests."""
-        return self._assembly.assemble_all(columns, rows, lookup)
+        return self._assembly.assemble_columns(columns, rows, lookup)
 
-    def answer(self, asked: Sequence[Asked], least_us: int = UNSET_US) -> Answered:
+    def answer(self, asked: Together, least_us: int = UNSET_US) -> Answered:
         """Answers and logs; between the reading of the clock and the log nothing may wait: see the module's first lines.
 
         least_us: the answers are as of this time at the least, when what asked for them became known.
@@ -92,13 +92,13 @@ class Answering:
         # Updates come ahead of the watermarks behind them: an answer is as of what it read, where that is later than the clock.
         as_of_us = max(self._clock.clock_us, least_us)
         if self._view.newest_us > as_of_us:
-            as_of_us = max(as_of_us, max(one.assembled.known_at_us for one in asked))
-        answered = answer(self._use_case, router, asked, as_of_us)
+            as_of_us = max(as_of_us, asked.inputs.known_at_us)
+        answered = answer_together(self._use_case, router, asked, as_of_us)
         self._log.write(answered.logged, as_of_us)
         self.recent.add(answered.logged)
         for unusable in answered.unusable:
             self._releases.unusable(router, unusable)
-        self._instruments.answered(as_of_us, answered.arms, asked)
+        self._instruments.answered(as_of_us, answered.arms, asked.inputs)
         return answered
 
     async def _looked_up(self, columns: Columns, left_s: float | None) -> Lookup:

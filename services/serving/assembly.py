@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 from driftloop.contracts import UNSET_US
@@ -74,6 +74,58 @@ class Assembled(NamedTuple):
         return Vector.FromString(self.serialized())
 
 
+class Inputs(NamedTuple):
+    """The inputs of several requests by column, as `Assembled` has those of one: to make each of them a row costs a twentieth.
+
+    digests, texts, defaulted: one for each request; numbers: columns whose bytes, side by side, are a request's numbers; views:
+    the column of each view.
+    """
+
+    digests: Sequence[str]
+    numbers: Sequence[Sequence[bytes]]
+    texts: Sequence[Sequence[str]]
+    views: Sequence[Sequence[Packed]]
+    defaulted: Sequence[list[str]]
+
+    @classmethod
+    def of(cls, rows: Sequence[Assembled]) -> Inputs:
+        """The columns of some rows."""
+        digests, numbers, texts, views, defaulted = zip(*rows, strict=True)
+        return cls(digests, [numbers], texts, list(zip(*views, strict=True)), defaulted)
+
+    @property
+    def matrix_bytes(self) -> bytes:
+        """The numbers of all requests, row by row."""
+        return b"".join(chain.from_iterable(zip(*self.numbers, strict=True)))
+
+    @property
+    def known_at_us(self) -> int:
+        """When the newest of all values was known, in microseconds; UNSET_US if there are none."""
+        times = [packed.known_at_us for column in self.views for packed in column if packed.found]
+        return max(times, default=UNSET_US)
+
+    @property
+    def traceparents(self) -> list[str]:
+        """The sampled traces of the feature updates that were read, each once, in the order of the requests."""
+        rows = zip(*self.views, strict=True)
+        return list(dict.fromkeys(packed.traceparent for row in rows for packed in row if packed.traceparent))
+
+    def rows(self) -> list[Assembled]:
+        """The inputs of each request."""
+        numbers = map(b"".join, zip(*self.numbers, strict=True))
+        views: Iterable[Sequence[Packed]] = zip(*self.views, strict=True) if self.views else repeat(())
+        return rows_of(Assembled, self.digests, numbers, self.texts, views, self.defaulted)
+
+    def vectors(self) -> list[bytes]:
+        """The serialised vector of each request."""
+        sizes = [set(map(len, column)) for column in self.numbers]
+        if any(self.texts) or len(set(self.digests)) > 1 or any([len(each) > 1 for each in sizes]):
+            return [each.serialized() for each in self.rows()]
+        head = repeat(vector_head(self.digests[0], sum([size for each in sizes for size in each])))
+        readings = [[packed.reading for packed in column] for column in self.views]
+        return list(map(b"".join, zip(head, *self.numbers, *readings, strict=False)))
+
+
 @lru_cache(maxsize=64)
 def vector_head(digest: str, numbers_bytes: int) -> bytes:
     """What stands before the numbers of a vector."""
@@ -110,6 +162,10 @@ class Assembly:
 
     def assemble_all(self, columns: Columns, rows: int, lookup: Lookup) -> list[Assembled]:
         """The inputs of `rows` requests: request features first, then each view's, missing ones by their default."""
+        return self.assemble_columns(columns, rows, lookup).rows()
+
+    def assemble_columns(self, columns: Columns, rows: int, lookup: Lookup) -> Inputs:
+        """The same by column."""
         own: list[Sequence[FieldValue]] = []
         texts: list[Sequence[str]] = []
         defaulted: list[list[str]] = [[] for _ in range(rows)]
@@ -133,15 +189,14 @@ class Assembly:
                 for names, more in zip(defaulted, lacking, strict=True):
                     names += more
         first = list(map(self._pack, *own)) if own else [b""] * rows
-        numbers = map(b"".join, zip(first, *[[each.numbers for each in column] for column in packed], strict=True))
-        words: Iterable[Sequence[str]] = zip(*texts, strict=True) if texts else repeat(())
-        views: Iterable[Sequence[Packed]] = zip(*packed, strict=True) if packed else repeat(())
+        words: Sequence[Sequence[str]] = list(zip(*texts, strict=True)) if texts else [()] * rows
         if any(view.has_texts for view in self._views):
-            views = list(views)
+            views = zip(*packed, strict=True)
             words = [
-                [*said, *(text for each in of for text in each.texts)] for said, of in zip(words, views, strict=False)
+                [*said, *(text for each in of for text in each.texts)] for said, of in zip(words, views, strict=True)
             ]
-        return rows_of(Assembled, repeat(self._digest), numbers, words, views, defaulted)
+        numbers = [first, *[[each.numbers for each in column] for column in packed]]
+        return Inputs([self._digest] * rows, numbers, words, packed, defaulted)
 
 
 class _Keys(dict[Any, str | None]):

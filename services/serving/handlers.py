@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, repeat
+from itertools import groupby
 
 from opentelemetry.trace import SpanKind
 
@@ -33,7 +33,7 @@ from driftloop.usecase import SECOND_US, UseCase
 from services.serving.admission import Admission
 from services.serving.answering import Answering
 from services.serving.asking import Asking, EventAsked
-from services.serving.assembly import Columns, Lookup
+from services.serving.assembly import Lookup
 from services.serving.clock import LoopClock
 from services.serving.errors import (
     InvalidRequest,
@@ -50,8 +50,9 @@ from services.serving.gateways.online import OnlineLookup
 from services.serving.gateways.watermarks import WatermarkWriter
 from services.serving.gathering import Gathering
 from services.serving.instruments import ServingInstruments
-from services.serving.prediction import Asked, asks
+from services.serving.prediction import Together
 from services.serving.releases import ReleaseKeeper
+from services.serving.requests import Read
 from services.serving.settings import ServingSettings
 from services.serving.view import FeatureView
 
@@ -79,8 +80,8 @@ class Served:
 class _Call:
     """A call whose request is read, waiting for the end of the event loop's turn."""
 
-    request: PredictRequest
-    columns: Columns
+    read: Read
+    with_vector: bool
     lookup: Lookup
     traced: SpanHandle
     answered: asyncio.Future[bytes]
@@ -134,9 +135,9 @@ class Handlers:
         """
         started_s = time.perf_counter()
         with span("serving.Predict", traceparent) as traced:
-            columns = self._answering.read((request,), left_s, None)
-            lookup = await self._answering.lookup(columns, left_s)
-            call = _Call(request, columns, lookup, traced, self._loop.create_future())
+            read = self._answering.read((request,), left_s, None)
+            lookup = await self._answering.lookup(read.columns, left_s)
+            call = _Call(read, request.include_vector, lookup, traced, self._loop.create_future())
             self._gathering.add(call)
             answered = await call.answered
         self._instruments.took("Predict", time.perf_counter() - started_s)
@@ -156,15 +157,16 @@ class Handlers:
             waited_s = await self._admission.enter(len(requests))
             left_s = None if left_s is None else left_s - waited_s
         with span(f"serving.{method}", traceparent) as traced:
-            columns = self._answering.read(requests, left_s, 0)
+            read = self._answering.read(requests, left_s, 0)
             if not requests:
                 return b""
-            lookup = await self._answering.lookup(columns, left_s)
-            assembled, trace = self._answering.assembled(columns, len(requests), lookup), traced.traceparent
+            lookup = await self._answering.lookup(read.columns, left_s)
+            inputs, rows = self._answering.assembled(read.columns, len(requests), lookup), len(requests)
             if traced.is_recorded:
-                read = dict.fromkeys(read for inputs in assembled for read in inputs.traceparents)
-                traced.link(list(read)[:_LINKS_MAX])
-            answered = self._answering.answer(asks(requests, assembled, repeat(trace)))
+                traced.link(inputs.traceparents[:_LINKS_MAX])
+            shown = [request.include_vector for request in requests]
+            asked = Together(read.entities, read.request_ids, inputs, [traced.traceparent] * rows, shown)
+            answered = self._answering.answer(asked)
         self._instruments.took(method, time.perf_counter() - started_s)
         return answered.batch()
 
@@ -256,11 +258,12 @@ class Handlers:
         while True:
             requests = [each.request for each in events]
             try:
-                columns = self._answering.read(requests, None, None)
-                lookup = await self._answering.lookup(columns, None)
-                inputs = self._answering.assembled(columns, len(requests), lookup)
+                read = self._answering.read(requests, None, None)
+                lookup = await self._answering.lookup(read.columns, None)
+                inputs = self._answering.assembled(read.columns, len(requests), lookup)
+                traces, shown = [each.traceparent for each in events], [False] * len(events)
                 known_at_us = max(each.event.known_at_us for each in events)
-                self._answering.answer(asks(requests, inputs, [each.traceparent for each in events]), known_at_us)
+                self._answering.answer(Together(*read[1:], inputs, traces, shown), known_at_us)
             except LogFull as error:
                 await asyncio.sleep(error.retry_after_s)
                 continue
@@ -315,15 +318,22 @@ class Handlers:
             for call, answer_given in zip(calls, answers, strict=True):
                 call.answered.set_result(answer_given)
 
-    def _asked(self, calls: Sequence[_Call]) -> list[Asked]:
-        """What calls ask, in order; those that read alike are put together."""
-        asked: list[Asked] = []
-        for lookup, group in groupby(calls, lambda call: call.lookup):
-            alike = list(group)
-            columns = {name: [call.columns[name][0] for call in alike] for name in alike[0].columns}
-            assembled = self._answering.assembled(columns, len(alike), lookup)
-            for call, inputs in zip(alike, assembled, strict=True):
-                if call.traced.is_recorded:
-                    call.traced.link(inputs.traceparents)
-            asked += asks([call.request for call in alike], assembled, [call.traced.traceparent for call in alike])
-        return asked
+    def _asked(self, calls: Sequence[_Call]) -> Together:
+        """What calls ask, in order; the inputs of those that read alike are put together at once."""
+        alike = [self._alike(list(group)) for _, group in groupby(calls, lambda call: call.lookup)]
+        return alike[0] if len(alike) == 1 else Together.joined(alike)
+
+    def _alike(self, calls: Sequence[_Call]) -> Together:
+        read = [call.read for call in calls]
+        columns = {name: [each.columns[name][0] for each in read] for name in read[0].columns}
+        inputs = self._answering.assembled(columns, len(calls), calls[0].lookup)
+        if any([call.traced.is_recorded for call in calls]):
+            for call, row in zip(calls, inputs.rows(), strict=True):
+                call.traced.link(row.traceparents)
+        return Together(
+            [each.entities[0] for each in read],
+            [each.request_ids[0] for each in read],
+            inputs,
+            [call.traced.traceparent for call in calls],
+            [call.with_vector for call in calls],
+        )

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from driftloop.telemetry import Instruments, instruments
-from services.serving.prediction import Asked
+from services.serving.assembly import Inputs
 from services.serving.view import FeatureView
 
 SAMPLED = 8
@@ -64,10 +64,10 @@ class ServingInstruments:
             self._seconds.record(seconds, {"method": method})
         self._calls += 1
 
-    def answered(self, as_of_us: int, arms: Sequence[str], asked: Sequence[Asked]) -> None:
+    def answered(self, as_of_us: int, arms: Sequence[str], inputs: Inputs) -> None:
         """Requests were answered together: by whom, and from what."""
         if self._turns % SAMPLED == 0:
-            for packed in asked[0].assembled.views:
+            for packed in [column[0] for column in inputs.views]:
                 if packed.found:
                     self._age.record(max(0, as_of_us - packed.known_at_us) / _US, {"view": packed.view})
         self._turns += 1
@@ -75,8 +75,8 @@ class ServingInstruments:
             self._by_arm[arms[0]] += 1
         else:
             self._by_arm.update(arms)
-        for one in asked:
-            for name in one.assembled.defaulted:
+        for names in filter(None, inputs.defaulted):
+            for name in names:
                 # An input's name begins with its view's; a request feature has none.
                 self._by_view[name.rpartition("__")[0] or "request"] += 1
 

@@ -6,7 +6,7 @@ import logging
 import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import repeat
+from itertools import chain, repeat
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -19,14 +19,13 @@ from driftloop.contracts.serving.v1.serialized_pb2 import (
     SerializedPrediction,
     SerializedResponse,
 )
-from driftloop.contracts.serving.v1.serving_pb2 import Prediction, PredictRequest, PredictResponse
+from driftloop.contracts.serving.v1.serving_pb2 import Prediction, PredictResponse
 from driftloop.usecase import UseCase
-from services.serving.assembly import Assembled, freshness, vector_head
+from services.serving.assembly import Assembled, Inputs, freshness
 from services.serving.errors import NoUsableScore
 from services.serving.logged import Logged, causes_of, known_at_us, source_of
 from services.serving.routing import LoadedArm, Router
 from services.serving.scores import Said, prior, usable
-from services.serving.view import Packed
 from services.serving.wire import DOUBLE_BYTES, length, rows_of, tag
 
 _FALLBACK_CHARACTERS_MAX = 256
@@ -51,16 +50,29 @@ class Asked(NamedTuple):
     with_vector: bool = False
 
 
-def asks(requests: Sequence[PredictRequest], assembled: Sequence[Assembled], traces: Iterable[str]) -> list[Asked]:
-    """What requests ask, whose inputs are assembled; `traces`: the trace that each belongs to."""
-    return rows_of(
-        Asked,
-        [each.entity for each in requests],
-        [each.request_id for each in requests],
-        assembled,
-        traces,
-        [each.include_vector for each in requests],
-    )
+class Together(NamedTuple):
+    """Requests that are scored, answered and logged together, by column: see `Asked`."""
+
+    entities: Sequence[str]
+    request_ids: Sequence[str]
+    inputs: Inputs
+    traceparents: Sequence[str]
+    with_vector: Sequence[bool]
+
+    @classmethod
+    def of(cls, asked: Sequence[Asked]) -> Together:
+        """The columns of some rows."""
+        entities, request_ids, assembled, traceparents, with_vector = zip(*asked, strict=True)
+        return cls(entities, request_ids, Inputs.of(assembled), traceparents, with_vector)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Together]) -> Together:
+        """The requests of some parts, one behind the other."""
+        entities, request_ids, inputs, traceparents, with_vector = zip(*parts, strict=True)
+        together = Inputs.of([row for each in inputs for row in each.rows()])
+        return cls(
+            [*chain(*entities)], [*chain(*request_ids)], together, [*chain(*traceparents)], [*chain(*with_vector)]
+        )
 
 
 class Unusable(NamedTuple):
@@ -99,16 +111,19 @@ class Answered(NamedTuple):
 
 
 def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: int) -> Answered:
+    """As `answer_together`, row by row."""
+    return answer_together(use_case, router, Together.of(asked), as_of_us)
+
+
+def answer_together(use_case: UseCase, router: Router, asked: Together, as_of_us: int) -> Answered:
     """Answers by the arm that each entity is routed to; every other arm scores every row too, so that evidence is paired.
 
     What is no probability, no distribution over the classes, or no finite number is never passed on and never logged: the
     stand-ins of the arm answer, in order, and at last the prior; the answer says why.
     Raises NoUsableScore if none of them can. `scores` of a log record: the champion first.
     """
-    rows = len(asked)
-    columns = _Columns.of(asked)
-    numbers = np.frombuffer(b"".join(columns.numbers), dtype="<f8").reshape(rows, -1)
-    texts = columns.texts
+    numbers = np.frombuffer(asked.inputs.matrix_bytes, dtype="<f8").reshape(len(asked.entities), -1)
+    texts = asked.inputs.texts
     said: list[tuple[LoadedArm, list[Said | None]]] = []
     unusable: list[Unusable] = []
     for arm in router.arms:
@@ -117,43 +132,21 @@ def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: 
         if why:
             unusable.append(Unusable(arm.model_id, arm.role, sum(each is None for each in found), why))
     by_arm = dict(said)
-    chosen = list(map(router.arm_for, columns.entities))
+    chosen = list(map(router.arm_for, asked.entities))
     answers = [by_arm[arm][row] for row, arm in enumerate(chosen)]
-    fallbacks = [""] * rows
+    fallbacks = [""] * len(chosen)
     for row in [row for row, answered in enumerate(answers) if answered is None]:
         fallbacks[row] = _why(chosen[row], unusable)
         chosen[row], answers[row] = _stand_in(use_case, router, chosen[row], by_arm, row, numbers, texts)
         if answers[row] is None:
             raise NoUsableScore("; ".join(f"model {u.model_id} ({u.role}): {u.why}" for u in unusable))
-    return _worded(use_case, router, columns, as_of_us, said, chosen, cast(list[Said], answers), fallbacks, unusable)
-
-
-class _Columns(NamedTuple):
-    """What is asked, by column: to take rows apart once costs less than to ask each of them for each of its parts."""
-
-    entities: Sequence[str]
-    request_ids: Sequence[str]
-    traceparents: Sequence[str]
-    with_vector: Sequence[bool]
-    assembled: Sequence[Assembled]
-    numbers: Sequence[bytes]
-    texts: Sequence[Sequence[str]]
-    views: Sequence[Sequence[Packed]]
-    defaulted: Sequence[list[str]]
-
-    @classmethod
-    def of(cls, asked: Sequence[Asked]) -> _Columns:
-        """The columns of some rows; `views` has one for each view."""
-        entities, request_ids, assembled, traceparents, with_vector = zip(*asked, strict=True)
-        _, numbers, texts, views, defaulted = zip(*assembled, strict=True)
-        by_view = list(zip(*views, strict=True))
-        return cls(entities, request_ids, traceparents, with_vector, assembled, numbers, texts, by_view, defaulted)
+    return _worded(use_case, router, asked, as_of_us, said, chosen, cast(list[Said], answers), fallbacks, unusable)
 
 
 def _worded(
     use_case: UseCase,
     router: Router,
-    asked: _Columns,
+    asked: Together,
     as_of_us: int,
     said: Sequence[tuple[LoadedArm, list[Said | None]]],
     chosen: Sequence[LoadedArm],
@@ -167,7 +160,7 @@ def _worded(
     entities, request_ids = list(map(str.encode, asked.entities)), list(map(str.encode, asked.request_ids))
     ids = list(map(str.encode, map(prediction_ids(use_case.name), entities, request_ids)))
     scores = [_double(score) for score, _ in answers]
-    vectors = _vectors(asked)
+    vectors = asked.inputs.vectors()
     payloads = [
         logged_heads,
         ids,
@@ -187,12 +180,12 @@ def _worded(
     for arm, found in said:
         alone, named = _scored_head(arm.model_id)
         payloads.append([b"" if each is None else _scored(alone, named, each) for each in found])
-    for column in asked.views:
+    for column in asked.inputs.views:
         parts.append(
             [packed.fresh if packed.fresh_as_of_us == as_of_us else freshness(packed, as_of_us) for packed in column]
         )
-    if any(asked.defaulted):
-        parts.append([SerializedResponse(defaulted=names).SerializeToString() for names in asked.defaulted])
+    if any(asked.inputs.defaulted):
+        parts.append([SerializedResponse(defaulted=names).SerializeToString() for names in asked.inputs.defaulted])
     if any(fallbacks) or any([chances for _, chances in answers]):
         extras = [(chances, fallback) for (_, chances), fallback in zip(answers, fallbacks, strict=True)]
         payloads.append(
@@ -209,27 +202,18 @@ def _worded(
     traces = map(str.encode, asked.traceparents)
     return Answered(
         _joined(parts),
-        rows_of(Logged, ids, entities, _causes(asked), _joined(payloads), traces),
+        rows_of(Logged, ids, entities, _causes(asked.inputs), _joined(payloads), traces),
         [arm.name for arm in chosen],
         unusable,
     )
 
 
-def _vectors(asked: _Columns) -> list[bytes]:
-    """The serialised vector of each request."""
-    shapes = {(each.inputs_digest, len(each.numbers)) for each in asked.assembled}
-    if len(shapes) > 1 or any(asked.texts):
-        return [each.serialized() for each in asked.assembled]
-    head = repeat(vector_head(*shapes.pop()))
-    return _joined([head, asked.numbers, *[[packed.reading for packed in column] for column in asked.views]])
-
-
-def _causes(asked: _Columns) -> list[bytes]:
+def _causes(inputs: Inputs) -> list[bytes]:
     """Ids of the feature updates that each vector read, with commas between them."""
-    found = [[packed.cause for packed in column] for column in asked.views]
+    found = [[packed.cause for packed in column] for column in inputs.views]
     if 0 < len(found) <= MAX_CAUSES and all(map(all, found)):
         return list(map(b",".join, zip(*found, strict=True)))
-    return [b",".join([packed.cause for packed in each.views if packed.found][:MAX_CAUSES]) for each in asked.assembled]
+    return [b",".join([packed.cause for packed in each.views if packed.found][:MAX_CAUSES]) for each in inputs.rows()]
 
 
 def _joined(columns: Sequence[Iterable[bytes]]) -> list[bytes]:

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 from pydantic_core import SchemaValidator, core_schema
 
@@ -30,6 +31,14 @@ _KINDS = {
 }
 
 
+class Read(NamedTuple):
+    """Requests that were read, by column; of a field that is absent the value is None."""
+
+    columns: Columns
+    entities: Sequence[str]
+    request_ids: Sequence[str]
+
+
 class RequestReader:
     """Reads the requests of one use case. Required are all of `use_case.request_fields` that are not optional.
 
@@ -44,19 +53,21 @@ class RequestReader:
 
     def read(self, request: PredictRequest) -> dict[str, FieldValue]:
         """The request's fields as Python values, those that are absent left out; InvalidRequest names what is wrong."""
-        found = {name: values[0] for name, values in self.read_all((request,), None).items()}
+        found = {name: values[0] for name, values in self.read_all((request,), None).columns.items()}
         return {name: value for name, value in found.items() if value is not None}
 
-    def read_all(self, requests: Sequence[PredictRequest], position: int | None) -> Columns:
-        """The fields of requests by column, None where one is absent; InvalidRequest names what is wrong with the first bad one.
+    def read_all(self, requests: Sequence[PredictRequest], position: int | None) -> Read:
+        """Requests by column; InvalidRequest names what is wrong with the first bad one.
 
         position: of the first request in its batch; None: it is no batch.
         """
-        columns = self._recognised(requests)
+        entities = [request.entity for request in requests]
+        request_ids = [request.request_id for request in requests]
+        columns = self._recognised(requests) if _are_names(entities, request_ids) else None
         if columns is None:
             read = [self._read(each, None if position is None else position + n) for n, each in enumerate(requests)]
             columns = {name: [fields.get(name) for fields in read] for name in self._declared}
-        return columns
+        return Read(columns, entities, request_ids)
 
     def _recognised(self, requests: Sequence[PredictRequest]) -> Columns | None:
         wires = [request.fields for request in requests]
@@ -67,11 +78,7 @@ class RequestReader:
                 return None
             columns[name] = values
         count = len(self._declared)
-        if all([len(wire) == count for wire in wires]) and _are_names(
-            [request.entity for request in requests], [request.request_id for request in requests]
-        ):
-            return columns
-        return None
+        return columns if all([len(wire) == count for wire in wires]) else None
 
     def _read(self, request: PredictRequest, position: int | None) -> dict[str, FieldValue]:
         violations = _name_violations("entity", request.entity) + _name_violations("request_id", request.request_id)

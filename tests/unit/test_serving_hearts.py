@@ -25,10 +25,10 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 )
 from driftloop.contracts.serving.v1.serving_pb2 import PredictRequest
 from driftloop.usecase import Event, Field, FieldValue, Label, Latest, Prediction, Request, UseCase, Window, before
-from services.serving.assembly import Assembly
+from services.serving.assembly import Assembly, Inputs
 from services.serving.clock import LoopClock
 from services.serving.errors import InvalidRequest, NoUsableScore
-from services.serving.prediction import Asked, answer, log_record
+from services.serving.prediction import Asked, Together, answer, answer_together, log_record
 from services.serving.requests import RequestReader
 from services.serving.routing import Model, Router
 from services.serving.view import FeatureView
@@ -246,12 +246,50 @@ def test_a_batch_is_answered_to_the_bit_as_its_requests_are_one_by_one(requests:
     router = Router(release(("m1", ROLE_CHAMPION, 1.0)), {"m1": Summing()})
 
     def answered(some: Sequence[PredictRequest]) -> list[tuple[bytes, bytes]]:
-        inputs = assembly.assemble_all(reader.read_all(some, 0), len(some), view.read_all)
+        inputs = assembly.assemble_all(reader.read_all(some, 0).columns, len(some), view.read_all)
         asks = [Asked(one.entity, one.request_id, each) for one, each in zip(some, inputs, strict=True)]
         found = answer(orders, router, asks, 100)
         return list(zip(found.serialized, [each.payload for each in found.logged], strict=True))
 
+    def answered_together(some: Sequence[PredictRequest]) -> list[tuple[bytes, bytes]]:
+        read = reader.read_all(some, 0)
+        inputs = assembly.assemble_columns(read.columns, len(some), view.read_all)
+        asks = Together(read.entities, read.request_ids, inputs, [""] * len(some), [False] * len(some))
+        found = answer_together(orders, router, asks, 100)
+        return list(zip(found.serialized, [each.payload for each in found.logged], strict=True))
+
     assert answered(requests) == [alone for one in requests for alone in answered([one])]
+    assert answered_together(requests) == answered(requests)
+
+
+def test_inputs_that_are_all_numbers_are_the_same_by_column_and_by_row() -> None:
+    runs = UseCase(
+        name="runs",
+        events=[ordered, delivered],
+        predict=Prediction(on=ordered, at=before("due", "10m")),
+        features=[
+            Request("price"),
+            Latest(delivered, by="shop", of="minutes", max_age="3h"),
+            Latest(delivered, by="rider", of="minutes", max_age="3h"),
+        ],
+        label=orders.label,
+    )
+    view, assembly = FeatureView(runs, 10), Assembly(runs)
+    for number, each in enumerate(runs.views):
+        view.apply(update(each.name, each.key({"shop": "s1", "rider": "r1"}) or "", [float(number)], sequence=1))
+    columns = {"price": [1.5, 2.5, 3.5], "shop": ["s1", "s9", "s1"], "rider": ["r1", None, "r9"]}
+    found = assembly.assemble_columns(columns, 3, view.read_all)
+    rows = [
+        assembly.assemble(
+            {name: values[row] for name, values in columns.items() if values[row] is not None}, view.read_all
+        )
+        for row in range(3)
+    ]
+    assert found.vectors() == [row.serialized() for row in rows]
+    assert found.rows() == rows == Inputs.of(rows).rows()
+    assert Inputs.of(rows).vectors() == found.vectors()
+    assert found.matrix_bytes == b"".join(row.numbers for row in rows)
+    assert found.known_at_us == max(row.known_at_us for row in rows)
 
 
 # Requests
