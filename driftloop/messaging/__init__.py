@@ -8,16 +8,19 @@ from driftloop.messaging.errors import DeliveryFailed, MessagingError, QueueFull
 from driftloop.messaging.interfaces import Offsets, OnAck, Producer, Reader, TopicPartition
 from driftloop.messaging.memory import MemoryBus, MemoryProducer, MemoryReader
 from driftloop.messaging.partitioner import murmur2, partition_of
+from driftloop.messaging.polled import Answers, LoopProducer, PolledProducer
 from driftloop.messaging.producer import KafkaProducer
 from driftloop.messaging.reader import KafkaReader
 from driftloop.messaging.settings import KafkaSettings
 from driftloop.messaging.waiting import await_topics
 
 __all__ = [
+    "Answers",
     "DeliveryFailed",
     "KafkaProducer",
     "KafkaReader",
     "KafkaSettings",
+    "LoopProducer",
     "Malformed",
     "MemoryBus",
     "MemoryProducer",
@@ -26,6 +29,7 @@ __all__ = [
     "Offsets",
     "OnAck",
     "Origin",
+    "PolledProducer",
     "Producer",
     "QueueFull",
     "RawRecord",

@@ -14,27 +14,17 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from driftloop.contracts import WATERMARK_KEY_PREFIX, Encoded, Message
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.time.v1.time_pb2 import Watermark
-from driftloop.messaging import DeliveryFailed, KafkaSettings, MemoryBus, OnAck, Producer, QueueFull
+from driftloop.messaging import Answers, DeliveryFailed, KafkaSettings, MemoryBus, OnAck, PolledProducer, QueueFull
 from services.ingest.admission import TOPIC, WRITER, Admission
 from services.ingest.errors import CannotStart
 
 # How soon an answer is noticed: the broker takes about a millisecond, and asking costs microseconds.
 _ANSWER_PAUSE_S = 0.001
-# A broker that has gone for minutes is not asked for a thousand times a second.
-_SILENCE_PAUSE_S = 0.05
-_SILENCE_GROWTH = 1.05
 
 _READ_S = 0.2
 _READ_RECORDS_MAX = 10_000
 _SPREAD_EVENLY = 1.25  # how many more records than asked for a tail may have before it is narrowed further
 _WATERMARK_KEY = WATERMARK_KEY_PREFIX.encode()
-
-
-class PolledProducer(Producer, Protocol):
-    """A `Producer` whose answers come where it is polled."""
-
-    def poll(self) -> bool:
-        """Tells of the answers that are there; whether there were any."""
 
 
 class Outbox:
@@ -48,8 +38,7 @@ class Outbox:
         self._producer = producer
         self._gather_s = gather_s
         self._loop = asyncio.get_running_loop()
-        self._pause_s = _ANSWER_PAUSE_S
-        self._timer: asyncio.TimerHandle | None = None
+        self._answers = Answers(producer, _ANSWER_PAUSE_S)
         self._gathered: list[tuple[Encoded, OnAck]] = []
         self._gathered_topic = ""
         self._gathering: asyncio.TimerHandle | None = None
@@ -63,7 +52,7 @@ class Outbox:
         """See `Producer.send`."""
         self._send_gathered()
         self._producer.send(message, on_ack)
-        self._look_soon()
+        self._answers.expect()
 
     def send_encoded(self, topic: str, records: Sequence[Encoded], on_ack: OnAck) -> int:
         """See `Producer.send_encoded`."""
@@ -75,7 +64,7 @@ class Outbox:
             return 1
         self._send_gathered()
         queued = self._producer.send_encoded(topic, records, on_ack)
-        self._look_soon()
+        self._answers.expect()
         return queued
 
     async def drained(self) -> None:
@@ -85,15 +74,11 @@ class Outbox:
 
     def look(self) -> None:
         """Tells of the answers and errors that are there."""
-        if self._producer.poll():
-            self._pause_s = _ANSWER_PAUSE_S
-        else:
-            self._pause_s = min(self._pause_s * _SILENCE_GROWTH, _SILENCE_PAUSE_S)
+        self._answers.look()
 
     def close(self, timeout_s: float) -> None:
         """See `Producer.close`."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._answers.stop()
         try:
             self._send_gathered()
         except QueueFull as error:
@@ -123,20 +108,8 @@ class Outbox:
                 _tell(told, error)
             del told[queued:]
             self._gathered = gathered[queued:]
-            self._look_soon()
+            self._answers.expect()
         self._gathered_topic = ""
-
-    def _look_soon(self) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._pause_s, self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        self.look()
-        if self._producer.queued:
-            self._look_soon()
-        else:
-            self._pause_s = _ANSWER_PAUSE_S
 
 
 def _tell(told: Sequence[OnAck], lost: Exception | None) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 import uvloop
 
 from driftloop.artifacts import ArtifactStore
-from driftloop.messaging import KafkaProducer, KafkaReader, KafkaSettings, MessagingError, await_topics
+from driftloop.messaging import KafkaProducer, KafkaReader, KafkaSettings, LoopProducer, MessagingError, await_topics
 from driftloop.telemetry import instruments, setup_logging, setup_telemetry
 from driftloop.usecase import UseCase, UseCaseError, load_use_case
 from services.serving.bootstrap import Replica
@@ -72,7 +72,10 @@ def _outside(settings: ServingSettings, use_case: UseCase, partitions: dict[str,
     kafka = KafkaSettings().model_copy(update={"linger_ms": settings.linger_ms})
     return Outside(
         partitions=partitions,
-        producer=KafkaProducer(servers, use_case.name, name, kafka, instruments("serving")),
+        producer=LoopProducer(
+            KafkaProducer(servers, use_case.name, name, kafka, instruments("serving"), polled=True),
+            settings.answer_pause_s,
+        ),
         open_reader=lambda: KafkaReader(servers, use_case.name, READ, client_id=name),
         open_event_reader=lambda: KafkaReader(
             servers, use_case.name, [ASKING], f"{use_case.name}-asking", f"{use_case.name}-asking-{settings.replica}"

@@ -148,6 +148,11 @@ class ServingSettings(BaseSettings):
         ge=0,
         description="between two sends of answers to the broker: what comes in it shares one request and one wake-up",
     )
+    answer_pause_s: float = Field(
+        default=0.002,
+        gt=0,
+        description="between two looks for the broker's answers: a watermark waits for them, and a look costs 10 µs",
+    )
     linger_ms: float = Field(
         default=2.0,
         ge=0,
