@@ -7,44 +7,65 @@ stretch's beginning for what is known by then, so that a stretch stands for itse
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from driftloop.contracts import from_value
-from driftloop.contracts.event.v1.event_pb2 import Event
+from driftloop.contracts.event.v1.event_pb2 import Event, Value
 from driftloop.usecase import FieldValue, Since, UseCase, View, Window, duration_us, entity_key
 from services.features.entities import too_late
 from services.features.history import Reads, ViewEvents, latest_events, newest_times, since_values, window_values
-from services.features.rekeying import is_value
 from services.features.windows import Ints
 
 _KEYS_MAX = 100_000  # key values whose key is remembered: about 30 MB
+_PARSED_MAX = 1_000  # events at once: more are no faster, and keep the garbage collector busy
 
 
 class LoggedEvents(NamedTuple):
-    """Accepted events in the order of (known time, id), a column each."""
+    """Accepted events in the order of (known time, id), a column each; `events` are serialised."""
 
     types: Sequence[str]
     ids: Sequence[str]
     at_us: Ints
     known_at_us: Ints
-    events: Iterable[Event]
+    events: Sequence[bytes]
 
 
 @dataclass(frozen=True)
 class ViewParts:
-    """What one view needs of events, in the order in which they were known, a column each; `values` are its fields'."""
+    """What one view needs of events, in the order in which they were known, a column each; `values` has one per field.
+
+    A field's column is float64 with NaN where it is absent, or object (str or None).
+    """
 
     view: View
-    keys: Sequence[str]
-    ids: Sequence[str]  # of windows none: their values do not depend on them
+    keys: npt.NDArray[Any]
+    ids: npt.NDArray[Any]  # of windows none: their values do not depend on them
     at_us: Ints
     known_at_us: Ints
-    values: Sequence[tuple[FieldValue | None, ...]]
+    values: Sequence[npt.NDArray[Any]]
+
+    def since(self, known_from_us: int) -> ViewParts:
+        """Those known from a time on."""
+        kept = slice(int(np.searchsorted(self.known_at_us, known_from_us)), None)
+        values = [column[kept] for column in self.values]
+        return ViewParts(self.view, self.keys[kept], self.ids[kept], self.at_us[kept], self.known_at_us[kept], values)
+
+    def followed_by(self, later: ViewParts) -> ViewParts:
+        """Those and others of the same view, none of them known earlier."""
+        return ViewParts(
+            self.view,
+            np.concatenate((self.keys, later.keys)),
+            np.concatenate((self.ids, later.ids)),
+            np.concatenate((self.at_us, later.at_us)),
+            np.concatenate((self.known_at_us, later.known_at_us)),
+            [np.concatenate(pair) for pair in zip(self.values, later.values, strict=True)],
+        )
 
 
 @dataclass(frozen=True)
@@ -80,17 +101,29 @@ def view_parts(use_case: UseCase, logged: LoggedEvents) -> list[ViewParts]:
     for kind, of_type in readers.items():
         for reader in of_type:
             reader.place(needed[kind])
-    rows: dict[str, list[int]] = {kind: [] for kind in readers}
-    columns: dict[str, list[list[FieldValue | None]]] = {kind: [[] for _ in names] for kind, names in needed.items()}
-    gathered = {kind: list(zip(names, columns[kind], strict=True)) for kind, names in needed.items()}
-    for row, (kind, event) in enumerate(zip(logged.types, logged.events, strict=True)):
-        if kind in readers:
-            rows[kind].append(row)
-            found = event.fields.get
-            for name, column in gathered[kind]:
-                value = found(name)
-                column.append(None if value is None else from_value(value))
+    types, rows, columns = np.asarray(logged.types, dtype=object), {}, {}
+    for kind, names in needed.items():
+        rows[kind] = np.flatnonzero(types == kind)
+        columns[kind] = _columns([logged.events[row] for row in rows[kind].tolist()], names)
     return [reader.parts(logged, rows[kind], columns[kind]) for kind, of_type in readers.items() for reader in of_type]
+
+
+def _columns(events: Sequence[bytes], names: Sequence[str]) -> list[list[FieldValue | None]]:
+    """Fields of serialised events, a column each; some events at a time, so that few are held as objects."""
+    columns: list[list[FieldValue | None]] = [[] for _ in names]
+    for first in range(0, len(events), _PARSED_MAX):
+        fields = [event.fields for event in map(Event.FromString, events[first : first + _PARSED_MAX])]
+        for name, column in zip(names, columns, strict=True):
+            column += _column(fields, name)
+    return columns
+
+
+def _column(fields: Sequence[Mapping[str, Value]], name: str) -> list[FieldValue | None]:
+    """A field of events; most are there and not zero, and then `from_value` need not be called."""
+    return [
+        None if (value := of_event.get(name)) is None else value.number or value.text or from_value(value)
+        for of_event in fields
+    ]
 
 
 class _Reader:
@@ -106,23 +139,29 @@ class _Reader:
         self._of = [needed.index(name) for name in self.view.of]
         self._by = [needed.index(name) for name in self.view.by]
 
-    def parts(
-        self, logged: LoggedEvents, rows: Sequence[int], columns: Sequence[Sequence[FieldValue | None]]
-    ) -> ViewParts:
+    def parts(self, logged: LoggedEvents, rows: Ints, columns: Sequence[Sequence[FieldValue | None]]) -> ViewParts:
         """The view's part of the events of some rows, whose fields are given a column each."""
         known, key_of = self._known, self._key
         named = zip(*[columns[place] for place in self._by], strict=True)
-        keys = [known[each] if each in known else key_of(each) for each in named]
-        values = list(zip(*[columns[place] for place in self._of], strict=True)) if self._of else [()] * len(rows)
+        keys = np.array([known[each] if each in known else key_of(each) for each in named], dtype=object)
+        declared = self.view.event.fields
+        values = [
+            np.array(columns[place], dtype=np.float64 if declared[name].is_numeric else object)
+            for place, name in zip(self._of, self.view.of, strict=True)
+        ]
+        taken = keys != ""
         if self._is_window:
-            taken = [n for n, (key, value) in enumerate(zip(keys, values, strict=True)) if key and is_value(value[0])]
-        else:
-            taken = [n for n, key in enumerate(keys) if key]
-        places = np.array(rows, dtype=np.int64)[taken]
-        ids = [] if self._is_window else [logged.ids[row] for row in places.tolist()]
-        if len(taken) < len(rows):
-            keys, values = [keys[n] for n in taken], [values[n] for n in taken]
-        return ViewParts(self.view, keys, ids, logged.at_us[places], logged.known_at_us[places], values)
+            taken &= np.isfinite(values[0]) if values[0].dtype == np.float64 else values[0] != None  # noqa: E711
+        rows = rows[taken]
+        ids = [] if self._is_window else [logged.ids[row] for row in rows.tolist()]
+        return ViewParts(
+            self.view,
+            keys[taken],
+            np.array(ids, dtype=object),
+            logged.at_us[rows],
+            logged.known_at_us[rows],
+            [column[taken] for column in values],
+        )
 
     def _key(self, named: tuple[FieldValue | None, ...]) -> str:
         """The feature entity's key of some key values, or "" where one is absent."""
@@ -142,11 +181,8 @@ def updates(parts: ViewParts, lateness_us: int, from_us: int, to_us: int, *, car
     at_us, known_us = parts.at_us, parts.known_at_us
     kept = np.flatnonzero(~too_late(view, lateness_us, at_us, known_us))
     at_us, known_us = at_us[kept], known_us[kept]
-    rows = kept.tolist()
-    values = parts.values if len(rows) == len(parts.values) else [parts.values[row] for row in rows]
-    numbered: dict[str, int] = {}
-    entities = np.array([numbered.setdefault(parts.keys[row], len(numbered)) for row in rows], dtype=np.int64)
-    names = np.array(list(numbered), dtype=object)
+    values = [column[kept] for column in parts.values]
+    entities, names = pd.factorize(parts.keys[kept])
     events = ViewEvents(entities, np.arange(len(kept)), at_us)
     reads = _reads(view, entities, at_us, known_us, from_us, to_us, carries)
     if not len(reads.entities):
@@ -154,21 +190,21 @@ def updates(parts: ViewParts, lateness_us: int, from_us: int, to_us: int, *, car
         columns = [np.zeros(0, dtype=np.float64 if each.numeric else object) for each in view.features]
         return Updates(np.zeros(0, dtype=object), empty, empty, columns)
     if isinstance(view, Window):
-        table = window_values(view, events, _window_column(view, [row[0] for row in values]), reads)
-        columns = list(table.T)
+        (column,) = values
+        columns = list(window_values(view, events, column + 0.0 if column.dtype == np.float64 else column, reads).T)
     elif isinstance(view, Since):
-        columns = [since_values(view, events, [parts.ids[row] for row in rows], reads)]
+        columns = [since_values(view, events, parts.ids[kept].tolist(), reads)]
     else:
-        ids = [parts.ids[row] for row in rows]
-        newest = latest_events(events, ids, view.ages_us[0], reads)
-        columns = [
-            _latest_column([row[place] for row in values], newest, f.numeric) for place, f in enumerate(view.features)
-        ]
-    return Updates(names[reads.entities], newest_times(events, reads), reads.clocks_us, columns)
+        newest = latest_events(events, parts.ids[kept].tolist(), view.ages_us[0], reads)
+        columns = [_latest_column(column, newest) for column in values]
+    order = np.argsort(reads.clocks_us, kind="stable")
+    columns = [column[order] for column in columns]
+    newest_us = newest_times(events, reads)[order]
+    return Updates(names[reads.entities[order]], newest_us, reads.clocks_us[order], columns)
 
 
 def _reads(view: View, entities: Ints, at_us: Ints, known_us: Ints, from_us: int, to_us: int, carries: bool) -> Reads:
-    """When there is an update, of which entity, and how many events are seen by then; by known time."""
+    """When there is an update, of which entity, and how many events are seen by then; by entity, then by known time."""
     within = (known_us >= from_us) & (known_us < to_us)
     changed, times_us = [entities[within]], [known_us[within]]
     replaced_us = _replaced_us(entities, at_us, known_us) if isinstance(view, Since) else None
@@ -184,7 +220,7 @@ def _reads(view: View, entities: Ints, at_us: Ints, known_us: Ints, from_us: int
         changed.append(before)
         times_us.append(np.full(len(before), from_us))
     entity, clock_us = np.concatenate(changed), np.concatenate(times_us)
-    order = np.lexsort((entity, clock_us))
+    order = np.lexsort((clock_us, entity))  # what is read of one entity lies together in memory
     entity, clock_us = entity[order], clock_us[order]
     first = np.ones(len(entity), dtype=bool)
     first[1:] = (entity[1:] != entity[:-1]) | (clock_us[1:] != clock_us[:-1])
@@ -202,17 +238,9 @@ def _replaced_us(entities: Ints, at_us: Ints, known_us: Ints) -> Ints:
     return found
 
 
-def _window_column(view: Window, values: Sequence[Any]) -> npt.NDArray[Any]:
-    if view.event.fields[view.of[0]].is_numeric:
-        return np.array(values, dtype=np.float64) + 0.0  # there is one zero
-    return np.array(values, dtype=object)
-
-
-def _latest_column(values: Sequence[Any], newest: Ints, numeric: bool) -> npt.NDArray[Any]:
-    if numeric:
-        column = np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
-        return np.where(newest >= 0, column[newest], np.nan)
-    texts = np.array([None if value is None else str(value) for value in values], dtype=object)
-    found: npt.NDArray[Any] = texts[newest]
+def _latest_column(values: npt.NDArray[Any], newest: Ints) -> npt.NDArray[Any]:
+    if values.dtype == np.float64:
+        return np.where(newest >= 0, values[newest], np.nan)
+    found: npt.NDArray[Any] = values[newest]
     found[newest < 0] = None
     return found

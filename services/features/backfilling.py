@@ -16,12 +16,11 @@ import pyarrow.compute
 
 from driftloop.artifacts import ArtifactStore
 from driftloop.contracts import Message, to_value
-from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.features.v1.features_pb2 import TRIGGER_EVENT, FeatureUpdate
 from driftloop.featurestore.backfills import BackfillWriter, backfilled_sequence
 from driftloop.featurestore.log import EVENT_TIME, KNOWN_AT, LogSnapshot, OfflineLogReader, view_schema
 from driftloop.usecase import UseCase, View, Window, duration_us
-from services.features.backfill import LoggedEvents, Updates, updates, view_parts, warm_up_us
+from services.features.backfill import LoggedEvents, Updates, ViewParts, updates, view_parts, warm_up_us
 from services.features.errors import NothingToBackfill
 
 SLICE_EVENTS_MAX = (
@@ -77,9 +76,16 @@ def run(
     writer = BackfillWriter(store, use_case.name, begin_us, stop_us)
     found = Backfilled(writer.id, begin_us, stop_us, updates={view.name: 0 for view in use_case.views})
     newest: dict[str, Message[FeatureUpdate]] = {}
-    lateness_us = duration_us(use_case.policy.lateness)
+    lateness_us, counts_us = duration_us(use_case.policy.lateness), warm_up_us(use_case)
+    held: list[ViewParts] = []
     for number, (first_us, last_us, count) in enumerate(_slices(known_us, begin_us, stop_us)):
-        parts = view_parts(use_case, _events(snapshot, use_case, first_us - warm_up_us(use_case), last_us))
+        read_us = first_us if held else first_us - counts_us
+        parts = view_parts(use_case, _events(snapshot, use_case, read_us, last_us))
+        if held:
+            parts = [
+                before.since(first_us - counts_us).followed_by(each) for before, each in zip(held, parts, strict=True)
+            ]
+        held = parts
         for each in parts:
             said = updates(each, lateness_us, first_us, last_us, carries=number == 0)
             row = found.updates[each.view.name]
@@ -126,9 +132,8 @@ def _events(snapshot: LogSnapshot, use_case: UseCase, from_us: int, to_us: int) 
     table = snapshot.events().to_table(columns=["type", "id", EVENT_TIME, KNOWN_AT, "fields"], filter=wanted)
     table = table.sort_by([(KNOWN_AT, "ascending"), ("id", "ascending")])
     at_us, known_us = (table[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIME, KNOWN_AT))
-    events = map(Event.FromString, table["fields"].to_pylist())
-    ids = [] if all(isinstance(view, Window) for view in use_case.views) else table["id"].to_pylist()
-    return LoggedEvents(table["type"].to_pylist(), ids, at_us, known_us, events)
+    ids = [] if all(isinstance(view, Window) for view in use_case.views) else table["id"].to_numpy()
+    return LoggedEvents(table["type"].to_numpy(), ids, at_us, known_us, table["fields"].to_numpy())
 
 
 def _within(from_us: int, to_us: int) -> Any:

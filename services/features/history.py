@@ -55,13 +55,14 @@ class _Seen:
 
 
 def _seen(events: ViewEvents, reads: Reads, ids: Sequence[str] | None = None) -> _Seen:
-    order = np.lexsort((events.at_us, events.entities))
+    arrived = np.argsort(events.entities, kind="stable")
+    in_order = not len(arrived) or bool((events.at_us[1:] >= events.at_us[:-1]).all())
+    order = arrived.copy() if in_order else np.lexsort((events.at_us, events.entities))
     if ids is not None:
         _break_ties(order, events, ids)
     entities = events.entities[order]
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    arrived = np.argsort(events.entities, kind="stable")
     newest = np.concatenate(([0], np.maximum.accumulate(place[arrived]) + 1))
     folds_end = int(max(events.folds.max(initial=0), reads.folds.max(initial=0))) + 1
     by_fold = events.entities[arrived] * folds_end + events.folds[arrived]

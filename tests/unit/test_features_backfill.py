@@ -96,7 +96,7 @@ def _backfilled(use_case: UseCase, events: list[Event], spans: list[tuple[int, i
         [event.id for event in events],
         np.array([event.event_time_us for event in events], dtype=np.int64),
         np.array([event.known_at_us for event in events], dtype=np.int64),
-        events,
+        [event.SerializeToString() for event in events],
     )
     rows = []
     for parts in view_parts(use_case, logged):
