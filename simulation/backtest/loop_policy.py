@@ -125,6 +125,7 @@ class HistoryTrainer:
             ROWS_MIN,
             archived,
             self._learn,
+            self._models.get(request.leader_id),
         )
         answer, trained = fitting.answer, fitting.trained
         fit = Fit(
