@@ -199,7 +199,8 @@ def _worded(
                 for wanted, vector in zip(asked.with_vector, vectors, strict=True)
             ]
         )
-    traces = map(str.encode, asked.traceparents)
+    encoded = {trace: trace.encode() for trace in set(asked.traceparents)}  # one, of a batch
+    traces = [encoded[trace] for trace in asked.traceparents]
     return Answered(
         _joined(parts),
         rows_of(Logged, ids, entities, _causes(asked.inputs), _joined(payloads), traces),
