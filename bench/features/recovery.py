@@ -15,7 +15,7 @@ from bench.features.processes import features_process
 from driftloop.contracts import encode, watermark
 from driftloop.messaging import KafkaSettings
 
-REPLAYED = 20_000  # events behind the checkpoint: as many as lie between two of them
+REPLAYED = 50_000  # events behind the checkpoint: as many as lie between two of them
 _PATIENCE_S = 300.0
 
 

@@ -38,6 +38,18 @@ def rfc3339(time_us: int) -> str:
     return f"{_second(time_us // 1_000_000)}.{time_us % 1_000_000:06d}Z"
 
 
+@lru_cache(maxsize=1024)
+def _constant(full_name: str, source: str) -> tuple[tuple[str, bytes], ...]:
+    """The headers that do not depend on the time."""
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_source", source.encode()),
+        ("ce_type", full_name.encode()),
+        ("ce_dataschema", b"proto:" + full_name.encode()),
+        ("content-type", b"application/protobuf"),
+    )
+
+
 class Envelope:
     """What all records of one writer, type and moment have in common, made once for many of them.
 
@@ -48,15 +60,16 @@ class Envelope:
     __slots__ = ("_shared",)
 
     def __init__(self, full_name: str, source: str, time_us: int, known_at_us: int) -> None:
+        spec_version, source_header, type_header, schema, content = _constant(full_name, source)
         self._shared = [
-            ("ce_specversion", b"1.0"),
-            ("ce_source", source.encode()),
-            ("ce_type", full_name.encode()),
+            spec_version,
+            source_header,
+            type_header,
             ("ce_time", rfc3339(time_us).encode()),
             ("ce_eventtime", b"%d" % time_us),
             ("ce_knownat", b"%d" % known_at_us),
-            ("ce_dataschema", b"proto:" + full_name.encode()),
-            ("content-type", b"application/protobuf"),
+            schema,
+            content,
         ]
 
     def encode(

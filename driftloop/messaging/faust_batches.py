@@ -53,7 +53,7 @@ SEAM: Mapping[type, Sequence[str]] = {
     fetcher.PartitionRecords: ("_unpack_records",),
 }
 _POLL_S = 1.0  # how long one fetch waits: a stop is noticed after this at the latest
-_RECORDS_MAX = 5_000  # per Event: bounds what is decoded at once
+_RECORDS_MAX = 20_000  # per Event: what a fetch brings, and bounds what is decoded before it is folded: 50 MB
 _FETCH_BYTES = 1 << 20  # per partition and fetch: times the buffer of 16 Events, 16 MiB
 _BUFFERED_EVENTS = 16
 log = logging.getLogger(__name__)

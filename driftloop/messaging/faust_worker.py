@@ -25,8 +25,10 @@ from driftloop.messaging.heart_host import HeartHost
 from driftloop.messaging.interfaces import TopicPartition
 from driftloop.messaging.settings import KafkaSettings
 
-# Objects of some batches of records, then collections of the young between two of the older: cycles are rare here.
-_COLLECT_EVERY_OBJECTS, _COLLECT_OLDER_EVERY, _COLLECT_OLDEST_EVERY = 50_000, 20, 50
+# More objects than are alive of what is fetched and folded at a time (some 15 a record): looked at while they are, they cost as much
+# as parsing them. Then collections of the young between two of the older: cycles are rare here.
+_COLLECT_EVERY_OBJECTS, _COLLECT_OLDER_EVERY, _COLLECT_OLDEST_EVERY = 500_000, 2, 50
+_DECODED_PER_TURN = 2_500  # records; then other tasks get the event loop, some 10 ms later
 _STOP_SLACK_S = 1.0  # for telemetry, and for what lies between the bounds of a stop
 log = logging.getLogger(__name__)
 
@@ -97,11 +99,16 @@ class Stage:
                 continue
             topic = batch.place.topic.removeprefix(self._prefix)
             partition = batch.place.partition
-            records = [
-                read_record(topic, partition, r.offset, r.key, r.value, r.headers, r.timestamp * 1000)
-                for r in batch.records
-            ]
-            await self._handlers[topic](partition, records)
+            records: list[Record | Malformed] = []
+            for first in range(0, len(batch.records), _DECODED_PER_TURN):
+                if first:
+                    await asyncio.sleep(0)
+                records += [
+                    read_record(topic, partition, r.offset, r.key, r.value, r.headers, r.timestamp * 1000)
+                    for r in batch.records[first : first + _DECODED_PER_TURN]
+                ]
+            if self.app.fresh(batch):  # still: partitions may have moved in a turn of the others
+                await self._handlers[topic](partition, records)
 
     async def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         await self.app.consumer.commit_offsets({TP(self._prefix + t, p): offset for (t, p), offset in offsets.items()})

@@ -150,13 +150,15 @@ class HeartHost:
         group = self._groups.get(self.group_of(place))
         if group is None or self._failure is not None:
             return
-        size = self._settings.fold_records_max
+        start = 0
         try:
-            for start in range(0, len(batch), size):
+            while start < len(batch):
+                end = _fold_end(batch, start, self._settings.fold_records_max)
                 async with group.lock:
                     if self._groups.get(group.index) is not group:
                         return
-                    await self._fold(group, place, batch[start : start + size])
+                    await self._fold(group, place, batch[start:end])
+                start = end
         except BaseException as error:
             # A cancelled fold counts too: it may have sent half of its outputs, and its state must never be saved.
             if not group.whole:
@@ -399,6 +401,18 @@ class HeartHost:
         if self._failure is None:
             self._failure = error
             self._failed.set()
+
+
+def _fold_end(batch: Sequence[Record | Malformed], start: int, size: int) -> int:
+    """Where a fold of at most so many records ends: behind a watermark where there is one, since hearts speak at those anyway."""
+    end = start + size
+    if end >= len(batch):
+        return len(batch)
+    for place in range(end - 1, start, -1):
+        record = batch[place]
+        if isinstance(record, Record) and record.message.is_watermark:
+            return place + 1
+    return end
 
 
 def _now_s() -> float:

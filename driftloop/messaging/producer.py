@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -94,6 +95,9 @@ class KafkaProducer:
                 "error_cb": self._on_error,
             }
         )
+        self._delivered: Counter[str] = (
+            Counter()
+        )  # since it was last counted; touched where `poll` or `flush` is called
         self._closed = threading.Event()
         self._owner: threading.Thread | None = None
         if not polled:
@@ -116,14 +120,8 @@ class KafkaProducer:
         number = self._outstanding.sent(on_ack)
         answered = partial(self._on_delivery, number, message.topic)
         try:
-            self._producer.produce(
-                self._prefix + message.topic,
-                value,
-                key,
-                partition,
-                on_delivery=answered,
-                headers=headers,
-            )
+            # By position: names would cost a sixth of the call.
+            self._producer.produce(self._prefix + message.topic, value, key, partition, answered, None, 0, headers)
         except BufferError as error:
             self._outstanding.unsent(number)
             raise QueueFull(self._retry_after_s) from error
@@ -160,7 +158,9 @@ class KafkaProducer:
 
     def poll(self) -> bool:
         """Tells of the answers that are there, without waiting; whether there were any. Only for a `polled` producer."""
-        return self._producer.poll(0) > 0
+        is_told = self._producer.poll(0) > 0
+        self._count()
+        return is_told
 
     async def drained(self) -> None:
         """See `Producer.drained`."""
@@ -174,6 +174,7 @@ class KafkaProducer:
         left = self._producer.flush(timeout_s)
         if self._owner is not None:
             self._owner.join(timeout_s + _POLL_S)
+        self._count()
         if left:
             raise DeliveryFailed(f"{left} messages were not acknowledged within {timeout_s} s")
         if self._outstanding.failure is not None:
@@ -182,11 +183,18 @@ class KafkaProducer:
     def _collect(self) -> None:
         while not self._closed.is_set():
             self._producer.poll(_POLL_S)
+            self._count()
+
+    def _count(self) -> None:
+        """Counts what one poll told of: each call of the counter costs as much as the telling."""
+        delivered, self._delivered = self._delivered, Counter()
+        if self._produced is not None:
+            for topic, count in delivered.items():
+                self._produced.add(count, {"topic": topic})
 
     def _on_delivery(self, number: int, topic: str, error: KafkaError | None, _record: KafkaMessage) -> None:
         if error is None:
-            if self._produced is not None:
-                self._produced.add(1, {"topic": topic})
+            self._delivered[topic] += 1
             self._outstanding.answered(number, None)
             return
         if self._failures is not None:

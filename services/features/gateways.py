@@ -36,7 +36,10 @@ from services.features.rekeying import Rekeying
 from services.features.settings import FeaturesSettings
 
 TOPICS = ("events", "keyed", "features", "retrain", "dead-letters")
-_EVENTS_PER_FOLD = 5_000  # 30 ms of rekeying; the more, the fewer records of `keyed` and updates of one entity
+# 60 ms of rekeying at the most, and half of it where ingest writes ten watermarks a second, at which folds end: the more events
+# go into one record of `keyed`, the fewer messages of `features`, each of which costs as much as three events.
+_EVENTS_PER_FOLD = 10_000
+_EVENTS_PER_CHECKPOINT = 50_000  # a restart folds them again within two seconds; each has its share of a file's cost
 _PACKS_PER_FOLD = 4  # each of up to 5,000 parts of events, 40 ms
 _REQUESTS_PER_POLL = 100
 _POLL_S = 0.5
@@ -135,9 +138,10 @@ def build_hosts(
     checkpoints = CheckpointStore(store, use_case.name)
     settings = host_settings or HostSettings()
 
-    def folding(records_max: int) -> HostSettings:
-        asked = "fold_records_max" in settings.model_fields_set
-        return settings if asked else settings.model_copy(update={"fold_records_max": records_max})
+    def bounded(**bounds: int) -> HostSettings:
+        """The settings, with these bounds where nobody asked for others."""
+        asked = settings.model_fields_set
+        return settings.model_copy(update={name: bound for name, bound in bounds.items() if name not in asked})
 
     rekeying = HeartHost(
         "rekeying",
@@ -150,7 +154,7 @@ def build_hosts(
         spread=spread,
         sinks=[CountedLog(EventLogWriter(store, use_case, spread), declared)],
         watcher=RekeyingInstruments(declared),
-        settings=folding(_EVENTS_PER_FOLD),
+        settings=bounded(fold_records_max=_EVENTS_PER_FOLD, checkpoint_records=_EVENTS_PER_CHECKPOINT),
         cpu_s=cpu_s,
     )
     aggregation = HeartHost(
@@ -164,7 +168,7 @@ def build_hosts(
         spread=spread,
         sinks=[CountedLog(FeatureLogWriter(store, use_case, spread), declared), online],
         watcher=AggregationInstruments(declared),
-        settings=folding(_PACKS_PER_FOLD),
+        settings=bounded(fold_records_max=_PACKS_PER_FOLD),
         cpu_s=cpu_s,
     )
     return rekeying, aggregation

@@ -11,7 +11,7 @@ import pytest
 
 from driftloop.artifacts import ArtifactStore
 from driftloop.artifacts.checkpoints import CheckpointStore
-from driftloop.contracts import Message, decode
+from driftloop.contracts import Message, Record, decode, watermark
 from driftloop.contracts.codec import Encoded
 from driftloop.messaging import DeliveryFailed, MemoryBus, Producer, QueueFull, TopicPartition
 from driftloop.messaging.heart_host import HeartHost
@@ -113,6 +113,22 @@ async def test_what_was_folded_is_skipped_when_it_is_delivered_again(bench: Benc
     await bench.feed(host)
     await bench.feed(host, position=2)
     assert len(bench.outputs()) == 5
+
+
+async def test_a_long_batch_is_folded_in_pieces_that_end_behind_a_watermark_where_there_is_one(bench: Bench) -> None:
+    folded: list[int] = []
+
+    class Counting(Tally):
+        def fold(self, records: list[Record]) -> list[Message[Any]]:
+            folded.append(len(records))
+            return super().fold(records)
+
+    events = [event(n) for n in range(12)]
+    bench.write(*events[:3], watermark("events", 0, "ingest", 3_000_000), *events[3:])
+    host = bench.host(heart=Counting, settings=HostSettings(checkpoint_records=1_000, fold_records_max=6))
+    await host.assign([("events", 0)])
+    await bench.feed(host)
+    assert folded == [4, 6, 3]
 
 
 async def test_a_restart_goes_on_from_the_checkpoint(bench: Bench) -> None:
