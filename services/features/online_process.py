@@ -104,10 +104,7 @@ def serve(asked: IO[bytes], answers: IO[bytes], settings: FeaturesSettings) -> N
             answer: int | str = writer.write(_updates(content))
         except Exception as error:  # whatever a store raises: the service tries again, and says so
             answer = repr(error)
-        try:
-            _put(answers, answer)
-        except BrokenPipeError:  # the service has been killed meanwhile: nobody waits for the answer
-            return
+        _put(answers, answer)
 
 
 def main() -> None:
@@ -117,9 +114,7 @@ def main() -> None:
     os.nice(_NICENESS)
     settings = FeaturesSettings()
     setup_logging("features", settings.log_level)
-    with os.fdopen(
-        os.dup(1), "wb", buffering=0
-    ) as answers:  # a buffer would try once more to tell a service that is gone
+    with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         serve(sys.stdin.buffer, answers, settings)
 

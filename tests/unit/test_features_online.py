@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,12 +13,10 @@ from driftloop.contracts import Message, Record, watermark
 from driftloop.contracts.features.v1.features_pb2 import KeyedEvents
 from driftloop.telemetry import instruments
 from driftloop.usecase import UseCase, load_use_case
-from services.features import online_process
 from services.features.aggregation import Aggregation
 from services.features.instruments import OnlineInstruments
 from services.features.online import OnlineBounds, OnlineWriteBehind
 from services.features.rekeying import Rekeying
-from services.features.settings import FeaturesSettings
 from tests.tiny_usecase import MINUTE_US, START_US, told, write_use_case
 
 ANSWER_S = 10.0
@@ -236,14 +232,3 @@ def test_a_last_batch_is_written_at_the_end(use_case: UseCase, store: Store) -> 
     online.take(0, heart, outputs)
     online.close(ANSWER_S)
     assert store.rows == sequences(outputs)
-
-
-def test_the_process_that_writes_the_store_ends_quietly_when_the_service_is_gone(tmp_path: Path) -> None:
-    asked = io.BytesIO()
-    online_process._put(asked, [])
-    asked.seek(0)
-    nobody, to_nobody = os.pipe()
-    os.close(nobody)
-    with os.fdopen(to_nobody, "wb", buffering=0) as answers:
-        online_process.serve(asked, answers, FeaturesSettings(state_dir=tmp_path, artifacts_url=str(tmp_path)))
-    assert not asked.read()
