@@ -78,15 +78,7 @@ class RecordedTrainer:
         rows = self.rows(recorded, request.clock_us)
         archived = {a.model_id: self.models[a.model_id] for a in request.archive if a.model_id in self.models}
         found = fit_request(
-            self._use_case,
-            request,
-            rows,
-            champion,
-            self._settings,
-            self._gates,
-            tell,
-            archived=archived,
-            leader=self.models.get(request.leader_id),
+            self._use_case, request, rows, champion, self._settings, self._gates, tell, archived=archived
         )
         if found.published is not None:
             self.models[found.answer.id] = found.published

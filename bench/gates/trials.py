@@ -63,19 +63,17 @@ def trial(kind: Kind, relative: float, seed: int, *, every: bool) -> Trialled:
             continue
         if row == EARLIER:
             retrain.asked("", at_us)
-            retrain.promoted()
         outcome.harmed += _harm(releases, relative)
         releases.labelled({name: losses_of[row] for name, losses_of in answers.items()})
         if row % LOOK_ROWS:
             continue
-        for step in releases.decide(retrain.least_gain):
+        for step in releases.decide():
             if step.kind == DECISION_KIND_PROMOTE:
                 outcome.promoted += 1
                 outcome.first_promotion = min(outcome.first_promotion, row + 1 - EARLIER)
                 if not every:
                     return outcome
-                retrain.proven(step.model_id, of_all_rows=False)
-                retrain.promoted()
+                retrain.promoted(False)
             elif step.kind in (DECISION_KIND_DROP_CHALLENGER, DECISION_KIND_ROLL_BACK):
                 outcome.rolled_back += step.kind == DECISION_KIND_ROLL_BACK
                 retrain.failed()

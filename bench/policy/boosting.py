@@ -113,7 +113,6 @@ def train_boosted(
     progress: Callable[[str], None],
     asked: Asked | None = None,
     archived: Mapping[str, ScoringModel] | None = None,
-    leader: ScoringModel | None = None,
 ) -> Trained:
     """As `services.trainer.training.train`, with boosted trees. ValueError: no rows to train on, or all of one label."""
     task = use_case.predict.task

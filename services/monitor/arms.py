@@ -22,15 +22,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a comparison starts from: trainer's paired gains per held-out block, the rows behind them, production's loss, the pace, and
-    whether an alarm asked for it: what was known before says little then.
-    """
+    """What a comparison starts from: trainer's paired gains per held-out block, the rows behind them, production's loss, the pace."""
 
     gains: tuple[float, ...] = ()
     rows: int = 0
     production_loss: float = 0.0
     pace: int = 1
-    after_alarm: bool = False
 
 
 @dataclass(frozen=True)

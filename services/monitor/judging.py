@@ -6,7 +6,6 @@ serving and people has no place in that order, so folding it asks for a checkpoi
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -159,35 +158,28 @@ class Judging:
         champion = self._releases.champion
         drift = self._verdicts.drift(alarm, champion.model_id if champion else "", causes)
         out.append(drift)
-        if self._releases.makes_up_for(alarm.after - alarm.before):
-            return
         self._policy.alarmed(alarm, drift.id)
 
     # verdicts -----------------------------------------------------------------------------------------------------
 
     def _decide(self, out: list[Message[Any]]) -> None:
-        steps = self._releases.decide(self._policy.least_gain)
+        steps = self._releases.decide()
         self._release(steps, tuple(self._recent), out)
         for step in steps:
             if step.kind == DECISION_KIND_PROMOTE:
+                champion = self._releases.champion
                 gained = step.evidence.get("gain", 0.0) / (step.evidence.get("production_loss", 0.0) or 1.0)
-                self._proven(self._releases.champion, gained)
-                self._policy.promoted()
+                self._policy.promoted(champion is not None and champion.kind in OF_ALL_ROWS, gained)
             elif step.kind == DECISION_KIND_DROP_CHALLENGER:
                 self._policy.failed()
             elif step.kind == DECISION_KIND_ROLL_BACK:
                 self._policy.rolled_back()
-        if self._releases.is_led_by_proven:
-            self._proven(self._releases.leader, self._releases.gained)
         self._watch_decay()
-        self._policy.pace, self._policy.error = self._pace, self._watch.recent_error
+        self._policy.pace, self._policy.error = self._watch.pace, self._watch.recent_error
         if self._watch.take_warning() and not self._releases.has_challenger:
             self._policy.warned(tuple(self._recent))
         verdict = self._policy.decide(
-            self.clock_us,
-            tuple(self._recent),
-            self._releases.has_challenger and not self._releases.is_led_by_proven,
-            self._releases.waits_for_slices,
+            self.clock_us, tuple(self._recent), self._releases.has_challenger, self._releases.waits_for_slices
         )
         if verdict is None:
             return
@@ -202,22 +194,7 @@ class Judging:
         request = self._verdicts.request(verdict, self._releases, self._faults.affected(), decision_id)
         out.append(request)
         self._policy.asked(request.id, self.clock_us)
-        self._releases.asked()
         self._publish_release(f"a retrain is open: {wanted.because}", decision_id, out)
-
-    @property
-    def _pace(self) -> int:
-        """Blocks per piece of evidence.
-
-        An alarm has shown that single blocks tell enough, however rare labels of a kind were. Where hard rows come in bursts, the rows
-        that an effect takes to be seen fall with its square, and so with that of the factor by which the error rose.
-        """
-        rise = self._policy.supposed_rise
-        return math.ceil(self._watch.burst_pace / rise**2) if rise else self._watch.pace
-
-    def _proven(self, model: Candidate | None, gained: float) -> None:
-        if model is not None:
-            self._policy.proven(model.model_id, model.kind in OF_ALL_ROWS, gained)
 
     def _watch_decay(self) -> None:
         if not self._releases.has_challenger:
@@ -320,7 +297,7 @@ class Judging:
 
     def _trial_of(self, model: Model, causes: tuple[str, ...], out: list[Message[Any]]) -> Trial:
         """What the comparison starts from; an incident, and no held-out gains, if trainer's rows are not those of production."""
-        loss, pace, champion = self._watch.recent_error, self._pace, self._releases.champion
+        loss, pace, champion = self._watch.recent_error, self._watch.pace, self._releases.champion
         said = HeldOutRows(
             model.held_out_rows, model.held_out_from_us, model.held_out_to_us, model.held_out_champion_loss
         )
@@ -328,11 +305,10 @@ class Judging:
             "" if champion is None else self._record.disagreement(champion.model_id, said, self._faults.covers)
         )
         if not disagreement:
-            gains, rows = tuple(model.held_out_gains), model.held_out_rows
-            return Trial(gains, rows, loss, pace, self._policy.supposed_rise > 0.0)
+            return Trial(tuple(model.held_out_gains), model.held_out_rows, loss, pace)
         what = f"gains of model {model.id} on held-out rows count for nothing: {disagreement}"
         out.append(self._verdicts.incident("trainer", what, causes))
-        return Trial((), 0, loss, pace, self._policy.supposed_rise > 0.0)
+        return Trial((), 0, loss, pace)
 
     def _take_command(self, message: Message[Command], out: list[Message[Any]]) -> None:
         command, causes = message.payload, (message.id,)

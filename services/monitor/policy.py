@@ -42,9 +42,6 @@ SNAPSHOT_VERSION = 1
 SHORTER, LONGER = 0.6, 1.6  # of the interval, after a candidate that was worth it, and after one that was not
 INTERVAL_SHARE_MAX = 0.6  # of the rows of the regime
 MUCH = 0.2  # of production's loss: who gains as much shows that the interval was far too long
-# Share of production's loss that a promotion must bring when the regime has twice as many rows as at the last one: until then the
-# next candidates contain what this one knows, and answer. A gain above the second waits for nothing.
-YOUNG_GAIN, LEAST_GAIN_MAX = 0.05, 0.03
 YOUNG_SHARE = 0.5  # of the rows of a young regime, between two candidates at the least
 RECENT_ROWS_MIN = 800  # that a candidate is adapted on: a quarter of them, which it is judged by, must say something
 TRIAL_INTERVALS = 2  # after which a challenger that is still on trial is no reason to wait
@@ -88,7 +85,6 @@ class _Supposed:
     halfway: float
     at_rows: int
     failures: int = 0
-    rise: float = 1.0  # the error's, as a factor
 
 
 @dataclass(frozen=True)
@@ -121,8 +117,6 @@ class RetrainPolicy:
         self._tried_at_rows = 0
         self._interval_rows = float(policy.recent_rows)
         self._cost_rows = 0
-        self._proven_id = ""  # the challenger that counted last as better
-        self._changed_rows = 0  # of the regime, when the champion was last another; 0: a change waits to be answered
         self._supposed: _Supposed | None = None
         self._suspicion_rows = float(policy.recent_rows)  # until the first promotion
         self._suspected_at_rows = 0
@@ -148,18 +142,12 @@ class RetrainPolicy:
                 self._supposed = _Supposed(self._regime_since_us, self._interval_rows, halfway, self._rows)
             else:
                 self._supposed.halfway, self._supposed.at_rows = halfway, self._rows
-            self._supposed.rise = max(1.0, alarm.after / max(alarm.before, GAIN_MIN))
             self._regime_begins(alarm.since_us)
             unit = LOSS_UNITS[self._task]
             because = f"the error rose from {alarm.before:.3f} to {alarm.after:.3f} {unit} over {alarm.rows_since} mature labels"
             self._interval_rows = self._least_rows
             wanted = Wanted(RETRAIN_REASON_DRIFT, because, (alarm_id,), alarm.since_us)
             self._want(replace(wanted, is_collapse=alarm.detector == COLLAPSE))
-
-    @property
-    def supposed_rise(self) -> float:
-        """The factor by which the error rose at an alarm that no better model has answered yet, nor was taken back; 0: there is none."""
-        return 0.0 if self._supposed is None else self._supposed.rise
 
     def _regime_begins(self, since_us: int) -> None:
         self._regime_since_us = since_us
@@ -202,26 +190,15 @@ class RetrainPolicy:
         if published and not self.has_model:
             self.has_model = True
             self._interval_rows = YOUNG_SHARE * self._rows
-            self._changed_rows = self._rows
         elif not published and not on_trial:
             self.failed()
         return True
 
-    def promoted(self) -> None:
-        """The champion is another from now on."""
-        self._changed_rows = self.regime_rows
+    def promoted(self, of_all_rows: bool, gained: float = 0.0) -> None:
+        """A challenger was worth its promotion; `of_all_rows`: it rests on the whole regime, not on recent rows.
 
-    def proven(self, model_id: str, of_all_rows: bool, gained: float = 0.0) -> None:
-        """A challenger is surely better and answers, whether or not it is promoted by now; told again, it is nothing new.
-
-        of_all_rows: it rests on the whole regime, not on recent rows. gained: share of production's loss. Much was lost until then:
-        the next candidate comes as soon as it may.
+        gained: share of production's loss. Much was lost until then: the next candidate comes as soon as it may.
         """
-        if model_id == self._proven_id:
-            return
-        self._proven_id = model_id
-        if self._supposed is not None:
-            self._changed_rows = 0
         self._supposed, self._suspicion_rows = None, self._least_rows
         if gained >= MUCH and self.pace == 1:
             self._interval_rows = self._least_rows
@@ -229,12 +206,6 @@ class RetrainPolicy:
             self._interval_rows = max(self._interval_rows, self.regime_rows / 2)
         else:
             self._interval_rows = max(self._least_rows, self._interval_rows * SHORTER)
-
-    @property
-    def least_gain(self) -> float:
-        """Share of production's loss that a promotion must bring: the more, the younger the last one, but after a change."""
-        since = max(1, self.regime_rows - self._changed_rows)
-        return max(self._policy.gain, min(LEAST_GAIN_MAX, YOUNG_GAIN * self._changed_rows / since))
 
     def failed(self) -> None:
         """A candidate was not worth its fit."""
@@ -349,7 +320,7 @@ class RetrainPolicy:
         if self.fault:
             return f"a fault of data is no change of the world: {self.fault}"
         least = COLLAPSED_ROWS if wanted.is_collapse else int(self._rows_of(self._policy.change_rows))
-        if wanted.since_us and wanted.reason != RETRAIN_REASON_FOLLOW_UP and self.regime_rows < least:
+        if wanted.since_us and self.regime_rows < least:
             return f"fewer than {least} mature rows since the change"
         if wanted.reason == RETRAIN_REASON_DECAY and self._rows - self._tried_at_rows < self._rows_of(
             self._policy.recent_rows
@@ -396,7 +367,6 @@ class RetrainPolicy:
             "supposed": None if self._supposed is None else list(asdict(self._supposed).values()),
             "error": self.error,
             "suspicion": [self._suspicion_rows, self._suspected_at_rows, self._tries_suspicion],
-            "champion": [self._changed_rows, self._proven_id],
             "has_model": self.has_model,
             "open_request": self.open_request,
             "asked_at_us": self.asked_at_us,
@@ -415,9 +385,6 @@ class RetrainPolicy:
         self._supposed, self.error = None if supposed is None else _Supposed(*supposed), state.get("error", 0.0)
         if "suspicion" in state:
             self._suspicion_rows, self._suspected_at_rows, self._tries_suspicion = state["suspicion"]
-        self._changed_rows, self._proven_id = state.get(
-            "champion", [0, ""]
-        )  # absent from checkpoints of when no promotion waited
         self.has_model, self.open_request, self.asked_at_us = (
             state["has_model"],
             state["open_request"],

@@ -33,10 +33,10 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     Role,
 )
 from driftloop.usecase import LOSS_UNITS, Policy, Task
-from services.monitor import odds
 from services.monitor.arms import GAIN_MIN, Candidate, Step, Trial, arm_of, plain
 from services.monitor.comparison import Comparison
 from services.monitor.evidence import Evidence
+from services.monitor.odds import FIRST_SHARE, PRIOR_DEVIATION, SHARES, UNHEARD_SHARE, caution, next_share
 from services.monitor.orders import Orders, restored
 from services.monitor.slices import Harm, SliceGains
 
@@ -70,13 +70,12 @@ class Releases:
         self.archive: list[Candidate] = []
         self._has_answered = False  # whether the champion has: some replica could load it then
         self._trial = Trial()
-        self._least_gain, self._asked_from = 0.0, ""
         self._evidence = self._fresh()
 
     def _fresh(self) -> Evidence:
         self._slices = SliceGains()
         self._paired_loss, self._paired_rows = 0.0, 0
-        self._share, self._unheard_share, self._unheard_chance = 0.0, odds.UNHEARD_SHARE, 0.0
+        self._share, self._unheard_share = 0.0, UNHEARD_SHARE
         return Evidence(self._policy.block_labels * self._trial.pace, self._trial.pace)
 
     def _rows_of(self, rows: int) -> int:
@@ -86,16 +85,6 @@ class Releases:
     def has_challenger(self) -> bool:
         """Whether a model is on its way up."""
         return self.other is not None and self.other_role != ROLE_PREVIOUS
-
-    @property
-    def leader(self) -> Candidate | None:
-        """The challenger that gives nearly all answers, by production's own labels."""
-        leads = self.has_challenger and self._evidence.is_heard and self._share >= odds.LEADING_SHARE
-        return self.other if leads and self.orders.may_answer else None
-
-    def asked(self) -> None:
-        """A candidate was asked for, which starts from the leader, if there is one."""
-        self._asked_from = "" if self.leader is None else self.leader.model_id
 
     @property
     def beside(self) -> str:
@@ -124,19 +113,17 @@ class Releases:
     def published(self, candidate: Candidate, trial: Trial | None = None) -> list[Step]:
         """A model passed trainer's gates: the first one answers at once, a later one is compared in the shadow.
 
-        A challenger that is ahead, and by no less than the newer one was on its held-out rows, goes on in its place, unless an alarm
-        has asked for the newer one since. A newer one that is ahead by more may answer as much as the one that it replaces did:
-        halving it would give answers back to a champion that is known to be worse. One that started from the leader, and beat it on
-        rows that neither has learned from, answers in its place until production has been heard.
+        A challenger that is ahead, and by no less than the newer one was on its held-out rows, goes on in its place. A newer one
+        that is ahead by more may answer as much as the one that it replaces did: halving it would give answers back to a champion
+        that is known to be worse.
         """
         if self.champion is None:
             return [self._first(candidate, "the first model: nothing to compare it with")]
-        steps, inherited, chance = [], 0.0, 0.0
+        steps, inherited = [], 0.0
         if self.has_challenger and self.other is not None:
-            if self._evidence.is_heard and self._chance() >= odds.SHARES[-1][0]:
+            if self._evidence.is_heard and self._chance() >= SHARES[-1][0]:
                 inherited = self._share
-                chance = odds.SHARES[-1][0] if self.leader is not None and self.beside == self._asked_from else 0.0
-            if not (trial and trial.after_alarm) and self._is_ahead_of(trial):
+            if self._is_ahead_of(trial):
                 because = "the challenger on trial is ahead by as much, and has shown it in production"
                 return [Step(DECISION_KIND_DROP_CHALLENGER, candidate.model_id, because, {})]
             steps.append(self.drop("a newer challenger takes its place"))
@@ -144,7 +131,7 @@ class Releases:
         self._trial = trial or Trial()
         self.other, self.other_role, self._evidence = candidate, ROLE_SHADOW, self._fresh()
         self._evidence.start_with(self._trial.gains, self._trial.rows)
-        self._unheard_share, self._unheard_chance = max(odds.UNHEARD_SHARE, inherited), chance
+        self._unheard_share = max(UNHEARD_SHARE, inherited)
         because = "it scores every prediction beside production and answers nobody until mature labels speak for it"
         return [*steps, Step(DECISION_KIND_SHADOW, candidate.model_id, because, {})]
 
@@ -152,7 +139,7 @@ class Releases:
         gains = trial.gains if trial is not None else ()
         gain = sum(gains) / len(gains) if gains else 0.0
         evidence = self._evidence
-        return evidence.is_heard and self._chance() >= odds.SHARES[-1][0] and evidence.recent_mean >= gain
+        return evidence.is_heard and self._chance() >= SHARES[-1][0] and evidence.recent_mean >= gain
 
     def withdrawn(self, why: str) -> list[Step]:
         """The challenger, if there is one, leaves for a reason that no evidence shows."""
@@ -255,24 +242,10 @@ class Releases:
             self.standby = self.other
 
     @property
-    def is_led_by_proven(self) -> bool:
-        """Whether the challenger that gives nearly all answers is proven: whatever comes next starts from it."""
-        return self.leader is not None and self.orders.may_step and not self.comparison.arms and self._is_proven()
-
-    def makes_up_for(self, rise: float) -> bool:
-        """Whether a proven challenger gives nearly all answers and gains at least half of what the champion's error rose by."""
-        return self.is_led_by_proven and self._evidence.recent_mean >= rise / 2
-
-    @property
-    def gained(self) -> float:
-        """The share of production's loss that the other arm gains."""
-        return self._evidence.mean / max(self._production_loss, GAIN_MIN)
-
-    @property
     def waits_for_slices(self) -> bool:
         """Whether the challenger is proven, and goes on being a challenger only until every major slice has been seen."""
         proven = self.has_challenger and self.orders.may_step and not self.comparison.arms and self._is_proven()
-        return proven and self.leader is None and not self._are_slices_seen()
+        return proven and not self._are_slices_seen()
 
     def labelled(self, losses: dict[str, float], slices: Mapping[str, str] | None = None) -> None:
         """The losses, by model, on one mature row of some slices that was predicted: counts if both models had scored it."""
@@ -285,9 +258,8 @@ class Releases:
             self._paired_rows += 1
             self._slices.add(slices or {}, ours - theirs)
 
-    def decide(self, least_gain: float = 0.0) -> list[Step]:
-        """The steps that the evidence allows now; `least_gain`: share of production's loss that a promotion must bring."""
-        self._least_gain = least_gain
+    def decide(self) -> list[Step]:
+        """The steps that the evidence allows now."""
         if self.champion is None or self.other is None or not self.orders.may_step or self.comparison.arms:
             return []
         if self.other_role == ROLE_PREVIOUS:
@@ -302,8 +274,8 @@ class Releases:
         held_back = not self.orders.may_answer or bool(self._missing(challenger.model_id))
         harm = self._harm(SLICE_CERTAINTY)
         if harm is not None:
-            return [self.drop(f"mature labels show that {harm.in_words(self._unit)}")]
-        if self._is_proven() and self._are_slices_seen() and not self.is_kept_waiting:
+            return [self.drop(f"mature labels show that {self._words(harm)}")]
+        if self._is_proven() and self._are_slices_seen():
             if held_back:
                 return []
             if policy.approval == "manual" and self.orders.approved != challenger.model_id:
@@ -321,7 +293,7 @@ class Releases:
         if evidence.rows >= canary_rows and evidence.upper(policy.confidence) < worth:
             less = "is worse than" if evidence.upper(policy.confidence) < 0 else "gains too little over"
             return [self.drop(f"mature labels show that it {less} production")]
-        if evidence.rows >= give_up_rows and evidence.is_heard and not self._is_proven():
+        if evidence.rows >= give_up_rows and evidence.is_heard:
             return [self.drop(f"not shown to be better within {give_up_rows} paired mature rows")]
         return [] if held_back and not self._share else self._shared(challenger)
 
@@ -337,35 +309,22 @@ class Releases:
         sure = enough and self._is_sure() and evidence.mean >= worth and evidence.is_confirmed(worth)
         return sure and self._harm(SLICE_SUSPICION) is None
 
-    @property
-    def is_kept_waiting(self) -> bool:
-        """Whether what the challenger gains is too little for a change now."""
-        may_lead = self.orders.may_answer and self._share_max >= odds.LEADING_SHARE
-        return may_lead and self._evidence.mean < self._least_gain * self._production_loss
-
-    @property
-    def _share_max(self) -> float:
-        policy = self._policy
-        return policy.canary_share if policy.approval == "automatic" else min(policy.canary_share, odds.FIRST_SHARE)
-
     def _are_slices_seen(self) -> bool:
         return self._slices.are_seen(SLICE_ROWS_SHARE * self._policy.promote_rows)
 
     def _chance(self) -> float:
-        return self._evidence.chance(odds.PRIOR_DEVIATION * max(self._production_loss, GAIN_MIN))
+        return self._evidence.chance(PRIOR_DEVIATION * max(self._production_loss, GAIN_MIN))
 
     def _shared(self, other: Candidate) -> list[Step]:
         """What the other arm answers follows the chance that it is the better one, up and down."""
         policy, evidence = self._policy, self._evidence
         chance = self._chance() if evidence.rows >= self._rows_of(policy.canary_rows) else 0.0
-        if not evidence.is_heard:
-            chance = max(chance, self._unheard_chance)
-        most = self._share_max
+        most = policy.canary_share if policy.approval == "automatic" else min(policy.canary_share, FIRST_SHARE)
         if not evidence.is_heard:
             most = min(most, self._unheard_share)
         if self._harm(SLICE_SUSPICION) is not None:
-            most = min(most, odds.FIRST_SHARE)
-        share = odds.next_share(self._share, chance, most)
+            most = min(most, FIRST_SHARE)
+        share = next_share(self._share, chance, most)
         if share == self._share or (share > self._share and self._missing(other.model_id)):
             return []
         self._share = share
@@ -393,12 +352,15 @@ class Releases:
 
     def _is_sure(self) -> bool:
         evidence = self._evidence
-        return evidence.mean > evidence.half_width(self._policy.confidence) * odds.caution(
-            self.gained, self._trial.pace
-        )
+        gained = evidence.mean / max(self._production_loss, GAIN_MIN)
+        return evidence.mean > evidence.half_width(self._policy.confidence) * caution(gained, self._trial.pace)
 
     def _harm(self, confidence: float) -> Harm | None:
         return self._slices.harmed(confidence, SLICE_HARM * self._production_loss, self._trial.pace)
+
+    def _words(self, harm: Harm) -> str:
+        more = f"{harm.excess:.4f} {self._unit} a row more on {harm.rows} rows of {harm.name}"
+        return f"a slice is harmed: the newer model loses {more}"
 
     def _gained(self, shown: dict[str, float]) -> str:
         return f"by {shown['gain']:.4f} {self._unit} a row on {int(shown['paired_rows'])} paired mature rows"
@@ -444,7 +406,6 @@ class Releases:
             "paired": [self._paired_loss, self._paired_rows],
             "share": self._share,
             "unheard_share": self._unheard_share,
-            "lead": [self._unheard_chance, self._asked_from],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -464,7 +425,6 @@ class Releases:
             self.comparison.restore(state["comparison"])
         # Absent from checkpoints of when a canary's share was fixed, or not inherited, or before slices were judged.
         self._paired_loss, self._paired_rows = state.get("paired", [0.0, 0])
-        self._share = state.get("share", odds.FIRST_SHARE if self.other_role == ROLE_CANARY else 0.0)
-        self._unheard_share = state.get("unheard_share", odds.UNHEARD_SHARE)
-        self._unheard_chance, self._asked_from = state.get("lead", [0.0, ""])
+        self._share = state.get("share", FIRST_SHARE if self.other_role == ROLE_CANARY else 0.0)
+        self._unheard_share = state.get("unheard_share", UNHEARD_SHARE)
         self._slices.restore(state.get("slices", [0, []]))

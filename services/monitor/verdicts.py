@@ -63,7 +63,7 @@ class Verdicts:
         self, verdict: Verdict, releases: Releases, affected: Iterable[Affected], decision_id: str
     ) -> Message[Any]:
         """A model is wanted; `affected`: stretches of time whose data are at fault."""
-        wanted, champion, leader, clock_us = verdict.wanted, releases.champion, releases.leader, self._clock_us()
+        wanted, champion, clock_us = verdict.wanted, releases.champion, self._clock_us()
         request_id = derive_id("retrain", self._use_case, int(wanted.reason), clock_us, wanted.since_us)
         payload = RetrainRequest(
             use_case=self._use_case,
@@ -75,9 +75,6 @@ class Verdicts:
             champion_id=champion.model_id if champion else "",
             champion_bundle_url=champion.bundle_url if champion else "",
             champion_bundle_digest=champion.bundle_digest if champion else "",
-            leader_id=leader.model_id if leader else "",
-            leader_bundle_url=leader.bundle_url if leader else "",
-            leader_bundle_digest=leader.bundle_digest if leader else "",
             seed=int(request_id[:8], 16),
             recent_rows=verdict.recent_rows,
             evidence_rows=verdict.evidence_rows,

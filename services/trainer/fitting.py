@@ -76,7 +76,6 @@ def fit_request(
     rows_min: int = ROWS_MIN,
     archived: Mapping[str, ScoringModel] | None = None,
     learn: Train = train,
-    leader: ScoringModel | None = None,
 ) -> Fitting:
     """Answers a request from the rows known at its clock: PUBLISHED if they bear a model and it passes every gate, or REFUSED.
 
@@ -88,9 +87,9 @@ def fit_request(
     try:
         if left_out:
             tell(STAGE_TRAINING, f"{left_out} rows of stretches with data at fault are left out")
-        validate(use_case, rows, rows_min, _inputs_with_values(leader or champion))
+        validate(use_case, rows, rows_min, _inputs_with_values(champion))
         tell(STAGE_TRAINING, f"{len(rows)} rows on {training.device}")
-        trained = _train(use_case, request, rows, champion, training, tell, archived or {}, learn, leader)
+        trained = _train(use_case, request, rows, champion, training, tell, archived or {}, learn)
     except DataRefused as refused:
         answer.outcome, answer.because = OUTCOME_REFUSED, str(refused)
         return Fitting(answer, None)
@@ -125,15 +124,13 @@ def _train(
     tell: Tell,
     archived: Mapping[str, ScoringModel],
     learn: Train,
-    leader: ScoringModel | None,
 ) -> Trained:
     def progress(detail: str) -> None:
         tell(STAGE_TRAINING, detail)
 
     try:
-        asked = _asked(request)
         return learn(
-            use_case, rows, request.since_us, champion, request.seed, training, progress, asked, archived, leader
+            use_case, rows, request.since_us, champion, request.seed, training, progress, _asked(request), archived
         )
     except Stopping:
         raise

@@ -138,14 +138,14 @@ def _base_in_words(task: Task, held_out: HeldOut) -> str:
 
 
 def _champion(task: Task, held_out: HeldOut, cohorts: npt.NDArray[np.int64], settings: GateSettings) -> GateResult:
-    champion, unseen = held_out.to_beat
-    if champion is None:
+    if held_out.champion is None:
         return GateResult("champion", True, 0.0, 0.0, "there is no champion to compare with")
+    unseen = held_out.unseen_by_champion
     if int(unseen.sum()) < settings.paired_rows_min:
         reason = f"only {int(unseen.sum())} rows that the champion has not seen: left to the evidence from production"
         return GateResult("champion", True, 0.0, 0.0, reason)
-    mean, error = mean_and_error(_excess(task, held_out, champion, unseen), cohorts[unseen])
-    champions = compared_losses(task, champion[unseen], held_out.labels[unseen], held_out.scale)
+    mean, error = mean_and_error(_excess(task, held_out, held_out.champion, unseen), cohorts[unseen])
+    champions = compared_losses(task, held_out.champion[unseen], held_out.labels[unseen], held_out.scale)
     least = settings.gain * float(np.mean(champions))
     name, rows = LOSS_NAMES[task], int(unseen.sum())
     reason = f"{name} differs from the champion's by {mean:+.4f} ± {error:.4f} on {rows} paired rows"
@@ -158,14 +158,13 @@ def _slices(
 ) -> GateResult:
     task = use_case.predict.task
     named = [name for name in use_case.slices if name in use_case.text_inputs]
-    champion, unseen = held_out.to_beat
-    if champion is None or not named:
+    if held_out.champion is None or not named:
         return GateResult("slices", True, 0.0, settings.slice_harm, "there is nothing to compare slice by slice")
     found: list[tuple[str, npt.NDArray[np.bool_]]] = []
     for name in named:
         column = texts[:, use_case.text_inputs.index(name)]
         for value in sorted(set(column)):
-            members = unseen & (column == value)
+            members = held_out.unseen_by_champion & (column == value)
             if int(members.sum()) >= settings.slice_rows_min:
                 found.append((f"{name}={value}", members))
     if not found:
@@ -174,7 +173,7 @@ def _slices(
     deviate = NormalDist().inv_cdf(1.0 - (1.0 - settings.confidence) / len(found))
     worst, harm, words = "", -np.inf, ""
     for slice_name, members in found:
-        mean, error = mean_and_error(_excess(task, held_out, champion, members), cohorts[members])
+        mean, error = mean_and_error(_excess(task, held_out, held_out.champion, members), cohorts[members])
         if mean - deviate * error > harm:
             worst, harm, words = slice_name, mean - deviate * error, f"{mean:+.4f} ± {error:.4f}"
     reason = f"of {len(found)} slices {worst} does worst: {LOSS_NAMES[task]} differs from the champion's by {words}"

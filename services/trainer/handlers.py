@@ -138,7 +138,6 @@ class RetrainHandler:
                 tell,
                 self._bounds.rows_min,
                 self._archived(request),
-                leader=self._leader(request),
             )
         answer = found.answer
         answer.dataset_digest = dataset_digest
@@ -163,16 +162,6 @@ class RetrainHandler:
         except BundleRefused as refused:
             _log.warning("request %s goes on without champion %s: %s", request.id, request.champion_id, refused)
             return None, f"the champion's bundle was refused ({refused.reason})"
-
-    def _leader(self, request: RetrainRequest) -> ScoringModel | None:
-        """The challenger that gives nearly all answers; without its bundle candidates start from the champion."""
-        if not request.leader_id:
-            return None
-        try:
-            return self._bundles.model(request.leader_id, request.leader_bundle_url, request.leader_bundle_digest)
-        except BundleRefused as refused:
-            _log.warning("request %s goes on without leader %s: %s", request.id, request.leader_id, refused)
-            return None
 
     def _archived(self, request: RetrainRequest) -> dict[str, ScoringModel]:
         """The former champions that can still be had: one that cannot is no reason to train nothing."""

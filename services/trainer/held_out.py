@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from driftloop.scoring.model import ScoringModel
 from driftloop.usecase import LOSS_METRICS, Task, UseCase
 from services.trainer.measures import compared_losses, measures, row_losses
-from services.trainer.published import answers_alike
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
@@ -22,8 +19,7 @@ class HeldOut:
     """What the chosen candidate and the champion said about the newest rows before it was finished on them.
 
     base: what is answered without any input, from the labels before them: the rate of true ones or their mean, (); the
-    classes' frequencies, (classes,). scale: the variance of the label that squared errors are counted in. leader: what the
-    challenger said that gives nearly all answers, if there is one: it is what must be beaten, gains are told of the champion.
+    classes' frequencies, (classes,). scale: the variance of the label that squared errors are counted in.
     """
 
     at_us: Times
@@ -33,8 +29,6 @@ class HeldOut:
     champion: Floats | None
     unseen_by_champion: npt.NDArray[np.bool_]
     scale: float = 1.0
-    leader: Floats | None = None
-    unseen_by_leader: npt.NDArray[np.bool_] | None = None
 
     def gains(self, task: Task, block_rows: int) -> tuple[list[float], int]:
         """By how much the champion's loss exceeds the challenger's, in block means in time order, and the rows behind them.
@@ -64,25 +58,9 @@ class HeldOut:
         return int(at_us[0]), int(at_us[-1]), float(np.mean(losses))
 
     @property
-    def to_beat(self) -> tuple[Floats | None, npt.NDArray[np.bool_]]:
-        """What the model says that gives most answers, the leader or the champion, and on which rows that counts."""
-        if self.leader is not None and self.unseen_by_leader is not None:
-            return self.leader, self.unseen_by_leader
-        return self.champion, self.unseen_by_champion
-
-    @property
     def base_answers(self) -> Floats:
         """`base` for every row."""
         return np.broadcast_to(self.base, self.challenger.shape)
-
-
-def said_by(
-    model: ScoringModel | None, use_case: UseCase, at_us: Times, numbers: Floats, texts: npt.NDArray[Any]
-) -> tuple[Floats | None, npt.NDArray[np.bool_]]:
-    """A model's answers to rows, None where it answers something else, and which of them it has not learned from."""
-    if model is None or not answers_alike(use_case, model):
-        return None, np.zeros(len(at_us), dtype=bool)
-    return model.predict(numbers, texts), at_us > int(model.spec.get("newest_row_us", 0))
 
 
 def base_of(use_case: UseCase, labels: Floats) -> Floats:

@@ -28,7 +28,7 @@ from services.trainer.blend import (
 )
 from services.trainer.candidates import BLOCK_ROWS, Asked, Candidate, Places, Setting, candidates, held_out_rows
 from services.trainer.export import to_onnx
-from services.trainer.held_out import HeldOut, base_of, metrics_of, said_by
+from services.trainer.held_out import HeldOut, base_of, metrics_of
 from services.trainer.measures import compared_losses
 from services.trainer.network import Fitted, Limits, Pace, Rows, fit, repeatable
 from services.trainer.preprocessing import Target, fit_preprocessing, fit_target
@@ -157,7 +157,6 @@ class Train(Protocol):
         progress: Callable[[str], None],
         asked: Asked | None = None,
         archived: Mapping[str, ScoringModel] | None = None,
-        leader: ScoringModel | None = None,
     ) -> Trained:
         """As `train`."""
         ...
@@ -167,7 +166,7 @@ class Train(Protocol):
 class _Run:
     use_case: UseCase
     rows: TrainingSet
-    answering: ScoringModel | None  # the leader or the champion: what candidates start from
+    champion: ScoringModel | None
     seed: int
     settings: TrainingSettings
     progress: Callable[[str], None]
@@ -207,17 +206,14 @@ def train(
     progress: Callable[[str], None],
     asked: Asked | None = None,
     archived: Mapping[str, ScoringModel] | None = None,
-    leader: ScoringModel | None = None,
 ) -> Trained:
     """Trains on `rows`; `since_us` > 0: rows from there on belong to a new regime, which the model must serve.
 
     Candidates are fitted without the newest rows and compared on them by the task's loss; the best is finished on these rows,
     mixed with as many that it knows, for a few gentle epochs. The same rows, arguments and seed give the same digest on the
-    same device class. `asked` None: a change, if `since_us` says so. `leader`: the challenger that gives nearly all answers, from which
-    candidates start then instead of from the champion. ValueError: no rows to train on, or all of one label.
+    same device class. `asked` None: a change, if `since_us` says so. ValueError: no rows to train on, or all of one label.
     """
-    answering = leader or champion
-    run = _Run(use_case, rows, answering, seed, settings, progress, _scale(use_case, rows, champion))
+    run = _Run(use_case, rows, champion, seed, settings, progress, _scale(use_case, rows, champion))
     asked = asked or Asked(change=since_us > 0)
     since = int(np.searchsorted(rows.at_us, since_us)) if since_us > 0 else 0
     if since_us > 0 and len(rows) - since < settings.since_rows_min:
@@ -225,8 +221,8 @@ def train(
         since = 0
     if len(rows) - since < 2:
         raise ValueError(f"{len(rows)} rows are too few to train on")
-    known = answering is not None and is_compatible(run.use_case, answering)
-    learned, newer = (learned_rows_of(answering), _newer_rows(run)) if answering is not None and known else (0, 0)
+    known = champion is not None and is_compatible(run.use_case, champion)
+    learned, newer = (learned_rows_of(champion), _newer_rows(run)) if champion is not None and known else (0, 0)
     found = candidates(Setting(len(rows), since, learned, seed, settings, newer), asked)
     held = len(rows) - held_out_rows(found, asked)
     found = [one for one in found if np.unique(rows.labels[one.rows[one.rows < held]]).size >= 2]
@@ -237,18 +233,16 @@ def train(
         tried = [_attempt(run, one, held) for one in found]
         answers = [_answers(run, fitted, held) for fitted in tried]
         losses = [float(np.mean(run.losses(answer, held))) for answer in answers]
-        blends = [_blended(run, answer, held, asked) for answer in answers]
-        # What is trained further may end where it began: a fresh one beside what answers may still do better than either.
-        best = int(np.argmin([float(np.mean(run.losses(blend.answers, held))) for blend in blends]))
+        best = int(np.argmin(losses))
         told = {one.name: loss for one, loss in zip(found, losses, strict=True)}
-        blend = blends[best]
+        blend = _blended(run, answers[best], held, asked)
         if blend.others:
             told["blend"] = float(np.mean(run.losses(blend.answers, held)))
         former = _returned(run, archived or {}, held, told.get("blend", losses[best]), asked)
         if former is not None:
-            held_out = _held_out(run, former[1], since, held, champion)
+            held_out = _held_out(run, former[1], since, held)
             return _republished(run, former[0], held_out, told)
-        held_out = _held_out(run, blend.answers, since, held, champion)
+        held_out = _held_out(run, blend.answers, since, held)
         blended = f", {told['blend']:.4f} as {blend.share:.0%} of a blend with the champion" if blend.others else ""
         chosen_words = f"{found[best].name} chosen with {LOSS_NAMES[run.task]} {losses[best]:.4f}{blended}"
         progress(f"{chosen_words}; finishing it on the newest rows")
@@ -286,8 +280,8 @@ def train(
 
 def _newer_rows(run: _Run) -> int:
     """Rows that the champion has not learned from."""
-    assert run.answering is not None
-    return int((run.rows.at_us > int(run.answering.spec.get("newest_row_us", 0))).sum())
+    assert run.champion is not None
+    return int((run.rows.at_us > int(run.champion.spec.get("newest_row_us", 0))).sum())
 
 
 def _tried_metrics(task: Task, losses: Mapping[str, float]) -> dict[str, float]:
@@ -298,10 +292,10 @@ def _returned(
     run: _Run, archived: Mapping[str, ScoringModel], held: int, least: float, asked: Asked
 ) -> tuple[ScoringModel, Floats] | None:
     """The former champion that answers the newest rows better than every candidate and surely better than production."""
-    if run.answering is None or not answers_alike(run.use_case, run.answering):
+    if run.champion is None or not answers_alike(run.use_case, run.champion):
         return None
     numbers, texts = run.rows.numbers[held:], run.rows.texts[held:]
-    production = run.losses(run.answering.predict(numbers, texts), held)
+    production = run.losses(run.champion.predict(numbers, texts), held)
     needed = ARCHIVE_DEVIATIONS_IN_CHANGE if asked.change else ARCHIVE_DEVIATIONS
     block_rows = (asked.block_rows or BLOCK_ROWS) // (2 if asked.change else 1)
     best: tuple[ScoringModel, Floats] | None = None
@@ -349,12 +343,12 @@ def _scale(use_case: UseCase, rows: TrainingSet, champion: ScoringModel | None) 
 def _blended(run: _Run, answers: Floats, held: int, asked: Asked) -> _Blend:
     """The chosen candidate beside the champion's networks, at the share that rows speak for that neither has learned from."""
     alone = _Blend([], 1.0, answers)
-    if run.answering is None or not is_compatible(run.use_case, run.answering):
+    if run.champion is None or not is_compatible(run.use_case, run.champion):
         return alone
-    unseen = run.rows.at_us[held:] > int(run.answering.spec.get("newest_row_us", 0))
+    unseen = run.rows.at_us[held:] > int(run.champion.spec.get("newest_row_us", 0))
     if int(unseen.sum()) < ROWS_MIN:
         return alone
-    others = heaviest(members_of(run.answering, run.settings.dropout), MEMBERS_MAX - 1)
+    others = heaviest(members_of(run.champion, run.settings.dropout), MEMBERS_MAX - 1)
     newest = logits_of(run.task, answers)
     before = np.zeros_like(newest)
     for member in others:
@@ -374,8 +368,8 @@ def _attempt(run: _Run, candidate: Candidate, held: int) -> Member:
     torch.manual_seed(run.seed)
     places = candidate.rows[candidate.rows < held]
     if candidate.from_champion:
-        assert run.answering is not None
-        newest = members_of(run.answering, settings.dropout)[-1]
+        assert run.champion is not None
+        newest = members_of(run.champion, settings.dropout)[-1]
         network, preprocessing, target = newest.network, newest.preprocessing, newest.target
     else:
         preprocessing = fit_preprocessing(
@@ -433,13 +427,11 @@ def _answers(run: _Run, member: Member, first: int) -> Floats:
     return member.target.restored(found.cpu().numpy().astype(np.float64))
 
 
-def _held_out(run: _Run, challenger: Floats, since: int, held: int, champion: ScoringModel | None) -> HeldOut:
+def _held_out(run: _Run, challenger: Floats, since: int, held: int) -> HeldOut:
     rows = run.rows
-    newest = rows.at_us[held:], rows.numbers[held:], rows.texts[held:]
-    told, unseen = said_by(champion, run.use_case, *newest)
-    leader = None if run.answering is champion else run.answering
-    leading, unseen_by_leader = said_by(leader, run.use_case, *newest)
+    champion, unseen = None, np.zeros(len(challenger), dtype=bool)
+    if run.champion is not None and answers_alike(run.use_case, run.champion):
+        champion = run.champion.predict(rows.numbers[held:], rows.texts[held:])
+        unseen = rows.at_us[held:] > int(run.champion.spec.get("newest_row_us", 0))
     base = base_of(run.use_case, rows.labels[since:held])
-    return HeldOut(
-        rows.at_us[held:], rows.labels[held:], challenger, base, told, unseen, run.scale, leading, unseen_by_leader
-    )
+    return HeldOut(rows.at_us[held:], rows.labels[held:], challenger, base, champion, unseen, run.scale)

@@ -125,7 +125,6 @@ class HistoryTrainer:
             ROWS_MIN,
             archived,
             self._learn,
-            self._models.get(request.leader_id),
         )
         answer, trained = fitting.answer, fitting.trained
         fit = Fit(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     RETRAIN_REASON_BOOTSTRAP,
     RETRAIN_REASON_DECAY,
@@ -19,7 +17,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 )
 from driftloop.usecase import DAY_US, HOUR_US, Policy
 from services.monitor.floor import Decay
-from services.monitor.policy import COLLAPSED_ROWS, FREE_ROWS, LEAST_GAIN_MAX, YOUNG_GAIN, RetrainPolicy
+from services.monitor.policy import COLLAPSED_ROWS, FREE_ROWS, RetrainPolicy
 from services.monitor.series import Alarm
 
 CHANGE_ROWS = Policy().change_rows
@@ -105,11 +103,11 @@ def test_a_rollback_makes_the_next_candidate_come_sooner_and_a_large_gain_as_soo
     moving, gained = with_model(), with_model()
     for policy, outcome in (
         (moving, lambda p: p.rolled_back()),
-        (gained, lambda p: p.proven("m3", of_all_rows=True, gained=0.3)),
+        (gained, lambda p: p.promoted(of_all_rows=True, gained=0.3)),
     ):
         rows(policy, 4_000)
         tried(policy, DAY_US, published=True)
-        policy.proven("m2", of_all_rows=True)
+        policy.promoted(of_all_rows=True)
         outcome(policy)
     assert rows_until_asked(moving, 2 * DAY_US) == 1_500
     assert rows_until_asked(gained, 2 * DAY_US) == Policy().recent_rows
@@ -189,9 +187,9 @@ def test_where_nothing_is_left_to_gain_nothing_is_tried():
 def test_what_candidates_bring_sets_when_the_next_is_tried():
     moving, still, growing = with_model(), with_model(), with_model()
     for policy, outcome in (
-        (moving, lambda p: p.proven("m2", of_all_rows=False)),
+        (moving, lambda p: p.promoted(of_all_rows=False)),
         (still, lambda p: p.failed()),
-        (growing, lambda p: p.proven("m2", of_all_rows=True)),
+        (growing, lambda p: p.promoted(of_all_rows=True)),
     ):
         rows(policy, 4_000)
         tried(policy, DAY_US, published=True)
@@ -206,7 +204,7 @@ def test_an_alarm_makes_the_next_candidates_come_soon():
     policy.alarmed(alarm(5), "d1")
     rows(policy, CHANGE_ROWS, 6)
     tried(policy, DAY_US, published=True)
-    policy.proven("m2", of_all_rows=False)
+    policy.promoted(of_all_rows=False)
     assert rows_until_asked(policy, 2 * DAY_US) == CHANGE_ROWS, "as many again as the regime had"
     assert policy.decide(2 * DAY_US, ()).wanted.reason == RETRAIN_REASON_FOLLOW_UP
 
@@ -246,7 +244,7 @@ def test_two_candidates_without_worth_take_a_supposed_change_back():
 def test_a_promotion_proves_a_supposed_change():
     policy = supposed_change()
     tried(policy, DAY_US, published=True)
-    policy.proven("m2", of_all_rows=False)
+    policy.promoted(of_all_rows=False)
     policy.error = 0.3
     rows(policy, 3_000, 6)
     policy.failed()
@@ -349,45 +347,3 @@ def test_a_restored_policy_decides_the_same():
     other.restore(policy.snapshot())
     assert other.snapshot() == policy.snapshot()
     assert other.decide(DAY_US, ()) == policy.decide(DAY_US, ())
-
-
-def test_a_promotion_must_bring_the_more_the_younger_the_last_one_is():
-    policy = with_model()
-    needed = [policy.least_gain]
-    for _ in range(3):
-        rows(policy, 1_000)
-        needed.append(policy.least_gain)
-    assert needed == sorted(needed, reverse=True)
-    assert needed[:2] == [LEAST_GAIN_MAX] * 2
-    assert needed[2] == YOUNG_GAIN / 2, "where there are three times as many rows"
-    rows(policy, 200_000)
-    assert policy.least_gain == Policy().gain
-    policy.promoted()
-    assert policy.least_gain == LEAST_GAIN_MAX
-
-
-def test_after_a_change_a_promotion_waits_for_nothing_more():
-    policy = supposed_change()
-    assert policy.least_gain == LEAST_GAIN_MAX, "who was on trial before the alarm has not answered it"
-    policy.proven("m2", of_all_rows=False)
-    assert policy.least_gain == Policy().gain
-    policy.promoted()
-    assert policy.least_gain == LEAST_GAIN_MAX
-
-
-def test_what_a_challenger_brought_counts_once():
-    policy = with_model()
-    rows(policy, 4_000)
-    tried(policy, DAY_US, published=True)
-    policy.proven("m2", of_all_rows=True)
-    asked_after = rows_until_asked(policy, 2 * DAY_US)
-    policy.proven("m2", of_all_rows=False)
-    assert asked_after == 2_500
-    assert policy.decide(2 * DAY_US, ()) is not None
-
-
-def test_by_how_much_the_error_rose_is_told_until_a_better_model_answers_it():
-    policy = supposed_change()
-    assert policy.supposed_rise == pytest.approx(0.8 / 0.3)
-    policy.proven("m2", of_all_rows=False)
-    assert policy.supposed_rise == 0.0

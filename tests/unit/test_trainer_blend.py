@@ -135,20 +135,3 @@ def test_a_champion_that_has_seen_the_held_out_rows_cannot_be_weighed():
     whole = rows(1_500)
     champion = trained_on(whole).model
     assert trained_on(whole, champion=champion).metrics["newest_share"] == 1.0
-
-
-def test_candidates_start_from_the_leader_and_must_beat_it_while_gains_are_told_of_the_champion():
-    whole = rows(3_800, turned=["blue", "red", "green"], turned_from=1_000)
-    champion = trained_on(part(whole, 0, 1_000), epochs=40).model
-    leader = trained_on(part(whole, 1_000, 3_000), epochs=40).model
-    settings, asked = replace(QUICK, epochs=40), Asked(recent_rows=1_200)
-    found = train(trips, whole, 1_000 * STEP_US, champion, 1, settings, lambda line: None, asked, None, leader)
-    held_out = found.held_out
-    assert 0.0 < found.metrics["newest_share"] < 1.0, "it joins the leader's networks, not the obsolete champion's"
-    assert held_out.to_beat[0] is held_out.leader is not None
-    gains, _ = held_out.gains("binary", 40)
-    champions, leaders = (
-        float(np.mean(log_losses(held_out.labels, said))) for said in (held_out.champion, held_out.leader)
-    )
-    assert champions > leaders
-    assert float(np.mean(gains)) == pytest.approx(champions - found.metrics["log_loss"], abs=0.05)

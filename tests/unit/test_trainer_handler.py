@@ -136,19 +136,6 @@ def test_a_former_champion_answers_again_when_its_concept_comes_back() -> None:
     assert model.id not in ("former", "present")
 
 
-def test_candidates_start_from_the_leader_and_without_its_bundle_from_the_champion() -> None:
-    bench = Bench(count=3_000, turned=["blue", "red", "green"])
-    bench.bundles.models = {
-        "present": trained_on(rows(2_000)).model,
-        "leads": trained_on(rows(2_600, turned=["blue", "red", "green"])).model,
-    }
-    asked = {"champion_id": "present", "champion_bundle_url": "p", "recent_rows": 800}
-    led = bench.ask(request(1, leader_id="leads", leader_bundle_url="l", **asked))
-    alone = bench.ask(request(2, leader_id="lost", leader_bundle_url="l", **asked))
-    assert led.outcome == alone.outcome == OUTCOME_PUBLISHED
-    assert led.metrics["candidate_tuned_log_loss"] < alone.metrics["candidate_tuned_log_loss"]
-
-
 def test_evidence_against_the_champion_comes_with_the_model() -> None:
     bench = Bench(count=3_500, turned=["blue"], turned_from=2_000)
     first = bench.ask(request(1, clock_us=2_000 * STEP_US))

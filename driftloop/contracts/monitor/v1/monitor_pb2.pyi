@@ -277,7 +277,7 @@ class Incident(_message.Message):
     def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., source: _Optional[str] = ..., what: _Optional[str] = ..., clock_us: _Optional[int] = ..., rule: _Optional[str] = ..., event_type: _Optional[str] = ..., event_source: _Optional[str] = ..., stops_training: _Optional[bool] = ..., from_us: _Optional[int] = ..., to_us: _Optional[int] = ..., field: _Optional[str] = ..., entity: _Optional[str] = ...) -> None: ...
 
 class RetrainRequest(_message.Message):
-    __slots__ = ("use_case", "id", "reason", "because", "clock_us", "since_us", "champion_id", "champion_bundle_url", "champion_bundle_digest", "seed", "recent_rows", "evidence_rows", "block_rows", "rows_max", "archive", "affected", "leader_id", "leader_bundle_url", "leader_bundle_digest")
+    __slots__ = ("use_case", "id", "reason", "because", "clock_us", "since_us", "champion_id", "champion_bundle_url", "champion_bundle_digest", "seed", "recent_rows", "evidence_rows", "block_rows", "rows_max", "archive", "affected")
     USE_CASE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -294,9 +294,6 @@ class RetrainRequest(_message.Message):
     ROWS_MAX_FIELD_NUMBER: _ClassVar[int]
     ARCHIVE_FIELD_NUMBER: _ClassVar[int]
     AFFECTED_FIELD_NUMBER: _ClassVar[int]
-    LEADER_ID_FIELD_NUMBER: _ClassVar[int]
-    LEADER_BUNDLE_URL_FIELD_NUMBER: _ClassVar[int]
-    LEADER_BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     id: str
     reason: RetrainReason
@@ -313,10 +310,7 @@ class RetrainRequest(_message.Message):
     rows_max: int
     archive: _containers.RepeatedCompositeFieldContainer[Archived]
     affected: _containers.RepeatedCompositeFieldContainer[Affected]
-    leader_id: str
-    leader_bundle_url: str
-    leader_bundle_digest: str
-    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., reason: _Optional[_Union[RetrainReason, str]] = ..., because: _Optional[str] = ..., clock_us: _Optional[int] = ..., since_us: _Optional[int] = ..., champion_id: _Optional[str] = ..., champion_bundle_url: _Optional[str] = ..., champion_bundle_digest: _Optional[str] = ..., seed: _Optional[int] = ..., recent_rows: _Optional[int] = ..., evidence_rows: _Optional[int] = ..., block_rows: _Optional[int] = ..., rows_max: _Optional[int] = ..., archive: _Optional[_Iterable[_Union[Archived, _Mapping]]] = ..., affected: _Optional[_Iterable[_Union[Affected, _Mapping]]] = ..., leader_id: _Optional[str] = ..., leader_bundle_url: _Optional[str] = ..., leader_bundle_digest: _Optional[str] = ...) -> None: ...
+    def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., reason: _Optional[_Union[RetrainReason, str]] = ..., because: _Optional[str] = ..., clock_us: _Optional[int] = ..., since_us: _Optional[int] = ..., champion_id: _Optional[str] = ..., champion_bundle_url: _Optional[str] = ..., champion_bundle_digest: _Optional[str] = ..., seed: _Optional[int] = ..., recent_rows: _Optional[int] = ..., evidence_rows: _Optional[int] = ..., block_rows: _Optional[int] = ..., rows_max: _Optional[int] = ..., archive: _Optional[_Iterable[_Union[Archived, _Mapping]]] = ..., affected: _Optional[_Iterable[_Union[Affected, _Mapping]]] = ...) -> None: ...
 
 class Affected(_message.Message):
     __slots__ = ("from_us", "to_us", "because")
