@@ -18,7 +18,7 @@ from services.monitor.arms import Step
 from services.monitor.judging import Judging
 from services.monitor.matching import Matching
 from services.monitor.release import Releases
-from services.serving.assembly import Assembly
+from services.serving.assembly import Assembly, Inputs
 from services.serving.gateways.log import PredictionLog
 from services.serving.routing import Router
 from services.trainer.handlers import RetrainHandler
@@ -125,9 +125,9 @@ class AsksForNoReason(Judging):
 class MakesValuesUp(Assembly):
     """Vectors hold other values than the updates that they name."""
 
-    def assemble_all(self, columns: Any, rows: int, lookup: Any) -> Any:
-        found = super().assemble_all(columns, rows, lookup)
-        return [each._replace(numbers=each.numbers[:-8] + b"\x00\x00\x00\x00\x00\x00E@") for each in found]
+    def assemble_columns(self, columns: Any, rows: int, lookup: Any) -> Any:
+        found = super().assemble_columns(columns, rows, lookup).rows()
+        return Inputs.of([each._replace(numbers=each.numbers[:-8] + b"\x00\x00\x00\x00\x00\x00E@") for each in found])
 
 
 class AcknowledgesAtOnce(Intake):
