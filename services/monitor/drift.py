@@ -20,7 +20,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 )
 from driftloop.usecase import Answer, UseCase, max_loss, row_loss
 from services.monitor.floor import Decay, ErrorFloor
-from services.monitor.rise import BLOCKS_MAX, WARNING_LABELS, Pace, RiseDetector
+from services.monitor.rise import BLOCKS_MAX, WARNING_LABELS, Pace, RiseDetector, rarity_pace
 from services.monitor.series import INPUT_BLOCK_ROWS, Alarm, BlockSeries, RankedSeries
 
 SNAPSHOT_VERSION = 1
@@ -44,7 +44,7 @@ class RisingError:
         self._newest: deque[float] = deque(maxlen=PACE_BLOCKS)
         self._other = _OtherArm()
         self._closed = 0
-        self.pace = 1
+        self.pace = self.burst_pace = 1
         self.warned = False
 
     def add(self, loss: float, at_us: int, minority: float, other: float | None = None) -> Alarm | None:
@@ -62,7 +62,8 @@ class RisingError:
         self._pace.add(mean)
         self._closed += 1
         if self._closed % PACE_BLOCKS == 0:
-            self.pace = self._pace.blocks(minority)
+            self.burst_pace = self._pace.joined()
+            self.pace = max(self.burst_pace, rarity_pace(minority))
         rise, warned = self._detector.add(mean)
         self.warned |= warned
         if rise is None:
@@ -120,6 +121,7 @@ class RisingError:
             "other": [self._other.sum, self._other.rows, self._other.means],
             "closed": self._closed,
             "pace": self.pace,
+            "burst_pace": self.burst_pace,
             "warned": self.warned,
         }
 
@@ -134,6 +136,7 @@ class RisingError:
             state["pace"],
             state["warned"],
         )
+        self.burst_pace = state.get("burst_pace", self.pace)  # absent from checkpoints of when there was one pace
         self._newest.extend(state["newest"])
         self._other = _OtherArm(*state.get("other", ()))  # absent from checkpoints of before it was watched
 
@@ -245,6 +248,11 @@ class DriftWatch:
     def pace(self) -> int:
         """Blocks that make one independent piece of evidence."""
         return self._rise.pace
+
+    @property
+    def burst_pace(self) -> int:
+        """The same, as far as bursts of hard rows are the reason: labels that were rare before a change need not be rare since."""
+        return self._rise.burst_pace
 
     @property
     def recent_error(self) -> float:

@@ -175,7 +175,7 @@ class Judging:
             elif step.kind == DECISION_KIND_ROLL_BACK:
                 self._policy.rolled_back()
         self._watch_decay()
-        self._policy.pace, self._policy.error = self._watch.pace, self._watch.recent_error
+        self._policy.pace, self._policy.error = self._pace, self._watch.recent_error
         if self._watch.take_warning() and not self._releases.has_challenger:
             self._policy.warned(tuple(self._recent))
         verdict = self._policy.decide(
@@ -195,6 +195,11 @@ class Judging:
         out.append(request)
         self._policy.asked(request.id, self.clock_us)
         self._publish_release(f"a retrain is open: {wanted.because}", decision_id, out)
+
+    @property
+    def _pace(self) -> int:
+        """Blocks per piece of evidence; an alarm has shown that single blocks tell enough, however rare labels of a kind were."""
+        return self._watch.burst_pace if self._policy.supposes_change else self._watch.pace
 
     def _watch_decay(self) -> None:
         if not self._releases.has_challenger:
@@ -297,7 +302,7 @@ class Judging:
 
     def _trial_of(self, model: Model, causes: tuple[str, ...], out: list[Message[Any]]) -> Trial:
         """What the comparison starts from; an incident, and no held-out gains, if trainer's rows are not those of production."""
-        loss, pace, champion = self._watch.recent_error, self._watch.pace, self._releases.champion
+        loss, pace, champion = self._watch.recent_error, self._pace, self._releases.champion
         said = HeldOutRows(
             model.held_out_rows, model.held_out_from_us, model.held_out_to_us, model.held_out_champion_loss
         )

@@ -149,6 +149,11 @@ class RetrainPolicy:
             wanted = Wanted(RETRAIN_REASON_DRIFT, because, (alarm_id,), alarm.since_us)
             self._want(replace(wanted, is_collapse=alarm.detector == COLLAPSE))
 
+    @property
+    def supposes_change(self) -> bool:
+        """Whether an alarm has dated a change that no better model has answered yet, and that was not taken back."""
+        return self._supposed is not None
+
     def _regime_begins(self, since_us: int) -> None:
         self._regime_since_us = since_us
         self.regime_rows = sum(at_us >= since_us for at_us in self._rows_at) if since_us else self._rows

@@ -128,6 +128,11 @@ def student_quantile(probability: float, freedom: float) -> float:
     )
 
 
+def rarity_pace(minority: float) -> int:
+    """Blocks that hold enough labels of the rarer kinds, 1 to PACE_MAX; `minority`: share of labels not of the most frequent kind."""
+    return min(PACE_MAX, math.ceil(MINORITY_SHARE / max(minority, 1e-3)))
+
+
 class Pace:
     """How many blocks make one independent piece of evidence: more where hard rows come in bursts, or labels of a kind are rare.
 
@@ -152,12 +157,12 @@ class Pace:
             del last[len(last) - len(kept) :]
         self._segments.append(kept)
 
-    def blocks(self, minority: float) -> int:
-        """Blocks per piece of evidence, 1 to PACE_MAX; `minority`: share of labels that are not of the most frequent kind."""
+    def joined(self) -> int:
+        """Blocks per piece of evidence, 1 to PACE_MAX, by their correlation."""
         joined = 1
         while joined < PACE_MAX and self._correlated(joined):
             joined *= 2
-        return max(joined, min(PACE_MAX, math.ceil(MINORITY_SHARE / max(minority, 1e-3))))
+        return joined
 
     def _correlated(self, joined: int) -> bool:
         lagged = total = 0.0

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import SERIES_KIND_ERROR
 from driftloop.usecase import HOUR_US, MAX_LOSS, MINUTE_US, Policy, Task, UseCase, load_use_case, row_loss
-from services.monitor.drift import DriftWatch
+from services.monitor.drift import DriftWatch, RisingError
 from services.monitor.floor import FLOOR_LABELS, ErrorFloor, LabelsAlone
+from services.monitor.rise import PACE_MAX
 from services.monitor.series import BlockSeries, RankedSeries, change_point
 from tests.trainer_twin import TASKS
 
@@ -245,3 +246,14 @@ def test_a_collapse_survives_a_checkpoint():
     for row in range(20):
         again.add(3.0, float(row % 2), 1.0, 1_500 + row)
     assert again.collapse().since_us == 1_400
+
+
+def test_rare_labels_make_evidence_slow_but_are_no_bursts():
+    rng = np.random.default_rng(0)
+    series = RisingError(40, 1e-6)
+    for row, loss in enumerate(rng.exponential(0.3, 4_000)):
+        series.add(float(loss), row, minority=0.01)
+    assert (series.pace, series.burst_pace) == (PACE_MAX, 1)
+    again = RisingError(40, 1e-6)
+    again.restore(series.snapshot())
+    assert (again.pace, again.burst_pace) == (PACE_MAX, 1)

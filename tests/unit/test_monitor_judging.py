@@ -15,6 +15,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_MODEL_REFUSED,
     LABEL_STATE_MATCHED,
     RETRAIN_REASON_BOOTSTRAP,
+    RETRAIN_REASON_DRIFT,
     Command,
     Score,
 )
@@ -180,6 +181,31 @@ def test_a_better_challenger_is_promoted_on_mature_rows():
         out = heart.fold([*rows(hour * 100, 80, hour, [("m1", "poor"), ("m2", "good")]), *clock((hour + 1) * HOUR_US)])
         roles += [(m.payload.champion.model_id, [arm.model_id for arm in m.payload.arms]) for m in of(out, "releases")]
     assert ("m2", ["m1"]) in roles
+
+
+def test_after_an_alarm_nothing_waits_for_labels_that_were_rare_before():
+    heart, request_id = started()
+    heart.fold([answered("m1", request_id)])
+
+    def reasons(positive_every: int) -> list[int]:
+        """What models are asked for with forty rows more, of an hour; none is found."""
+        nonlocal hour
+        hour += 1
+        first = hour * 1_000
+        labelled = [
+            scored(first + i, hour * HOUR_US + i, float(i % positive_every == 0), {"m1": 0.02}) for i in range(40)
+        ]
+        asked = of(heart.fold([*labelled, *clock((hour + 1) * HOUR_US)]), "retrain")
+        heart.fold([answered(f"r{hour}", request.id, OUTCOME_REFUSED) for request in asked])
+        return [request.payload.reason for request in asked]
+
+    hour = 2
+    for _ in range(50):  # one label in forty is positive
+        reasons(40)
+    changed = hour
+    while RETRAIN_REASON_DRIFT not in reasons(3):  # from now on every third is
+        assert hour < changed + 50
+    assert (hour - changed) * 40 <= 300
 
 
 def test_a_bundle_that_serving_refused_is_an_incident():

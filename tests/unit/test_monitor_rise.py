@@ -7,7 +7,7 @@ import pytest
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import SERIES_KIND_ERROR
 from services.monitor.drift import RisingError
-from services.monitor.rise import PACE_MAX, Pace, RiseDetector, student_quantile
+from services.monitor.rise import PACE_MAX, Pace, RiseDetector, rarity_pace, student_quantile
 
 BLOCK, ALPHA = 40, 0.25 / 50_000
 RIGHT, WRONG = 0.22, 1.6  # nats of a model that is 80 % sure
@@ -119,7 +119,7 @@ def pace_of(losses: np.ndarray, minority: float = 0.5) -> int:
     pace = Pace()
     for mean in losses[: len(losses) // BLOCK * BLOCK].reshape(-1, BLOCK).mean(axis=1):
         pace.add(float(mean))
-    return pace.blocks(minority)
+    return max(pace.joined(), rarity_pace(minority))
 
 
 def test_rows_that_are_hard_together_are_less_evidence():
