@@ -1,10 +1,13 @@
-"""Long tests: the same as one of `make test` with many more cases, run by `make soak` alone."""
+"""What holds for all tests: long ones are run by `make soak` alone, and a busy machine's pauses fail no property."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 SOAK = "soak"
+settings.register_profile("driftloop", deadline=None)
+settings.load_profile("driftloop")
 
 
 def pytest_configure(config: pytest.Config) -> None:

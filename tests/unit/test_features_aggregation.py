@@ -181,7 +181,7 @@ event_lists = st.lists(
 ).map(lambda rows: sorted((known + late, known, float(value)) for known, late, value in rows))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(event_lists, st.integers(0, 24), st.lists(st.integers(0, 3), max_size=30))
 def test_a_snapshot_told_while_folding_goes_on_is_of_the_moment_at_which_it_was_begun(rows, begun, told):
     heart, snapshot, entities, expected = Aggregation(FLIGHTS, 0, 2), {}, iter(()), []
@@ -201,7 +201,7 @@ def test_a_snapshot_told_while_folding_goes_on_is_of_the_moment_at_which_it_was_
         assert {**snapshot, "entities": []} == {**expected, "entities": []}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(event_lists, st.integers(0, 35 * 60))
 def test_values_at_any_clock_are_those_of_a_brute_force_window(rows, clock_min):
     heart = Aggregation(FLIGHTS, 0, 2)
@@ -216,7 +216,7 @@ def test_values_at_any_clock_are_those_of_a_brute_force_window(rows, clock_min):
         assert values(newest) == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(event_lists, st.randoms(use_true_random=False))
 def test_values_at_a_step_do_not_depend_on_the_order_within_it(rows, random):
     shuffled = list(rows)
@@ -244,7 +244,7 @@ def one_at_a_time(heart: Aggregation, records: list[Record]) -> tuple[list, list
     return messages, told
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(event_lists, st.integers(0, 24))
 def test_folding_a_batch_equals_folding_one_at_a_time_also_across_a_restore(rows, cut):
     records = []
@@ -265,7 +265,7 @@ def test_folding_a_batch_equals_folding_one_at_a_time_also_across_a_restore(rows
     assert other.snapshot() == whole.snapshot()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(
@@ -302,7 +302,7 @@ def test_how_a_stream_is_cut_into_records_does_not_change_any_update(rows, sizes
     assert told[0] == told[1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 300), st.integers(0, 40), st.floats(-1e6, 1e6)), min_size=50, max_size=200),
     st.integers(1, 50),

@@ -114,7 +114,7 @@ def _backfilled(use_case: UseCase, events: list[Event], spans: list[tuple[int, i
     return found
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(EVENTS, st.integers(1, STEPS))
 def test_at_every_clock_its_values_are_those_of_the_stream(drawn: list[dict[str, Any]], cut: int) -> None:
     events = sorted((_event(n, each) for n, each in enumerate(drawn)), key=lambda e: (e.known_at_us, e.id))

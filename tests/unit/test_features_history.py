@@ -77,7 +77,7 @@ def assert_as_in_the_loop(use_case: UseCase, stretch) -> None:
     assert found.at_us.tolist() == [loop.recorded.at_us[entity] for entity in found.entities]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(EVENTS, max_size=40))
 def test_late_repeated_tied_and_missing_events_give_the_vectors_of_the_loop(made):
     assert_as_in_the_loop(PARCELS, Made(made))

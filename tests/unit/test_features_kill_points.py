@@ -23,7 +23,7 @@ def test_any_deaths_leave_the_values_and_the_log_of_an_undisturbed_run(tmp_path:
     write_use_case(tmp_path / "usecases", NAME)
     use_case = load_use_case(NAME, str(tmp_path / "usecases"))
 
-    @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
     @given(st.integers(0, 1_000), st.lists(st.integers(0, 250), min_size=1, max_size=5))
     def check(seed: int, deaths: list[int]) -> None:
         messages = events_of(use_case, seed, 60)

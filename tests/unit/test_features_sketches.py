@@ -36,7 +36,7 @@ def sketch_of(values) -> WindowSketch:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(NUMBERS, max_size=60), st.randoms(use_true_random=False), st.integers(1, 6))
 def test_the_order_of_values_of_merges_and_of_restarts_makes_no_difference(values, random, panes):
     expected = sketch_of(values).statistics()
@@ -58,7 +58,7 @@ def test_the_order_of_values_of_merges_and_of_restarts_makes_no_difference(value
     assert again.statistics() == sketch_of([*values, *drawn[:5]]).statistics()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(NUMBERS, max_size=12))
 def test_every_range_of_a_column_has_the_statistics_of_its_sketch(values):
     pairs = [(a, b) for a in range(len(values) + 1) for b in range(a, len(values) + 1)]
@@ -69,7 +69,7 @@ def test_every_range_of_a_column_has_the_statistics_of_its_sketch(values):
         np.testing.assert_array_equal(found[row], [np.nan if value is None else value for value in expected])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.floats(-1e6, 1e6).map(lambda value: round(value, 3) + 0.0), min_size=1, max_size=80))
 def test_a_quantile_is_within_its_error_of_a_value_of_its_rank_and_the_rest_is_exact(values):
     found = dict(zip(STATS, sketch_of(values).statistics(), strict=True))
@@ -140,7 +140,7 @@ def test_a_late_event_corrects_the_open_windows_that_its_pane_is_in():
     assert _count(said) == (1.0, 2.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 600), st.floats(-1e6, 1e6)), min_size=1, max_size=60),
     st.lists(st.integers(0, 40), max_size=6),

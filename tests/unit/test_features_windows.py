@@ -25,7 +25,7 @@ def ranges(count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array([first for first, _ in pairs]), np.array([last for _, last in pairs])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(NUMBERS, max_size=12))
 def test_every_statistic_of_every_range_has_the_bits_of_the_plain_computation(values):
     column = np.array(values, dtype=np.float64)

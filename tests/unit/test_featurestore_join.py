@@ -134,7 +134,7 @@ updates = st.lists(
 rows = st.lists(st.tuples(st.sampled_from((*KEYS, "unknown", None)), st.integers(0, 14)), min_size=1, max_size=20)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(updates=updates, rows=rows, shuffle=st.randoms(use_true_random=False), filtered_rows=st.sampled_from([0, 100]))
 def test_the_join_equals_a_search_through_all_updates(
     joined: Joined,
@@ -169,7 +169,7 @@ def visible(tmp_path_factory: pytest.TempPathFactory) -> Joined:
     return Joined(tmp_path_factory.mktemp("visible"), join="visible", visible_after_us=3)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(updates=updates, rows=rows)
 def test_what_was_visible_is_what_serving_had_seen_by_then(
     visible: Joined, updates: list[tuple[str, int, float | None]], rows: list[tuple[str | None, int]]

@@ -108,7 +108,7 @@ def test_a_writer_that_comes_between_anothers_look_and_its_writing_is_not_overwr
     assert found[key].values == (5.0, 1.0)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batches=st.lists(
         st.lists(st.tuples(st.sampled_from("xyz"), st.integers(1, 30)), min_size=1, max_size=6), min_size=1, max_size=6

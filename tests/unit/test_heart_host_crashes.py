@@ -100,7 +100,7 @@ def _run(folder: Path, deaths: list[int], seed: int) -> tuple[list[str], list[st
     return list(ids), FileSink(folder / "sink").named(0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(deaths=st.lists(st.integers(0, 120), max_size=4), seed=st.integers(0, 3))
 def test_deaths_at_any_point_change_nothing_that_can_be_seen(
     tmp_path_factory: Any, deaths: list[int], seed: int

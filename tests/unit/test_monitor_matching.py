@@ -238,7 +238,7 @@ def story(rows) -> list[Record]:
     return records
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(flights, st.integers(0, 120))
 def test_every_announced_entity_is_scored_once_and_batches_restores_and_order_change_nothing(rows, cut):
     records = story(rows)

@@ -47,7 +47,7 @@ def told(values, station: str = "JFK", watch: SourceWatch | None = None):
     return found
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 10_000))
 def test_a_healthy_sensor_is_never_at_fault(seed):
     assert told(winds(3_000, seed)) == []
@@ -118,7 +118,7 @@ def test_what_lasts_becomes_what_is_normal():
     assert "normal" in ended.what
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 999), st.integers(ONSET - 50, ONSET + 250))
 def test_a_restored_state_tells_the_same(seed, cut):
     values = list(winds(ONSET + 300, seed))

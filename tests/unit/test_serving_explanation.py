@@ -75,7 +75,7 @@ def test_contributions_to_a_sum_are_exact() -> None:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.floats(-5, 5) | st.just(math.nan), min_size=3, max_size=3), st.sampled_from("abc"))
 def test_contributions_add_up_to_the_score_less_the_backgrounds_mean_and_repeat(
     numbers: list[float], text: str
