@@ -25,7 +25,8 @@ class Field:
 
     `ge`/`le` bound numbers (inclusive), `one_of` lists the allowed texts, `pattern` is a regular expression that the whole
     text matches (no look-around and no back references, so that no text takes long), `max_length` bounds a text in characters.
-    `otherwise` says what follows where ge, le, one_of or pattern is not kept; a wrong type or length is always refused.
+    Texts of `one_of` keep the other two. `otherwise` says what follows where ge, le, one_of or pattern is not kept; a wrong type or
+    length is always refused.
     `unit` is documentation that the console and the drift evidence show; `deprecated` says what to send instead.
     """
 
@@ -54,6 +55,11 @@ class Field:
             re.compile(self.pattern)
         except re.error as error:
             raise DeclarationError(f"pattern {self.pattern!r} is no regular expression: {error}") from error
+        for text in self.one_of:
+            if len(text) > self.max_length:
+                raise DeclarationError(f"one_of has {text!r}, which is longer than max_length {self.max_length}")
+            if self.pattern and not re.fullmatch(self.pattern, text):
+                raise DeclarationError(f"one_of has {text!r}, which does not match pattern {self.pattern!r}")
 
     @property
     def kind(self) -> FieldKind:

@@ -153,6 +153,8 @@ def test_a_label_that_the_task_does_not_know_is_refused() -> None:
     [
         lambda: Field(str, pattern="("),
         lambda: Field(float, one_of=("a",)),
+        lambda: Field(str, one_of=("a", "bb"), max_length=1),
+        lambda: Field(str, one_of=("a", "c"), pattern="[ab]"),
         lambda: Field(float, ge=2, le=1),
         lambda: Field(float, otherwise="shout"),  # type: ignore[arg-type]
         lambda: Arrivals(),

@@ -169,7 +169,11 @@ NUMERIC = st.builds(
 )
 TEXTS = st.builds(
     lambda one_of, longest, pattern, optional: Field(
-        str, one_of=tuple(one_of), max_length=longest, pattern=pattern, optional=optional
+        str,
+        one_of=tuple(text for text in one_of if len(text) <= longest and (not pattern or "c" not in text)),
+        max_length=longest,
+        pattern=pattern,
+        optional=optional,
     ),
     st.lists(st.sampled_from(["a", "bb", "ccc"]), unique=True),
     st.integers(1, 4),
