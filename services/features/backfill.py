@@ -7,7 +7,7 @@ stretch's beginning for what is known by then, so that a stretch stands for itse
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from driftloop.contracts import from_value
-from driftloop.contracts.event.v1.event_pb2 import Event, Value
+from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.usecase import FieldValue, Since, UseCase, View, Window, duration_us, entity_key
 from services.features.entities import too_late
 from services.features.history import Reads, ViewEvents, latest_events, newest_times, since_values, window_values
+from services.features.rekeying import fields_of
 from services.features.windows import Ints
 
 _KEYS_MAX = 100_000  # key values whose key is remembered: about 30 MB
@@ -112,18 +112,10 @@ def _columns(events: Sequence[bytes], names: Sequence[str]) -> list[list[FieldVa
     """Fields of serialised events, a column each; some events at a time, so that few are held as objects."""
     columns: list[list[FieldValue | None]] = [[] for _ in names]
     for first in range(0, len(events), _PARSED_MAX):
-        fields = [event.fields for event in map(Event.FromString, events[first : first + _PARSED_MAX])]
+        fields = fields_of([*map(Event.FromString, events[first : first + _PARSED_MAX])], names)
         for name, column in zip(names, columns, strict=True):
-            column += _column(fields, name)
+            column += fields[name]
     return columns
-
-
-def _column(fields: Sequence[Mapping[str, Value]], name: str) -> list[FieldValue | None]:
-    """A field of events; most are there and not zero, and then `from_value` need not be called."""
-    return [
-        None if (value := of_event.get(name)) is None else value.number or value.text or from_value(value)
-        for of_event in fields
-    ]
 
 
 class _Reader:

@@ -237,7 +237,7 @@ class Rekeying:
                 known_at_us=picked(known_at_us, rows),
                 traceparents=[record.message.traceparent for record in own_records],
             )
-            fields = _fields(own, {name for reader in readers for name in reader.needed})
+            fields = fields_of(own, {name for reader in readers for name in reader.needed})
             for reader in readers:
                 for target, found in reader.parts(of_kind, fields).items():
                     parts.setdefault(target, []).append(found)
@@ -266,7 +266,7 @@ class Rekeying:
         self.duplicates, self.applied = state["duplicates"], state["applied"]
 
 
-def _fields(events: Sequence[Event], names: Collection[str]) -> dict[str, Column]:
+def fields_of(events: Sequence[Event], names: Collection[str]) -> dict[str, Column]:
     """A column of each of some fields; None: absent."""
     getters = [event.fields.get for event in events]
     columns: dict[str, Column] = {}
