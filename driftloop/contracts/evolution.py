@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from driftloop.contracts.ingest.v1.ingest_pb2 import EventSchema, FieldSchema, Schema
-from driftloop.contracts.schemas import PREDICTION_TIME
 
 PRODUCERS = "producers"
 """Who breaks where something that was accepted would be refused."""
@@ -101,7 +100,7 @@ def _of_event(old: EventSchema, new: EventSchema) -> Iterator[Change]:
             yield Change(old.name, f"expectation {each.name} now refuses events", (PRODUCERS,))
         elif was.get(each.name) != each.otherwise:
             yield Change(old.name, f"expectation {each.name} is met with {each.otherwise}")
-    for name in was.keys() - {each.name for each in new.expectations}:
+    for name in sorted(was.keys() - {each.name for each in new.expectations}):
         yield Change(old.name, f"expectation {name} is gone")
 
 
@@ -115,8 +114,7 @@ def _of_field(place: str, old: FieldSchema, new: FieldSchema) -> Iterator[Change
         what = f"is in {new.unit or 'no unit'} instead of {old.unit or 'no unit'}"
         yield Change(place, what, (PRODUCERS, *readers) if old.unit else ())
     if new.optional and not old.optional:
-        needed = tuple(reader for reader in readers if reader == PREDICTION_TIME)
-        yield Change(place, "may be left out", needed)
+        yield Change(place, "may be left out")
     if old.optional and not new.optional:
         yield Change(place, "may no longer be left out", (PRODUCERS,))
     for what, is_narrower in _bounds(old, new):

@@ -121,6 +121,11 @@ class UseCase:
             raise DeclarationError(
                 f"{self.name}: prediction time {self.predict.at.field!r} is no time field of {self.predict.on.name}"
             )
+        if announced[self.predict.at.field].optional:
+            raise DeclarationError(
+                f"{self.name}: prediction time {self.predict.at.field!r} may be left out of {self.predict.on.name}: nobody "
+                "would know when to ask"
+            )
         for name in self.request_fields:
             if name not in announced:
                 raise DeclarationError(
@@ -212,11 +217,16 @@ class UseCase:
     def label_of(self, fields: Mapping[str, Any]) -> float:
         """The label of a labelling event's fields as a number: 0 or 1; the place in `classes`; the number itself.
 
-        Raises LabelRefused where the declared function gives nothing that the task knows, and what that function raises: a
-        KeyError where it asks for an optional field that the event leaves out. Either way there is no label.
+        Raises LabelRefused where the declared function gives nothing that the task knows, or fails; KeyError where it asks for
+        an optional field that the event leaves out. Either way there is no label.
         """
-        found = self.label.value(fields)
         task = self.predict.task
+        try:
+            found = self.label.value(fields)
+        except KeyError:
+            raise
+        except Exception as error:  # an author's function: it must stop no service
+            raise LabelRefused(f"the label cannot be told: {type(error).__name__}: {error}") from error
         if task == "multiclass":
             code = self._class_codes.get(found) if isinstance(found, str) else None
             if code is None:
@@ -226,7 +236,10 @@ class UseCase:
             raise LabelRefused(
                 f"the label is {found!r}, task {task} needs a {'bool' if task == 'binary' else 'number'}"
             )
-        number = float(found)
+        try:
+            number = float(found)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise LabelRefused(f"the label is {type(found).__name__}, no number: {error}") from error
         if task == "binary" and number not in (0.0, 1.0):
             raise LabelRefused(f"the label is {found!r}, neither true nor false")
         if not math.isfinite(number):

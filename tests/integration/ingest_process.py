@@ -30,7 +30,7 @@ from driftloop.usecase import Event, Field, Label, Prediction, UseCase, before
 
 announced = Event("announced", entity="order", fields={{
     "shop": Field(str), "price": Field(float, ge=0, le=500), "note": Field(str, optional=True, max_length=2_000_000),
-    "due": Field("time", optional=True)}})
+    "due": Field("time")}})
 delivered = Event("delivered", entity="order", fields={{"late": Field(bool)}})
 orders = UseCase(
     name="{name}", events=[announced, delivered], predict=Prediction(on=announced, at=before("due", "60m")), features=[],
@@ -112,6 +112,5 @@ class Ingest:
 
 def event(number: int, after_us: int = 0, **fields: Any) -> NewEvent:
     known_at_us = NOON_US + 1 + after_us + number
-    return NewEvent(
-        "announced", f"a{number}", f"order-{number % 50}", known_at_us, {"shop": "n", "price": 5} | fields, known_at_us
-    )
+    plain = {"shop": "n", "price": 5, "due": known_at_us} | fields
+    return NewEvent("announced", f"a{number}", f"order-{number % 50}", known_at_us, plain, known_at_us)

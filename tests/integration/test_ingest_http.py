@@ -31,7 +31,7 @@ def cloud_event(number: int, **data: Any) -> dict[str, Any]:
         "subject": f"order-{number % 50}",
         "time": rfc3339(NOON_US + number),
         "knownat": rfc3339(NOON_US + 1 + number),
-        "data": {"shop": "n", "price": 5} | data,
+        "data": {"shop": "n", "price": 5, "due": NOON_US + number} | data,
     }
 
 

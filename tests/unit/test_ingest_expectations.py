@@ -137,9 +137,12 @@ async def test_incidents_are_on_their_topic_behind_the_event_that_caused_them() 
         assert [message.payload.rule for message in open_door.written("incidents")] == ["small"]
 
 
-def test_a_label_that_the_task_does_not_know_is_refused() -> None:
+@pytest.mark.parametrize(
+    "value", [lambda e: "perhaps", lambda e: 1 / 0, lambda e: [e["late"]], lambda e: e["late"].missing, lambda e: None]
+)
+def test_a_label_that_the_task_does_not_know_or_that_cannot_be_told_is_refused(value: Any) -> None:
     use_case = orders()
-    labelled = replace(use_case, label=replace(use_case.label, value=lambda e: "perhaps"))
+    labelled = replace(use_case, label=replace(use_case.label, value=value))
     event = WireEvent(use_case="orders", id="d1", type="delivered", entity="order-1")
     event.event_time_us = event.known_at_us = NOON_US
     event.fields["late"].flag = True

@@ -86,11 +86,6 @@ BREAKING: dict[str, tuple[Callable[[], UseCase], str, set[str]]] = {
         {PRODUCERS},
     ),
     "no longer left out": (lambda: orders(2, code=replace(FIELDS["code"], optional=False)), "placed.code", {PRODUCERS}),
-    "the prediction time left out": (
-        lambda: orders(2, due=Field("time", optional=True)),
-        "placed.due",
-        {"prediction time"},
-    ),
     "an expectation that refuses": (
         lambda: orders(2, (Expectation("cheap", lambda e: e["price"] < 9, otherwise="reject"),)),
         "placed",

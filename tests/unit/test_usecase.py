@@ -31,6 +31,7 @@ from driftloop.usecase import (
 
 order = Event("order_placed", "order", {"shop": Field(str), "amount": Field(float), "due": Field("time")})
 paid = Event("order_paid", "order", {"shop": Field(str), "days": Field(float)})
+HURRIED = Event("order_placed", "order", {**order.fields, "due": Field("time", optional=True)})
 
 
 def declared(**changes):
@@ -88,6 +89,14 @@ def test_a_time_since_has_few_and_equal_steps():
         ({"name": "no spaces"}, "name"),
         ({"events": [order]}, "not listed"),
         ({"predict": Prediction(on=order, at=before("amount", "1h"))}, "no time field"),
+        (
+            {
+                "events": [HURRIED, paid],
+                "predict": Prediction(on=HURRIED, at=before("due", "1h")),
+                "features": [Window(paid, by="shop", of="days", over=["1h"], stats=["mean"])],
+            },
+            "'due' may be left out",
+        ),
         ({"features": [Request("nothing")]}, "nothing"),
         ({"slices": ["amount"]}, "slice"),
         (
