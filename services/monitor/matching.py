@@ -6,6 +6,7 @@ have been closed as `never`, or at maturity: labels that come early are a biased
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +64,7 @@ class Matching:
         self._buffer = KnownTimeBuffer()
         self._entities: dict[str, _Entity] = {}
         self._cohorts: dict[int, set[str]] = {}
+        self._scored: deque[tuple[int, str]] = deque()  # when which entity was scored, oldest first
         self._sources = SourceWatch(use_case)
         self._closing = {event.name for event in use_case.label.never}
 
@@ -168,17 +170,15 @@ class Matching:
                 for name in sorted(names, key=lambda n: (self._entities[n].predicted_for_us, n)):
                     entity = self._entities[name]
                     entity.scored_at_us = clock_us
+                    self._scored.append((clock_us, name))
                     out.append(
                         self._score(
                             name, entity, LABEL_STATE_NEVER if entity.label is None else LABEL_STATE_MATCHED, clock_us
                         )
                     )
                 del self._cohorts[start_us]
-        while self._entities:
-            name, entity = next(iter(self._entities.items()))
-            if entity.scored_at_us == UNSET_US or entity.scored_at_us > clock_us - self._keep_us:
-                break
-            del self._entities[name]
+        while self._scored and self._scored[0][0] <= clock_us - self._keep_us:
+            del self._entities[self._scored.popleft()[1]]
 
     def _score(self, name: str, entity: _Entity, state: LabelState, known_at_us: int) -> Message[Score]:
         prediction = Prediction.FromString(entity.prediction)
@@ -278,7 +278,11 @@ class Matching:
         if "sources" in state:  # absent from checkpoints of before sources were watched
             self._sources.restore(state["sources"])
         self._entities, self._cohorts = {}, {}
+        scored: list[tuple[int, str]] = []
         for name, *values in state["entities"]:
             entity = self._entities[name] = _Entity(*values)
             if entity.scored_at_us == UNSET_US:
                 self._cohorts.setdefault(floor_us(entity.predicted_for_us, self._cohort_us), set()).add(name)
+            else:
+                scored.append((entity.scored_at_us, name))
+        self._scored = deque(sorted(scored))

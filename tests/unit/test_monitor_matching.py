@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,6 +92,26 @@ def test_a_label_meets_its_prediction_and_names_both_as_causes():
     assert dict(score.slices) == {"origin": "EWR", "carrier": "UA"}
     assert out[0].causes == (score.prediction_id, "flight_arrived:f")
     assert out[-1].payload.writer == "matching/0"
+
+
+def test_a_label_that_cannot_be_told_closes_its_entity_and_stops_nothing():
+    hours = replace(FLIGHTS, label=replace(FLIGHTS.label, value=lambda e: 60 / e["delay"] > 2))
+    heart = Matching(hours, 0, 2, 1)
+    heart.fold([announced("a", BEGIN + HOUR_US), announced("b", BEGIN + HOUR_US), *clock(BEGIN)])
+    told = [arrival("a", BEGIN + 2 * HOUR_US, 0.0), arrival("b", BEGIN + 2 * HOUR_US, 20.0)]
+    out = scores(heart.fold([*told, *clock(BEGIN + 5 * HOUR_US)]))
+    assert [(s.entity, s.state) for s in out] == [("a", LABEL_STATE_NEVER), ("b", LABEL_STATE_MATCHED)]
+
+
+def test_an_entity_that_is_far_from_its_prediction_keeps_no_other_in_memory():
+    heart = matching()
+    heart.fold([announced("far", BEGIN + 1_000 * DAY_US), *clock(BEGIN)])
+    for day in range(30):
+        at_us = BEGIN + day * DAY_US
+        told = event("flight_scheduled", f"f{day}", at_us + 1, distance=100.0, departs_at=at_us + 2 * HOUR_US)
+        heart.fold([told, arrival(f"f{day}", at_us + 3 * HOUR_US, 0.0), *clock(at_us + 5 * HOUR_US)])
+    held = [entity[0] for entity in heart.snapshot()["entities"]]
+    assert held == ["far", *(f"f{day}" for day in range(23, 30))]
 
 
 def test_a_cohort_waits_for_its_last_label():
