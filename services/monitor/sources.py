@@ -353,7 +353,7 @@ class SourceWatch:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes a snapshot back; what is no longer declared is dropped."""
+        """Takes a snapshot back; what is no longer declared is dropped, and what is new of a known source begins now."""
         self._newest_us = state["newest_us"]
         for event_type, name, key, saved in state["fields"]:
             if name in self._watched.get(event_type, ()):
@@ -363,6 +363,8 @@ class SourceWatch:
             if event_type in self._watched:
                 self._sources[event_type, key] = SourceHistory()
                 self._sources[event_type, key].restore(saved)
+                for name in self._watched[event_type]:
+                    self._fields.setdefault((event_type, name, key), FieldHistory())
 
 
 def _number(event: Event, name: str) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from driftloop.contracts import to_wire
 from driftloop.contracts.event.v1.event_pb2 import Event
-from driftloop.usecase import DAY_US, HOUR_US, load_use_case
+from driftloop.usecase import DAY_US, HOUR_US, Latest, load_use_case
 from services.monitor.sources import SERIES_MAX, SourceWatch
 
 FLIGHTS = load_use_case("flights")
@@ -138,3 +140,15 @@ def test_of_too_many_sources_the_newest_are_not_watched():
     for place in range(SERIES_MAX + 50):
         watch.took(reading(1, f"s{place}", wind_speed=1.0))
     assert len(watch.snapshot()["sources"]) == SERIES_MAX
+
+
+def test_a_field_that_is_watched_from_now_on_begins_with_the_sources_that_are_known():
+    (weather,) = (view for view in FLIGHTS.views if view.event.name == "weather_observed")
+    fewer = Latest(weather.event, by="origin", of=weather.of[:1], max_age="3h")
+    others = [each for each in FLIGHTS.features if each is not weather]
+    before, since = SourceWatch(replace(FLIGHTS, features=[*others, fewer])), SourceWatch(FLIGHTS)
+    told(winds(10), watch=before)
+    since.restore(before.snapshot())
+    assert since.took(reading(11, wind_speed=3.0)) == []
+    fields = {name for _, name, *_ in since.snapshot()["fields"]}
+    assert fields == set(weather.of)
