@@ -201,7 +201,7 @@ class Admission:
                     continue
                 rules = rules_of[event_type]
                 values, _ = rules.values(fields)
-            remembered[event_id] = hash((event_type, source, entity, event_time_us, values))
+            remembered[event_id] = hash((event_type, source, entity, event_time_us, _told_apart(values)))
             admitted[event_id] = event_type
             records.append(record(value + live_stamp, event_id, source, entity, event_time_us, known_at_us))
             if rules is not None and rules.is_watched:
@@ -301,11 +301,16 @@ class Admission:
         """Of what the sender says, however it is serialised; when it became known is left out, a stamp would differ."""
         rules = self._validator.rules.get(event.type)
         values = rules.values(event.fields)[0] if rules is not None else ()
-        return hash((event.type, event.source, event.entity, event.event_time_us, values))
+        return hash((event.type, event.source, event.entity, event.event_time_us, _told_apart(values)))
 
     def _forget(self) -> None:
         while len(self._oldest) > self._window_ids_max:
             del self._remembered[self._oldest.popleft()]
+
+
+def _told_apart(values: Values) -> Values:
+    """Values whose hash is another one for other values: Python's of −1 is that of −2."""
+    return values if -1 not in values else (values, *[place for place, value in enumerate(values) if value == -1])
 
 
 def _parsed(value: bytes) -> Event | None:

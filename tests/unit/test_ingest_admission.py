@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 from driftloop.contracts import UNSET_US, Message, decode, encode, watermark
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.messaging import MemoryBus
+from driftloop.usecase import Event as EventType
+from driftloop.usecase import Field
 from services.ingest.admission import Admission, Duplicate, NotAdmitted, OnItsWay, Rejected, Taken
 from services.ingest.errors import ClockGoesBack, ClockIsLive, NoRoom, UnknownUseCase
 from services.ingest.gateways import MemoryLog, restore
@@ -77,6 +81,27 @@ def test_the_same_id_with_other_content_is_taken() -> None:
     assert isinstance(decision, Rejected)
     assert decision.id_taken
     assert [violation.field for violation in decision.violations] == ["id"]
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [((-1.0, 3.0), (-2.0, 3.0)), ((-1.0, -2.0), (-2.0, -1.0)), ((-1, 1), (-2, 1))]
+)
+def test_minus_one_and_minus_two_are_other_content(first: tuple[float, float], then: tuple[float, float]) -> None:
+    """Python's hash of the one is that of the other."""
+    reading = EventType("reading", "order", {"inside": Field(float), "outside": Field(float)})
+    use_case = replace(orders(), events=[*orders().events, reading])
+    heart = Admission(use_case, SPREAD, 1_000, 100)
+
+    def told(inside: float, outside: float) -> Event:
+        event = wire_event()
+        event.type = "reading"
+        event.fields.clear()
+        event.fields["inside"].number, event.fields["outside"].number = inside, outside
+        return event
+
+    write(heart, told(*first))
+    assert isinstance(refusal(heart, told(*first)), Duplicate)
+    assert rules(refusal(heart, told(*then))) == ["id_taken"]
 
 
 def test_an_invalid_event_under_a_taken_id_is_told_its_faults() -> None:
