@@ -23,6 +23,7 @@ STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-bat
 JSON = "application/json"
 # A description says what stands there, within what an answer can carry.
 _SHOWN_CHARACTERS_MAX = 64
+_DIGITS_MAX = 20  # of 64 bits; Python refuses to make numbers of thousands
 _CE, _EVENT = "ce_", Event.DESCRIPTOR.full_name.encode()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # CloudEvents' names of what an Event calls otherwise; `knownat` and `usecase` are extension attributes of driftloop's.
@@ -121,8 +122,9 @@ class CloudEventsReader:
         """The event whose attributes are told apart from its data, a JSON object; whatever is wrong with it is a fault."""
         given: dict[str, Any] = dict(attributes)
         for name in _TIMES.keys() & given.keys():
-            if given[name].isdecimal():  # apart from its data an event has texts only: microseconds are digits
-                given[name] = int(given[name])
+            text = given[name]
+            if len(text) <= _DIGITS_MAX and text.isdecimal():  # here an event has texts only: microseconds are digits
+                given[name] = int(text)
         if body:
             try:
                 given["data"] = msgspec.json.decode(body)

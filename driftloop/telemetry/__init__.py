@@ -10,7 +10,7 @@ from driftloop.telemetry.health import (
 )
 from driftloop.telemetry.logs import setup_logging
 from driftloop.telemetry.metrics import METRICS, Instruments, Metric, UndeclaredMetric, instruments
-from driftloop.telemetry.spans import SpanHandle, current_traceparent, span, tracer
+from driftloop.telemetry.spans import SpanHandle, current_traceparent, given_traceparent, span, tracer
 
 __all__ = [
     "METRICS",
@@ -25,6 +25,7 @@ __all__ = [
     "UndeclaredMetric",
     "add_health_and_reflection",
     "current_traceparent",
+    "given_traceparent",
     "instruments",
     "serve_health_in_thread",
     "setup_logging",

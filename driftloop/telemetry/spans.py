@@ -18,6 +18,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanK
 
 Attribute = str | int | float | bool
 _LOW_BITS = (1 << 64) - 1
+_TRACEPARENT_CHARACTERS = 55
 _current: ContextVar[str] = ContextVar("driftloop_traceparent", default="")
 _drawn: ContextVar[int] = ContextVar("driftloop_drawn_trace_id", default=0)
 
@@ -54,6 +55,11 @@ def parse_traceparent(text: str) -> SpanContext | None:
         return None
     found = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags & 1))
     return found if found.is_valid else None
+
+
+def given_traceparent(text: str) -> str:
+    """A caller's traceparent if it looks like one, else ""; it travels in messages as it is."""
+    return text if len(text) == _TRACEPARENT_CHARACTERS and text.isascii() else ""
 
 
 def _format(context: SpanContext) -> str:

@@ -12,7 +12,7 @@ import grpc
 from opentelemetry.trace import SpanKind
 
 from driftloop.contracts.ingest.v1 import ingest_pb2 as pb
-from driftloop.telemetry import span
+from driftloop.telemetry import given_traceparent, span
 from services.ingest.admission import Admission, Duplicate, Rejected
 from services.ingest.errors import EventRejected, IdTaken, IngestError, Overloaded
 from services.ingest.instruments import IngestInstruments
@@ -21,6 +21,8 @@ from services.ingest.settings import IngestSettings
 from services.ingest.status import code_number, refuse
 
 Context = grpc.aio.ServicerContext[Any, Any]
+# Clients of most languages take no answer of more than 4 MiB: past this an event is told its first violation only.
+_VIOLATIONS_BYTES_MAX = 1 << 20
 
 
 def add_ingest_service(handlers: IngestHandlers, server: grpc.aio.Server) -> None:
@@ -54,7 +56,14 @@ def _batch_response(outcomes: Outcomes) -> pb.IngestBatchResponse:
     if not others:  # from plain dictionaries: half the cost of messages
         accepted = pb.OUTCOME_ACCEPTED
         return pb.IngestBatchResponse(responses=[{"event_id": i, "outcome": accepted} for i in outcomes.ids])
-    responses = [_response(event_id, others.get(position)) for position, event_id in enumerate(outcomes.ids)]
+    responses, room = [], _VIOLATIONS_BYTES_MAX
+    for position, event_id in enumerate(outcomes.ids):
+        response = _response(event_id, others.get(position))
+        if "violations" in response:
+            room -= sum(violation.ByteSize() for violation in response["violations"])
+            if room < 0:
+                response["violations"] = response["violations"][:1]
+        responses.append(response)
     return pb.IngestBatchResponse(responses=responses)
 
 
@@ -156,7 +165,7 @@ class IngestHandlers:
 
     def _call(self, method: str, context: Context) -> _Call:
         given = next((value for name, value in context.invocation_metadata() or () if name == "traceparent"), "")
-        return _Call(self._instruments, method, str(given))
+        return _Call(self._instruments, method, given_traceparent(str(given)))
 
 
 class _Call:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind
 from driftloop.contracts import MalformedRecord, rfc3339
 from driftloop.contracts.cloudevents import BATCH, STRUCTURED, CloudEventsReader, Translated, is_json, time_us
 from driftloop.messaging import Origin
-from driftloop.telemetry import span
+from driftloop.telemetry import given_traceparent, span
 from driftloop.usecase import UseCase
 from services.ingest.admission import Admission, Duplicate, Rejected
 from services.ingest.errors import CannotStart, EventRejected, IdTaken, IngestError, Overloaded
@@ -111,7 +111,11 @@ class HttpDoor:
             }
             if media and "datacontenttype" not in attributes:
                 attributes["datacontenttype"] = media
-            kept = {f"ce_{name}": value.encode() for name, value in attributes.items() if name != "datacontenttype"}
+            kept = {
+                f"ce_{name}": value.encode(errors="surrogateescape")  # bytes that are no UTF-8, as aiohttp gives them
+                for name, value in attributes.items()
+                if name != "datacontenttype"
+            }
             origin = Origin(body, _said(media) | kept)
             return await self._one(self._reader.binary(attributes, body), origin, traceparent)
 
@@ -154,8 +158,12 @@ class HttpDoor:
         except MalformedRecord as error:
             return problem(400, error.reason)
 
+        parts: Sequence[bytes] = ()
+
         def origin(position: int) -> Origin:
-            return Origin(self._reader.parts(body)[position], _said(STRUCTURED))
+            nonlocal parts
+            parts = parts or self._reader.parts(body)
+            return Origin(parts[position], _said(STRUCTURED))
 
         outcomes = await self._intake.submit(Sent(read.events, traceparent, "", read.faults, origin))
         rejected = any(isinstance(other, Rejected) for other in outcomes.others.values())
@@ -193,7 +201,8 @@ class HttpDoor:
     @contextmanager
     def _traced(self, method: str, request: web.Request) -> Iterator[str]:
         started_s = time.perf_counter()
-        with span(f"ingest.{method}", request.headers.get("traceparent", ""), kind=SpanKind.SERVER) as current:
+        given = given_traceparent(request.headers.get("traceparent", ""))
+        with span(f"ingest.{method}", given, kind=SpanKind.SERVER) as current:
             try:
                 yield current.traceparent
             finally:

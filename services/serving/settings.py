@@ -31,6 +31,11 @@ class ServingSettings(BaseSettings):
 
     address: str = Field(default="127.0.0.1:7003", description="host:port of the gRPC door")
     http_address: str = Field(default="", description="host:port of the HTTP/JSON door; empty: none")
+    http_body_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="a body of 4 MiB at .5 MB/s; a sender that dribbles must not hold one of the calls",
+    )
     workers: int = Field(
         default=1,
         ge=1,

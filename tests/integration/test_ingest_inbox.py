@@ -32,7 +32,11 @@ def as_json(number: int, **data: Any) -> dict[str, Any]:
     known_at_us = NOON_US + 1 + number
     attributes = {"specversion": "1.0", "id": f"a{number}", "source": "kafka", "type": "announced"}
     times = {"time": rfc3339(known_at_us), "knownat": known_at_us}
-    return attributes | times | {"subject": f"order-{number % 50}", "data": {"shop": "n", "price": 5} | data}
+    return (
+        attributes
+        | times
+        | {"subject": f"order-{number % 50}", "data": {"shop": "n", "price": 5, "due": known_at_us} | data}
+    )
 
 
 def accepted(count: int) -> Callable[[list[Record]], bool]:
@@ -74,6 +78,7 @@ def test_every_way_of_writing_an_event_is_read_and_what_is_wrong_is_a_dead_lette
         (json.dumps(as_json(6, price=[])).encode(), NO_HEADERS),
         (b"{", [("content-type", b"application/cloudevents+json")]),
         (json.dumps(as_json(4, price=9)).encode(), NO_HEADERS),
+        (data, [*binary_headers, ("ce_time", b"9" * 5_000)]),
     ]
     post(ingest, good)
     assert {r.message.id for r in ingest.written("events", accepted(4)) if not r.message.is_watermark} == {
@@ -84,7 +89,7 @@ def test_every_way_of_writing_an_event_is_read_and_what_is_wrong_is_a_dead_lette
     }
     post(ingest, bad)
     letters = [r.message.payload for r in ingest.written("dead-letters", lambda found: len(found) >= len(bad))]
-    rules = ["empty", "malformed", "range", "type", "malformed", "id_taken"]
+    rules = ["empty", "malformed", "range", "type", "malformed", "id_taken", "type"]
     assert sorted(letter.rule for letter in letters) == sorted(rules)
     assert {letter.topic for letter in letters} == {"inbox"}
     assert len({(letter.partition, letter.offset) for letter in letters}) == len(bad)

@@ -91,3 +91,26 @@ def test_times_are_exact_to_the_microsecond_and_need_a_time_zone() -> None:
     for no_time in ("2013-03-01T12:00:00", "2013-03-01", "noon", ""):
         with pytest.raises(ValueError):  # noqa: PT011 - what it says is Python's
             time_us(no_time)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(ATTRIBUTES), st.text(st.sampled_from("019"), max_size=6) | st.text(max_size=6), min_size=1
+    ),
+    st.integers(1, 1_000),
+    st.sampled_from([b"{}", b"", b"[1]", b"{", b'{"price": 1}']),
+)
+def test_whatever_headers_say_is_an_event_or_a_fault(said: dict[str, str], times: int, data: bytes) -> None:
+    headers = {f"ce_{name}": (text * times).encode() for name, text in said.items()}
+    for read in (
+        READER.record(data, {"ce_id": b"a1", "content-type": b"application/json"} | headers),
+        READER.binary({name: text * times for name, text in said.items()}, data),
+    ):
+        event = Event.FromString(read.events[0])
+        assert read.faults or (event.event_time_us and event.use_case)
+
+
+def test_a_time_of_thousands_of_digits_is_a_fault_of_its_event() -> None:
+    read = READER.record(b"{}", {"ce_id": b"a1", "ce_specversion": b"1.0", "ce_time": b"9" * 5_000, "ce_knownat": b"7"})
+    assert [(fault.field, fault.rule) for fault in read.faults[0]] == [("event_time_us", "type")]
+    assert Event.FromString(read.events[0]).known_at_us == 7

@@ -135,6 +135,17 @@ async def test_a_batch_has_an_outcome_for_each_event_in_order() -> None:
         assert len(open_door.written("dead-letters")) == 2
 
 
+async def test_an_answer_to_a_batch_full_of_faults_is_one_that_every_client_takes() -> None:
+    async with door() as open_door:
+        faulty = wire_event()
+        for number in range(20):
+            faulty.fields[f"undeclared_{number}_" + "x" * 40].flag = True
+        answer = await open_door.stub.IngestBatch(pb.IngestBatchRequest(events=[faulty] * 3_000), timeout=20)
+        assert answer.ByteSize() < 4_194_304
+        assert len(answer.responses[0].violations) == 16
+        assert all(each.violations for each in answer.responses)
+
+
 async def test_a_batch_beyond_the_room_is_refused_whole_and_told_when_to_come_back() -> None:
     async with door(in_flight_max=3, retry_after_s=1.25) as open_door:
         events = [wire_event(f"a{number}") for number in range(4)]

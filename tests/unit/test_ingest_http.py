@@ -276,3 +276,36 @@ async def test_events_of_both_doors_are_one_stream_of_ids() -> None:
         sent.CopyFrom(wire_event())
         answer = await open_door.stub.IngestBatch(pb.IngestBatchRequest(events=[sent]), timeout=10)
         assert [each.outcome for each in answer.responses] == [pb.OUTCOME_DUPLICATE]
+
+
+async def test_a_large_batch_of_refused_events_is_answered_soon() -> None:
+    """Each has a dead letter with the event as it was written, for which the batch is not read again."""
+    async with door(call_bytes_max=8_388_608) as open_door, asyncio.timeout(15):
+        sent = [cloud_event(f"a{n}", price=501, note="x" * 1_000) for n in range(5_000)]
+        status, answer, _ = await post(open_door, sent, BATCH)
+        assert status == 207
+        assert {each["outcome"] for each in answer} == {"rejected"}
+        letters = [letter.payload for letter in open_door.written("dead-letters")]
+        assert [json.loads(letter.value)["id"] for letter in letters] == [each["id"] for each in answer]
+
+
+@pytest.mark.parametrize("line", [b"ce-source: \xff\xfe", b"ce-time: " + b"9" * 5_000, b"traceparent: \xff"])
+async def test_headers_that_say_nothing_readable_are_a_refusal_and_no_failure(line: bytes) -> None:
+    async with door() as open_door:
+        port = int(open_door.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        lines = [
+            b"POST /v1/events HTTP/1.1",
+            b"host: ingest",
+            b"ce-specversion: 1.0",
+            b"ce-id: a1",
+            b"ce-type: announced",
+        ]
+        lines += [line, b"content-type: application/json", b"content-length: 2", b"connection: close", b"", b"{}"]
+        writer.write(b"\r\n".join(lines))
+        try:
+            answer = await asyncio.wait_for(reader.read(), 10)
+        finally:
+            writer.close()
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert (await post(open_door, cloud_event()))[0] == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -132,3 +133,19 @@ async def test_the_document_names_every_path_and_the_fields_of_the_use_case(tmp_
         assert "price" in fields["required"]
         referred = {part["$ref"].rpartition("/")[2] for part in references(document)}
         assert referred <= set(schemas)
+
+
+async def test_a_body_that_does_not_come_is_given_up_and_its_call_is_free_again(tmp_path: Path) -> None:
+    async with opened(tmp_path, http_body_timeout_s=0.1, calls_max=1) as (replica, http):
+        await replica.released(("m1", ROLE_CHAMPION))
+        reader, writer = await asyncio.open_connection("127.0.0.1", replica.replica.http_port)
+        head = (
+            f"POST {PREDICT} HTTP/1.1\r\nhost: serving\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n"
+        )
+        writer.write(head.encode())
+        try:
+            answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        finally:
+            writer.close()
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert (await http.post(PREDICT, asked()))[0] == 200

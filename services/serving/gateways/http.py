@@ -5,6 +5,7 @@ Paths begin with /v1: /v2 is left to the Open Inference Protocol.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
     PredictRequest,
     PredictResponse,
 )
+from driftloop.telemetry import given_traceparent
 from driftloop.usecase import UseCase
 from services.serving.errors import CannotStart, InvalidRequest, ServingError, Violation
 from services.serving.gateways.openapi import BATCH, EXPLAIN, MODELS, OPENAPI, PREDICT, READY, RELEASE, document
@@ -43,7 +45,6 @@ _STATUSES = {
     "DEADLINE_EXCEEDED": 504,
 }
 _PROBLEM = "application/problem+json"
-_TRACEPARENT_CHARACTERS = 55
 _PATH_CHARACTERS_MAX = 64
 
 
@@ -118,14 +119,14 @@ class HttpDoor:
     async def post_predict(self, request: web.Request) -> web.StreamResponse:
         """One prediction."""
         handlers, spoken = self._of(request)
-        asked = spoken.request(request.match_info["use_case"], await _body(request, _One), None)
+        asked = spoken.request(request.match_info["use_case"], await self._body(request, _One), None)
         answered = await handlers.predict(asked, _traceparent(request), None)
         return _json(PredictResponse.FromString(answered))
 
     async def post_predict_batch(self, request: web.Request) -> web.StreamResponse:
         """Many, in order, or none."""
         handlers, spoken = self._of(request)
-        name, many = request.match_info["use_case"], await _body(request, _Many)
+        name, many = request.match_info["use_case"], await self._body(request, _Many)
         asked: list[PredictRequest] = [spoken.request(name, one, place) for place, one in enumerate(many.requests)]
         answered = await handlers.predict_batch(PredictBatchRequest(requests=asked), _traceparent(request), None)
         return _json(PredictBatchResponse.FromString(answered))
@@ -133,7 +134,7 @@ class HttpDoor:
     async def post_explain(self, request: web.Request) -> web.StreamResponse:
         """What each input contributed to a prediction."""
         handlers, _ = self._of(request)
-        prediction_id = (await _body(request, _Explained)).prediction_id
+        prediction_id = (await self._body(request, _Explained)).prediction_id
         asked = ExplainRequest(use_case=request.match_info["use_case"], prediction_id=prediction_id)
         return _json(await handlers.explain(asked))
 
@@ -159,6 +160,21 @@ class HttpDoor:
         name = request.match_info["use_case"]
         return self._served.by_use_case(name), self._spoken[name]
 
+    async def _body(self, request: web.Request, kind: type[_Asked]) -> _Asked:
+        timeout_s = self._settings.http_body_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                body = await request.read()
+        except TimeoutError as error:
+            raise web.HTTPRequestTimeout(reason=f"the body did not come within {timeout_s:g} s") from error
+        try:
+            return kind.model_validate_json(body)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False, include_context=False)[:VIOLATIONS_MAX]
+            raise InvalidRequest(
+                [Violation(".".join(map(str, e["loc"]))[:_PATH_CHARACTERS_MAX], "json", e["msg"]) for e in found]
+            ) from error
+
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Bounds the calls under way, and says every error in one form."""
@@ -178,23 +194,12 @@ class HttpDoor:
             self._calls -= 1
 
 
-async def _body(request: web.Request, kind: type[_Asked]) -> _Asked:
-    try:
-        return kind.model_validate_json(await request.read())
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)[:VIOLATIONS_MAX]
-        raise InvalidRequest(
-            [Violation(".".join(map(str, each["loc"]))[:_PATH_CHARACTERS_MAX], "json", each["msg"]) for each in found]
-        ) from error
-
-
 def _encoded(plain: Any) -> bytes:
     return json.dumps(plain, separators=(",", ":")).encode()
 
 
 def _traceparent(request: web.Request) -> str:
-    found = request.headers.get("traceparent", "")
-    return found if len(found) == _TRACEPARENT_CHARACTERS and found.isascii() else ""
+    return given_traceparent(request.headers.get("traceparent", ""))
 
 
 def _json(payload: Payload) -> web.Response:

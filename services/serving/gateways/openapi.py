@@ -32,6 +32,7 @@ _KINDS: dict[str, dict[str, Any]] = {
 _WHY = {
     "400": "The request breaks the schema: `violations` names the fields",
     "404": "The use case, or the prediction, is not known here",
+    "408": "The body did not come in time",
     "409": "No model has been released yet, or this one cannot be explained",
     "413": "The body is too large",
     "429": "More than can be answered in time: ask again after Retry-After",
