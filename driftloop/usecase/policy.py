@@ -39,7 +39,7 @@ class Policy:
     give_up_rows      paired mature rows after which a challenger that could not be shown to be better is dropped
     approval          "manual": a person approves each promotion that the evidence speaks for (`driftloop approve`)
     lateness          how far behind the clock an event may lie and still change an aggregate
-    dedupe_horizon    how long the id of an event is remembered
+    dedupe_horizon    how long the id of an event is remembered; features do so for `lateness` at the least
     """
 
     budget: str = "4 retrains/day"

@@ -69,11 +69,20 @@ def entity_maker(view: View) -> Callable[[], Entity]:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """One view, as far as aggregation needs it."""
+    """One view, as far as aggregation needs it. `shape`: what an entity's state and values depend on, as plain values."""
 
     declared: View
     make: Callable[[], Entity]
     lateness_us: int
+    shape: list[Any]
+
+
+def _shape(view: View) -> list[Any]:
+    if not isinstance(view, Window):
+        return [list(view.of), list(view.ages_us)]
+    sketch = view.sketch
+    errors = [] if sketch is None else [sketch.pane_us, sketch.quantile_error, sketch.distinct_error, list(view.stats)]
+    return [errors, list(view.ages_us), list(view.stats)]
 
 
 class Aggregation:
@@ -89,7 +98,7 @@ class Aggregation:
         self._writer = f"aggregation/{partition}"
         self._id_prefix = f"{use_case.name}/features/{partition}/"
         lateness_us = duration_us(use_case.policy.lateness)
-        self._views = {view.name: _View(view, entity_maker(view), lateness_us) for view in use_case.views}
+        self._views = {view.name: _View(view, entity_maker(view), lateness_us, _shape(view)) for view in use_case.views}
         self._watermarks = Watermarks({("keyed", partition): [f"rekeying/{source}" for source in range(spread)]})
         self._applied: dict[int, int] = {}
         self._entities: dict[str, Entity] = {}
@@ -149,7 +158,6 @@ class Aggregation:
                 entity = entities[key] = view.make()
             elif untold:
                 self._keep(key)
-            before_us = entity.next_change_us
             changes, dropped = entity.fold(rows, part)
             if dropped:
                 self._count(entity, dropped)
@@ -159,7 +167,7 @@ class Aggregation:
                 place = sequence + row
                 updates.append(Update(key, event_time_us, known_at_us, place, f"{prefix}{place}", values))
             entity.sequence = place
-            self._expect(key, entity, before_us)
+            self._expect(key, entity)
             message = self._message(entity, updates[-1], TRIGGER_EVENT)
             message.causes = tuple([ids[row] for row, *_ in changes[-MAX_CAUSES:]])
             if len(changes) > MAX_CAUSES:
@@ -175,10 +183,16 @@ class Aggregation:
         else:
             self.late += dropped
 
-    def _expect(self, key: str, entity: Entity, before_us: int | None) -> None:
-        """Remembers when the clock will change an entity, unless that is known already."""
-        if entity.next_change_us is not None and entity.next_change_us != before_us:
-            heapq.heappush(self._changes, (entity.next_change_us, key))
+    def _expect(self, key: str, entity: Entity) -> None:
+        """Sees to it that an entity is looked at when the clock changes it.
+
+        An entity that events have put off is looked at too early, once, and expected anew then: were every event's own time
+        remembered, a key would take as much room as it has events within their age.
+        """
+        due_us, expected_us = entity.next_change_us, entity.expected_us
+        if due_us is not None and (expected_us is None or due_us < expected_us):
+            entity.expected_us = due_us
+            heapq.heappush(self._changes, (due_us, key))
 
     def _rows(self, view: _View, columns: ViewEvents, applied: int, part: Part) -> list[list[int]]:
         """The rows that count, of each of the columns' keys, in their order; the others are counted."""
@@ -202,7 +216,13 @@ class Aggregation:
     def _part(self, view: View, columns: ViewEvents) -> Part:
         known_us, clock_us = list(columns.known_at_us), self.clock_us
         now_us = known_us if min(known_us, default=clock_us) >= clock_us else [max(us, clock_us) for us in known_us]
-        values = window_values(columns.values[0]) if isinstance(view, Window) else latest_values(columns)
+        values: Sequence[Any]
+        if isinstance(view, Window):
+            values = window_values(columns.values[0])
+        else:
+            values, width = latest_values(columns), len(view.of)
+            if len(columns.values) != width:  # keyed before fields of the view were added at its end, or taken away
+                values = [(*each, *[None] * width)[:width] for each in values]
         return Part(list(columns.event_time_us), columns.event_id, values, now_us)
 
     def _advance(self, offset: int, out: list[Message[Any]]) -> None:
@@ -210,13 +230,17 @@ class Aggregation:
         while changes and changes[0][0] <= clock_us:
             at_us, key = heapq.heappop(changes)
             entity = self._entities.get(key)
-            if entity is None or entity.next_change_us != at_us:
+            if entity is None or entity.expected_us != at_us:
+                continue
+            entity.expected_us = None
+            if entity.next_change_us != at_us:
+                self._expect(key, entity)
                 continue
             self._keep(key)
             left = entity.left_by(clock_us)
             entity.sequence = sequence
             update = self._update_of(key, entity, clock_us)
-            self._expect(key, entity, at_us)
+            self._expect(key, entity)
             self.updates[entity.view].append(update)
             message = self._message(entity, update, TRIGGER_CLOCK)
             sequence += 1
@@ -289,6 +313,7 @@ class Aggregation:
             "watermarks": self._watermarks.snapshot(),
             "applied": list(self._applied.items()),
             "counts": [self.late, self.repeated, self.overflowed],
+            "shapes": {name: view.shape for name, view in self._views.items()},
         }
 
     def _telling(self) -> Iterator[list[Any]]:
@@ -312,20 +337,45 @@ class Aggregation:
             self._kept.append(_told(key, entity))
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes a snapshot back; views that the use case no longer declares are dropped."""
+        """Takes a snapshot back; views that the use case no longer declares are dropped.
+
+        Of a view that is declared otherwise now, what is held is kept where it means the same, and every entity's values are
+        said anew at the next watermark.
+        """
         self._watermarks.restore(state["watermarks"])
         self._applied = dict(state["applied"])
         self.late, self.repeated, self.overflowed = state["counts"]
         self._entities, self._untold = {}, {}
+        shapes = state.get("shapes", {})  # absent from checkpoints of before they were kept
         for key, name, held in state["entities"]:
             view = self._views.get(name)
             if view is not None:
-                entity = self._entities[key] = view.make()
-                entity.restore(held)
-        self._changes = [
-            (entity.next_change_us, key) for key, entity in self._entities.items() if entity.next_change_us is not None
-        ]
+                entity = _restored(view, shapes.get(name, view.shape), held)
+                if entity is not None:
+                    self._entities[key] = entity
+        self._changes = []
+        for key, entity in self._entities.items():
+            entity.expected_us = entity.next_change_us
+            if entity.expected_us is not None:
+                self._changes.append((entity.expected_us, key))
         heapq.heapify(self._changes)
+
+
+def _restored(view: _View, shape: list[Any], held: list[Any]) -> Entity | None:
+    """An entity from its state, which a view of some shape had; None where that means nothing to the view of now."""
+    entity = view.make()
+    if shape == view.shape:
+        entity.restore(held)
+        return entity
+    if isinstance(entity, PanesEntity) and shape[0] != view.shape[0]:
+        return None
+    if isinstance(view.declared, Latest):
+        *others, values = held
+        named = dict(zip(shape[0], values, strict=True))
+        held = [*others, [named.get(name) for name in view.declared.of]]
+    entity.restore(held)
+    entity.next_change_us = entity.known_at_us
+    return entity
 
 
 def _told(key: str, entity: Entity) -> list[Any]:

@@ -64,7 +64,17 @@ def too_late(view: View, lateness_us: int, at_us: Ints, now_us: Ints) -> npt.NDA
 class LatestEntity:
     """The newest event of an entity."""
 
-    __slots__ = ("_age_us", "_at_us", "_id", "_values", "known_at_us", "next_change_us", "sequence", "view")
+    __slots__ = (
+        "_age_us",
+        "_at_us",
+        "_id",
+        "_values",
+        "expected_us",
+        "known_at_us",
+        "next_change_us",
+        "sequence",
+        "view",
+    )
 
     def __init__(self, view: Latest | Since) -> None:
         self.view = view.name
@@ -75,6 +85,7 @@ class LatestEntity:
         self.known_at_us = UNSET_US
         self.sequence = UNSET_US
         self.next_change_us: int | None = None
+        self.expected_us: int | None = None  # when its owner looks at it again
 
     @property
     def event_time_us(self) -> int:
@@ -248,6 +259,7 @@ class WindowEntity:
         "_times_us",
         "_values",
         "event_time_us",
+        "expected_us",
         "known_at_us",
         "next_change_us",
         "sequence",
@@ -267,6 +279,7 @@ class WindowEntity:
         self.known_at_us = UNSET_US
         self.sequence = UNSET_US
         self.next_change_us: int | None = None
+        self.expected_us: int | None = None  # when its owner looks at it again
 
     def fold(self, rows: Sequence[int], events: Part) -> tuple[list[Change], int]:
         """Takes some rows' events in, one after the other; returns the changes, and how many older events had to leave.

@@ -114,9 +114,14 @@ def main() -> None:
     os.nice(_NICENESS)
     settings = FeaturesSettings()
     setup_logging("features", settings.log_level)
-    with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)
-        serve(sys.stdin.buffer, answers, settings)
+    try:
+        with os.fdopen(os.dup(1), "wb") as answers:
+            os.dup2(2, 1)
+            serve(sys.stdin.buffer, answers, settings)
+    except (
+        BrokenPipeError
+    ):  # the service has gone and waits for no answer: what it had not checkpointed it writes again
+        return
 
 
 if __name__ == "__main__":

@@ -57,7 +57,17 @@ class _Merged:
 class PanesEntity:
     """The panes of an entity that are in the longest of a view's windows: at most 101 for each, and one more per window."""
 
-    __slots__ = ("_merged", "_panes", "_plan", "event_time_us", "known_at_us", "next_change_us", "sequence", "view")
+    __slots__ = (
+        "_merged",
+        "_panes",
+        "_plan",
+        "event_time_us",
+        "expected_us",
+        "known_at_us",
+        "next_change_us",
+        "sequence",
+        "view",
+    )
 
     def __init__(self, plan: PanesPlan) -> None:
         self.view = plan.view
@@ -68,6 +78,7 @@ class PanesEntity:
         self.known_at_us = UNSET_US
         self.sequence = UNSET_US
         self.next_change_us: int | None = None
+        self.expected_us: int | None = None  # when its owner looks at it again
 
     def fold(self, rows: Sequence[int], events: Part) -> tuple[list[Change], int]:
         """Takes some rows' events in, one after the other; returns the changes. None has to leave for want of room: 0."""

@@ -170,7 +170,8 @@ class Rekeying:
         for view in use_case.views:
             self._readers.setdefault(view.event.name, []).append(_Reader(view, spread))
         self._packs = [Pack(use_case.name, use_case.views, partition, target) for target in range(spread)]
-        self._seen = SeenIds(duration_us(use_case.policy.dedupe_horizon))
+        # What can still change an aggregate must not count twice, whatever the horizon.
+        self._seen = SeenIds(max(map(duration_us, (use_case.policy.dedupe_horizon, use_case.policy.lateness))))
         self._accepted: list[Record] = []
         self.clock_us = UNSET_US
         self.duplicates = 0

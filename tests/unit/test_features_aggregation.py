@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+from collections.abc import Sequence
 from itertools import islice
 
+import msgpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftloop.contracts import OffsetRange, Record, from_value, watermark
 from driftloop.contracts.features.v1.features_pb2 import TRIGGER_CLOCK
-from driftloop.usecase import HOUR_US, MINUTE_US, Since, load_use_case
+from driftloop.usecase import (
+    HOUR_US,
+    MINUTE_US,
+    Event,
+    Field,
+    Label,
+    Latest,
+    Prediction,
+    Since,
+    Sketch,
+    UseCase,
+    Window,
+    before,
+    load_use_case,
+)
+from driftloop.usecase.features import View
 from services.features.aggregation import Aggregation
 from services.features.packing import Pack
 from tests.parcels import PARCELS
@@ -131,6 +149,76 @@ def test_a_latest_value_goes_missing_at_its_age():
     heart.fold([keyed(0, HOUR_US, 5.0, view=TAIL)])
     (update,) = updates(heart.fold(marks(1, 11 * HOUR_US)))
     assert values(update) == {"delay": None}
+
+
+def test_a_latest_value_takes_no_more_room_for_more_events_within_its_age():
+    heart, sizes = Aggregation(FLIGHTS, 0, 1), []
+    tracemalloc.start()
+    try:
+        for first, last in ((0, 200), (200, 3_000)):
+            for offset in range(first, last):
+                heart.fold([keyed(offset, HOUR_US + offset, 1.0, view=TAIL)])
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert sizes[1] - sizes[0] < 50_000
+    (update,) = updates(heart.fold(marks(3_000, 12 * HOUR_US)[:1]))
+    assert (values(update), update.known_at_us, len(heart)) == ({"delay": None}, 12 * HOUR_US, 0)
+
+
+READING = Event("reading", "room", {name: Field(float) for name in ("hot", "wet", "dark")} | {"room": Field(str)})
+ASKED = Event("asked", "question", {"room": Field(str), "at": Field("time")})
+
+
+def rooms(*views: View) -> UseCase:
+    told = Event("told", "question", {"right": Field(bool)})
+    asked = Prediction(on=ASKED, at=before("at", "1m"))
+    return UseCase("rooms", [READING, ASKED, told], asked, list(views), Label(told, lambda e: bool(e["right"])))
+
+
+def measured(use_case: UseCase, offset: int, minute: int, values: Sequence[float]) -> Record:
+    """A reading for every view, as it is keyed under a declaration."""
+    pack, at_us = Pack("rooms", use_case.views, 0, 0), minute * MINUTE_US
+    for view in use_case.views:
+        of = values[: len(view.of)] if isinstance(view, Latest) else values[:1]
+        pack.add(part(view.name, f"{view.name}|r1", offset, f"e{offset}", at_us, at_us, of))
+    return Record("keyed", 0, offset, pack.take())
+
+
+def test_what_is_held_of_a_view_that_is_declared_otherwise_now_is_said_anew_by_its_new_declaration():
+    hourly = Sketch(pane="1h")
+    before_it = rooms(
+        Latest(READING, by="room", of=["hot", "wet"], max_age="5h"),
+        Window(READING, by="room", of="hot", over=["2h"], stats=["mean"]),
+        Window(READING, by="room", of="wet", over=["2h"], stats=["mean"], sketch=hourly),
+        Window(READING, by="room", of="dark", over=["2h"], stats=["p50"], sketch=hourly),
+    )
+    since = rooms(
+        Latest(READING, by="room", of=["wet", "hot", "dark"], max_age="5h"),
+        Window(READING, by="room", of="hot", over=["30m", "1h"], stats=["count", "mean"]),
+        Window(READING, by="room", of="wet", over=["1h", "2h"], stats=["mean"], sketch=hourly),
+        Window(READING, by="room", of="dark", over=["2h"], stats=["p50", "distinct"], sketch=hourly),
+    )
+    old, new = Aggregation(before_it, 0, 1), Aggregation(since, 0, 1)
+    old.fold(
+        [measured(before_it, n, minute, [value, -value]) for n, (minute, value) in enumerate([(70, 1.0), (110, 3.0)])]
+    )
+    new.restore(msgpack.unpackb(msgpack.packb(old.snapshot())))
+    said = updates(new.fold(marks(2, 111 * MINUTE_US)[:1]))
+    found = {m.payload.view: list(map(from_value, m.payload.values)) for m in said}
+    assert found == {
+        "reading_latest_by_room": [-3.0, 3.0, None],
+        "reading_hot_by_room": [1.0, 3.0, 2.0, 2.0],
+        "reading_wet_sketched_by_room": [2.0, 2.0],
+    }
+
+
+def test_what_was_keyed_before_a_view_had_more_fields_lacks_the_new_ones():
+    fewer, more = (
+        rooms(Latest(READING, by="room", of=of, max_age="5h")) for of in (["hot", "wet"], ["hot", "wet", "dark"])
+    )
+    (said,) = Aggregation(more, 0, 1).fold([measured(fewer, 3, 112, [7.0, 8.0])])
+    assert list(map(from_value, said.payload.values)) == [7.0, 8.0, None]
 
 
 def test_an_event_older_than_any_window_changes_nothing_and_is_counted():

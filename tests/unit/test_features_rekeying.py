@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from hypothesis import given
@@ -145,6 +146,14 @@ def test_the_watermark_goes_to_every_partition_of_keyed_once():
     assert [(m.partition, m.payload.writer, m.payload.known_at_us) for m in marks] == [
         (p, "rekeying/1", 50) for p in range(3)
     ]
+
+
+def test_an_id_is_remembered_for_as_long_as_its_event_can_still_change_a_value():
+    patient = replace(FLIGHTS, policy=replace(FLIGHTS.policy, lateness="30d", dedupe_horizon="7d"))
+    heart = Rekeying(patient, 0, 1)
+    heart.fold([event(0, "a"), mark(1, 20 * DAY_US)])
+    assert parts(heart.fold([event(2, "a", known_at_us=21 * DAY_US)])) == []
+    assert (heart.applied, heart.duplicates) == (1, 1)
 
 
 def test_ids_are_forgotten_after_the_dedupe_horizon():
