@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
 
@@ -69,6 +70,21 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Says in one line what is wrong outside of a command: the broker is away, a topic, an artifact or a declaration."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            from driftloop.artifacts import ArtifactError
+            from driftloop.messaging import MessagingError
+            from driftloop.usecase import UseCaseError
+
+            if isinstance(error, ArtifactError | MessagingError | TimeoutError | UseCaseError):
+                raise click.ClickException(str(error)) from error
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -54,6 +54,7 @@ class KafkaReader:
     ) -> None:
         self._settings = settings or KafkaSettings()
         self._prefix = f"{use_case}."
+        self._servers = bootstrap_servers
         self._topics = list(topics)
         config = self._settings.client_config(bootstrap_servers, client_id) | {
             "group.id": group or f"{client_id}-no-group",
@@ -177,9 +178,10 @@ class KafkaReader:
                     self._prefix + topic, timeout=max(0.1, deadline - time.monotonic())
                 )
             except KafkaException as error:
-                raise ReadFailed(f"{topic}: {error.args[0].str()}") from error
+                raise ReadFailed(f"the broker at {self._servers} does not answer: {error.args[0].str()}") from error
             described = listing.topics[self._prefix + topic]
             if described.error is not None:
-                raise ReadFailed(f"{topic}: {described.error.str()}")
+                where = f"{self._prefix}{topic} cannot be read at {self._servers}"
+                raise ReadFailed(f"{where}: {described.error.str()}")
             found.extend((topic, partition) for partition in sorted(described.partitions))
         return found

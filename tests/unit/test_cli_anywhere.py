@@ -1,4 +1,4 @@
-"""Commands that need more of a checkout than the library find it wherever they are called."""
+"""The `driftloop` command wherever it is called: what it needs of a checkout is found, what is away is said in one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from driftloop.cli.__main__ import main
 
 
 @pytest.mark.parametrize("command", [["features", "backfill"], ["replay-window"]])
@@ -14,3 +17,12 @@ def test_a_command_called_from_another_folder_finds_what_it_runs(command: list[s
     argv = [str(Path(sys.executable).with_name("driftloop")), *command, "flights", "--from", "noon"]
     found = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (found.returncode, "'noon' is no moment" in found.stderr) == (2, True), found.stderr
+
+
+@pytest.mark.parametrize("command", [["dead-letters", "list"], ["trace", "x"], ["incidents"]])
+def test_a_broker_that_is_away_is_said_in_one_line(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_ANSWER_TIMEOUT_S", "0.2")
+    found = CliRunner().invoke(main, [*command, "--bootstrap-servers", "127.0.0.1:9"])
+    assert found.exit_code == 1
+    assert found.output.startswith("Error: the broker at 127.0.0.1:9 does not answer")
+    assert len(found.output.splitlines()) == 1
