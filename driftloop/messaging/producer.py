@@ -171,9 +171,9 @@ class KafkaProducer:
         if self._closed.is_set():
             return
         self._closed.set()
-        left = self._producer.flush(timeout_s)
         if self._owner is not None:
-            self._owner.join(timeout_s + _POLL_S)
+            self._owner.join(2 * _POLL_S)  # first: what is delivered is counted by one thread at a time
+        left = self._producer.flush(timeout_s)
         self._count()
         if left:
             raise DeliveryFailed(f"{left} messages were not acknowledged within {timeout_s} s")

@@ -157,6 +157,8 @@ async def _serve(
         await asyncio.gather(server.stop(settings.stop_grace_s), http.close())
         for task in tasks:
             task.cancel()
+        # Their readers and producer are closed next, which must not happen while one of them is in a call.
+        await asyncio.gather(*tasks, return_exceptions=True)
     if failed in done:
         raise failed.result()
     for ended in done:
