@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import tracemalloc
 from collections.abc import Sequence
@@ -158,6 +159,7 @@ def test_a_latest_value_takes_no_more_room_for_more_events_within_its_age():
         for first, last in ((0, 200), (200, 3_000)):
             for offset in range(first, last):
                 heart.fold([keyed(offset, HOUR_US + offset, 1.0, view=TAIL)])
+            gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
