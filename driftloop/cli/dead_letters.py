@@ -17,7 +17,7 @@ from driftloop.contracts.cloudevents import CloudEventsReader
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.ingest.v1.ingest_pb2 import OUTCOME_DUPLICATE, IngestRequest
 from driftloop.contracts.ingest.v1.ingest_pb2_grpc import IngestServiceStub
-from driftloop.usecase import UnknownUseCase, load_use_case
+from driftloop.usecase import UnknownUseCase, UseCase, load_use_case
 
 TOPIC = "dead-letters"
 _CALL_S = 30.0
@@ -37,18 +37,28 @@ def _event(letter: Any, reader: CloudEventsReader) -> Event | None:
     return event if event.id else None
 
 
+def _declared(use_case: str) -> UseCase:
+    return load_use_case(use_case, os.environ.get("DRIFTLOOP_USECASES", ""))
+
+
 def _reader(use_case: str) -> CloudEventsReader:
     try:
-        return CloudEventsReader(load_use_case(use_case, os.environ.get("DRIFTLOOP_USECASES", "")))
+        return CloudEventsReader(_declared(use_case))
     except UnknownUseCase:  # its letters can be looked at all the same
         return CloudEventsReader(use_case)
 
 
 def _letters(
-    servers: str, use_case: str, ids: Sequence[str], rule: str, event_type: str, refused_by: str
+    servers: str,
+    use_case: str,
+    ids: Sequence[str],
+    rule: str,
+    event_type: str,
+    refused_by: str,
+    reader: CloudEventsReader | None = None,
 ) -> Iterator[tuple[Message[Any], Event | None]]:
     """Letters that the filters let through, each with its event if it has one, by the schema of now."""
-    reader = _reader(use_case)
+    reader = reader or _reader(use_case)
     for message in first_by_id(read_topics(servers, use_case, [TOPIC])).values():
         letter = message.payload
         event = _event(letter, reader)
@@ -127,10 +137,16 @@ def redrive(
     """Send events that ingest refused again, with their own ids and times; what is refused again makes no new letter."""
     if not letter_ids and not everything:
         raise click.UsageError("name dead letters by id, or say --all (with filters)")
+    try:
+        reader = CloudEventsReader(_declared(use_case))
+    except (
+        UnknownUseCase
+    ) as error:  # JSON tells no time from a text: read without its schema, fine events would be refused
+        raise click.UsageError(str(error)) from error
     counts = {"accepted": 0, "duplicate": 0, "refused again": 0, "not an event of ingest's door": 0}
     with grpc.insecure_channel(address) as channel:
         ingest = IngestServiceStub(channel)
-        for message, event in _letters(bootstrap_servers, use_case, letter_ids, rule, event_type, refused_by):
+        for message, event in _letters(bootstrap_servers, use_case, letter_ids, rule, event_type, refused_by, reader):
             if event is None:
                 counts["not an event of ingest's door"] += 1
                 continue

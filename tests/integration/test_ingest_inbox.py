@@ -120,7 +120,9 @@ def test_kill_9_at_any_moment_loses_nothing_and_writes_nothing_twice(
     assert total + len(bad) - 100 <= committed(ingest) <= total + len(bad)
 
 
-def test_a_letter_from_the_inbox_is_sent_again_with_its_id_and_time(start_ingest: Callable[..., Ingest]) -> None:
+def test_a_letter_from_the_inbox_is_sent_again_with_its_id_and_time(
+    start_ingest: Callable[..., Ingest], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ingest = start_ingest()
     with ingest.client() as client:
         client.advance(NOON_US + STEP_US)
@@ -128,7 +130,11 @@ def test_a_letter_from_the_inbox_is_sent_again_with_its_id_and_time(start_ingest
     (letter,) = ingest.written("dead-letters")
     assert letter.message.payload.rule == "known_at"
     options = ["--use-case", ingest.name, "--bootstrap-servers", ingest.bootstrap_servers]
-    again = CliRunner().invoke(dead_letters, ["redrive", *options, "--ingest", ingest.address, "--all"])
+    send_again = ["redrive", *options, "--ingest", ingest.address, "--all"]
+    unread = CliRunner().invoke(dead_letters, send_again)
+    assert (unread.exit_code, f"no use case {ingest.name!r}" in unread.output) == (2, True), unread.output
+    monkeypatch.setenv("DRIFTLOOP_USECASES", str(ingest.declaration.parents[1]))
+    again = CliRunner().invoke(dead_letters, send_again)
     assert again.output.splitlines()[-1] == "1 accepted"
     (record,) = ingest.events()
     assert (record.message.id, record.message.time_us) == ("a1", NOON_US + 2)

@@ -248,8 +248,10 @@ def test_sigterm_ends_it_while_it_still_waits_for_the_broker(tmp_path: Path) -> 
 
 def test_dead_letters_are_listed_shown_and_sent_again_with_their_ids_and_times(
     start_ingest: Callable[..., Ingest],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ingest = start_ingest()
+    monkeypatch.setenv("DRIFTLOOP_USECASES", str(ingest.declaration.parents[1]))
     with ingest.client() as client:
         client.advance(NOON_US + STEP_US)
         late, costly = client.send_batch([event(1), event(2, after_us=STEP_US, price=501)])
