@@ -41,6 +41,7 @@ TOPICS = (
 )
 """What is recorded: inputs and outputs of the hearts that fold topics."""
 COMPACTED = ("features", "releases")
+UNTIMED = ("models", "commands", "incidents")
 JUDGED = ("drift", "decisions", "retrain", "releases", "incidents")
 FORMAT = "driftloop-window"
 FORMAT_VERSION = 1
@@ -184,8 +185,15 @@ def _hearts(use_case: UseCase, window: Window) -> Iterator[tuple[str, Heart, dic
         outputs = [r for r in scores if _writer(r) == f"matching/{p}" or scored.get(r.message.key) == p]
         yield f"matching {p}", Matching(use_case, p, spread, replicas), inputs, outputs
     places = [place for place in records if place[0] in ("predictions", "scores", "models", "commands")]
-    judged = [record for topic in JUDGED for record in window.of(topic)]
-    yield "judging", Judging(use_case, spread, replicas), {place: records[place] for place in sorted(places)}, judged
+    inputs = {place: records[place] for place in sorted(places)}
+    inputs["incidents", 0] = [record for record in window.of("incidents") if not _is_judgings(record)]
+    judged = [record for topic in JUDGED for record in window.of(topic) if _is_judgings(record)]
+    yield "judging", Judging(use_case, spread, replicas), inputs, judged
+
+
+def _is_judgings(record: Record) -> bool:
+    """Whether judging said it: incidents are ingest's and its own."""
+    return record.topic != "incidents" or record.message.source != "driftloop/ingest"
 
 
 def _writer(record: Record) -> str:
@@ -205,14 +213,21 @@ def _in_recorded_order(
     name: str, heart: Heart, inputs: Mapping[Place, Sequence[Record]], outputs: Sequence[Record]
 ) -> Iterator[list[Record]]:
     """Batches such that the heart's clock takes the values that its own watermarks name, one after the other."""
-    timed = {place: _Input(found) for place, found in inputs.items() if place[0] not in ("models", "commands")}
+    timed = {place: _Input(found) for place, found in inputs.items() if place[0] not in UNTIMED}
     if len(timed) == 1:
         (only,) = timed.values()
         yield only.rest()
         return
+    told = sorted(inputs.get(("incidents", 0), ()), key=lambda record: record.message.known_at_us)
     untimed = [record for place, found in inputs.items() if place[0] in ("models", "commands") for record in found]
     taken_at = _taken_at(untimed, outputs)
-    for clock_us in _clocks(outputs):
+    clocks = _clocks(outputs)
+    for clock_us in clocks:
+        # What ingest tells of is with judging before the watermark of its time has come through all that lies between.
+        soon = [record for record in told if record.message.known_at_us <= clock_us]
+        if soon:
+            told = told[len(soon) :]
+            yield soon
         # Who moves the clock there is the input that says nothing between the clock before and this one: it goes last.
         for one in sorted(timed.values(), key=lambda one: one.next_mark(heart.clock_us) >= clock_us):
             batch = one.until(clock_us)
@@ -222,6 +237,13 @@ def _in_recorded_order(
         untimed = [record for record in untimed if record not in now]
         if now:
             yield sorted(now, key=lambda record: taken_at[record.message.id][1])
+    # Of several writers of an input the others follow with the next clock, and the last has none.
+    for one in timed.values():
+        if clocks and (batch := one.through(clocks[-1])):
+            yield batch
+    now = [record for record in untimed if taken_at.get(record.message.id, _NEVER)[0] <= heart.clock_us]
+    if now:
+        yield sorted(now, key=lambda record: taken_at[record.message.id][1])
 
 
 class _Input:
@@ -243,6 +265,15 @@ class _Input:
             self._next += 1
             if record.message.is_watermark and record.message.known_at_us >= clock_us:
                 break
+        return list(self._records[first : self._next])
+
+    def through(self, clock_us: int) -> list[Record]:
+        """What is left up to and with the last watermark that does not lie beyond a clock."""
+        first = self._next
+        for place in range(first, len(self._records)):
+            message = self._records[place].message
+            if message.is_watermark and message.known_at_us <= clock_us:
+                self._next = place + 1
         return list(self._records[first : self._next])
 
     def rest(self) -> list[Record]:

@@ -59,6 +59,7 @@ def up(use_case: str, clock_mode: Literal["live", "replay"] | None, state_dir: P
                 http = f"  http://{loop.http_addresses[name]}" if name in HTTP_DOORS else ""
                 _say(f"  {name:<9} {address}{http}")
             _say(f"  {'kafka':<9} {loop.bootstrap_servers}")
+            _say(f"  {'artifacts':<9} {loop.artifacts_url}")
             _say(f"The loop runs; logs are in {loop.log_dir}. Stop it with Ctrl-C or driftloop down.")
             loop.wait()
     except LocalError as error:

@@ -75,7 +75,7 @@ def history(use_case: str, artifacts: str) -> None:
     """The versions that were in use, with what each of them changed."""
     versions = _history(artifacts, use_case).stored()
     if not versions:
-        click.echo(f"no schema of {use_case} is stored: ingest stores the first one when it starts")
+        click.echo(f"no schema of {use_case} is stored in {artifacts}: ingest stores the first one when it starts")
     for place, version in enumerate(versions):
         click.echo(f"version {version.version} ({version.digest})")
         for change in compare(versions[place - 1], version) if place else ():

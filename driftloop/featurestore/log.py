@@ -330,7 +330,8 @@ class OfflineLogReader:
         """The log as it counts now; LogBehind while a manifest is missing, LogDamaged if they contradict each other."""
         manifests, missing = self._manifests()
         if missing:
-            raise LogBehind(f"not yet written: {', '.join(missing)}")
+            where = f"{self._use_case}'s offline log in {self._store.url}"
+            raise LogBehind(f"{where}: not yet written: {', '.join(missing)}")
         return LogSnapshot(self._store, manifests)
 
     def await_clock(self, clock_us: int, timeout_s: float, stop: threading.Event, pause_s: float = 0.1) -> LogSnapshot:

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from driftloop.cli.replay_window import replay_window
-from driftloop.contracts import Record
+from driftloop.contracts import Message, Record
+from driftloop.contracts.monitor.v1.monitor_pb2 import Incident
 from driftloop.usecase import DAY_US, load_replay, load_use_case, replay_steps
 from simulation.faults import parsed
 from simulation.loop import Loop
@@ -71,6 +72,28 @@ def test_only_what_lies_in_the_window_is_compared():
     late = replay(trips, window("never=0.03,corrected=0.05", from_us=middle))
     assert late.differences == []
     assert 0 < late.same["scores"] < whole["scores"]
+
+
+def test_a_recording_that_ends_with_a_decision_gives_it_too():
+    recorded = records("never=0.03,corrected=0.05")
+    decided_us = [record.message.known_at_us for record in recorded if record.topic == "decisions"]
+    last_us = max(decided_us)
+    kept = [r for r in recorded if r.topic in ("models", "commands") or r.message.known_at_us <= last_us]
+    found = replay(trips, window_of(trips.name, kept, 0, FAR_US))
+    assert [str(difference) for difference in found.differences] == []
+    assert found.same["decisions"] == len(decided_us)
+
+
+def test_what_ingest_tells_of_is_given_to_judging_and_is_no_difference():
+    found = window("never=0.03,corrected=0.05")
+    at_us = found.of("decisions")[0].message.known_at_us
+    quiet = Incident(
+        use_case=trips.name, id="i1", source="ingest", what="a source is quiet", rule="freshness", clock_us=at_us
+    )
+    told = Message("incidents", trips.name, quiet, "i1", "driftloop/ingest", at_us, at_us)
+    kept = found.records.setdefault(("incidents", 0), [])
+    kept.append(Record("incidents", 0, len(kept), told))
+    assert replay(trips, found).differences == []
 
 
 def changed(name: str) -> Window:
