@@ -95,7 +95,7 @@ class Answering:
             as_of_us = max(as_of_us, asked.inputs.known_at_us)
         answered = answer_together(self._use_case, router, asked, as_of_us)
         self._log.write(answered.logged, as_of_us)
-        self.recent.add(answered.logged)
+        self.recent.add([answer.payload for answer in answered.logged])
         for unusable in answered.unusable:
             self._releases.unusable(router, unusable)
         self._instruments.answered(as_of_us, answered.arms, asked.inputs)

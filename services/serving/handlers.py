@@ -148,20 +148,19 @@ class Handlers:
     ) -> bytes:
         """Answers every request of a batch with a serialised PredictBatchResponse, or none."""
         started_s = time.perf_counter()
-        most, requests = self._settings.batch_requests_max, request.requests
-        if len(requests) > most:
-            raise InvalidRequest(
-                [Violation("requests", "size", f"{len(requests)} requests in a call, more than {most}")]
-            )
+        most, rows = self._settings.batch_requests_max, len(request.requests)
+        if rows > most:
+            raise InvalidRequest([Violation("requests", "size", f"{rows} requests in a call, more than {most}")])
         if method == "PredictBatch":  # a stream holds itself up: its next message waits for this one's answer
-            waited_s = await self._admission.enter(len(requests))
+            waited_s = await self._admission.enter(rows)
             left_s = None if left_s is None else left_s - waited_s
         with span(f"serving.{method}", traceparent) as traced:
+            requests = list(request.requests)  # protobuf makes a message's Python object anew each time it is looked at
             read = self._answering.read(requests, left_s, 0)
             if not requests:
                 return b""
             lookup = await self._answering.lookup(read.columns, left_s)
-            inputs, rows = self._answering.assembled(read.columns, len(requests), lookup), len(requests)
+            inputs = self._answering.assembled(read.columns, rows, lookup)
             if traced.is_recorded:
                 traced.link(inputs.traceparents[:_LINKS_MAX])
             shown = [request.include_vector for request in requests]

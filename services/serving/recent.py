@@ -6,22 +6,22 @@ from collections import deque
 from collections.abc import Sequence
 
 from driftloop.contracts.serving.v1.serving_pb2 import Prediction
-from services.serving.logged import Logged
 
 
 class RecentAnswers:
     """The newest `answers_max` answers at the least; of several with one id the first, which is the one that is judged.
 
-    All answers are remembered and hardly any is asked for: they are kept as they come, together, and looked through when one is.
+    All answers are remembered and hardly any is asked for: they are kept as they come, together and in bytes, and looked through
+    when one is.
     """
 
     def __init__(self, answers_max: int) -> None:
         self._answers_max = answers_max
-        self._together: deque[Sequence[Logged]] = deque()
+        self._together: deque[Sequence[bytes]] = deque()
         self._count = 0
 
-    def add(self, answers: Sequence[Logged]) -> None:
-        """Remembers answers and forgets the oldest."""
+    def add(self, answers: Sequence[bytes]) -> None:
+        """Remembers answers, each a serialised `Prediction`, and forgets the oldest."""
         self._together.append(answers)
         self._count += len(answers)
         while self._count - len(self._together[0]) >= self._answers_max:
@@ -32,6 +32,6 @@ class RecentAnswers:
         wanted = prediction_id.encode()
         for answers in self._together:
             for answer in answers:
-                if answer.id == wanted:
-                    return Prediction.FromString(answer.payload)
+                if wanted in answer and (found := Prediction.FromString(answer)).id == prediction_id:
+                    return found
         return None

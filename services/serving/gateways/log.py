@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from google.protobuf.message import DecodeError
@@ -39,25 +39,36 @@ class _Written:
 
 @dataclass(slots=True)
 class _Shipment:
-    """Records that the broker answers as one, and how many of them were written together."""
+    """Answers that the broker answers as one: of what was written together those from `start` up to `stop`."""
 
-    records: list[Encoded] = field(default_factory=list)
-    parts: list[tuple[_Written, int]] = field(default_factory=list)
+    parts: list[tuple[_Written, int, int]]
+
+    @property
+    def count(self) -> int:
+        """Of the answers."""
+        return sum(stop - start for _, start, stop in self.parts)
+
+    def records(self, replica: str) -> list[Encoded]:
+        """The records of the answers; made whenever they are sent: to keep them costs more than to make them again."""
+        return [
+            record
+            for written, start, stop in self.parts
+            for record in encode_logged(written.answers[start:stop], written.as_of_us, replica)
+        ]
 
     def split(self, count: int) -> _Shipment:
-        """Keeps the first `count` records; the rest."""
-        rest = _Shipment(self.records[count:])
-        del self.records[count:]
-        kept: list[tuple[_Written, int]] = []
-        for written, size in self.parts:
-            first = min(size, count)
-            count -= first
-            if first:
-                kept.append((written, first))
-            if size > first:
-                rest.parts.append((written, size - first))
+        """Keeps the first `count` answers; the rest."""
+        kept: list[tuple[_Written, int, int]] = []
+        rest: list[tuple[_Written, int, int]] = []
+        for written, start, stop in self.parts:
+            middle = min(stop, start + count)
+            count -= middle - start
+            if start < middle:
+                kept.append((written, start, middle))
+            if middle < stop:
+                rest.append((written, middle, stop))
         self.parts = kept
-        return rest
+        return _Shipment(rest)
 
 
 class PredictionLog:
@@ -107,7 +118,8 @@ class PredictionLog:
     def write(self, answers: Sequence[Logged], as_of_us: int) -> None:
         """Logs answers given as of one clock, all or none; LogFull: they must not leave. After it they survive the process."""
         position = self._spool.append(
-            [_TRACE_LENGTHS[len(trace)] + trace + payload for _, _, _, payload, trace in answers]
+            [answer.payload for answer in answers],
+            [_TRACE_LENGTHS[len(answer.traceparent)] + answer.traceparent for answer in answers],
         )
         self._take(_Written(position, answers, as_of_us, len(answers)))
 
@@ -136,12 +148,14 @@ class PredictionLog:
         size = _SENT_OF_MANY if waiting >= _MANY else max(_SENT_IN_TURN, waiting // _TURNS)
         while shipment := self._next_shipment(size):
             try:
-                queued = self._producer.send_encoded("predictions", shipment.records, partial(self._arrived, shipment))
+                queued = self._producer.send_encoded(
+                    "predictions", shipment.records(self._replica), partial(self._arrived, shipment)
+                )
             except QueueFull as error:
                 self._shipments.appendleft(shipment)
                 await asyncio.sleep(error.retry_after_s)
                 continue
-            if queued < len(shipment.records):
+            if queued < shipment.count:
                 self._shipments.appendleft(shipment.split(queued))
             await asyncio.sleep(0)  # calls have their turn
 
@@ -150,13 +164,13 @@ class PredictionLog:
             return self._shipments.popleft()
         if not self._unsent:
             return None
-        shipment = _Shipment()
-        while self._unsent and len(shipment.records) < size:
+        shipment = _Shipment([])
+        count = 0
+        while self._unsent and count < size:
             written = self._unsent.popleft()
-            shipment.records += encode_logged(written.answers, written.as_of_us, self._replica)
-            shipment.parts.append((written, written.left))
-            written.answers = ()
-        self._unsent_answers -= len(shipment.records)
+            shipment.parts.append((written, 0, written.left))
+            count += written.left
+        self._unsent_answers -= count
         return shipment
 
     def _take(self, written: _Written) -> None:
@@ -177,8 +191,8 @@ class PredictionLog:
         while self._arrivals:
             shipment, error = self._arrivals.popleft()
             if error is None:
-                for written, count in shipment.parts:
-                    written.left -= count
+                for written, start, stop in shipment.parts:
+                    written.left -= stop - start
             else:
                 _logger.warning("the broker did not take answers, sent again in %g s: %s", _RESEND_AFTER_S, error)
                 self._loop.call_later(_RESEND_AFTER_S, self._again, shipment)

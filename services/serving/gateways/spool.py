@@ -12,7 +12,8 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,10 +84,17 @@ class Spool:
                 self._sizes[number] -= torn
                 _logger.warning("spool segment %d ends with %d bytes that are no whole record", number, torn)
 
-    def append(self, bodies: Sequence[bytes]) -> Position:
-        """Writes records with one write, all or none, and returns where they end; LogFull: no room, or the disk refuses."""
+    def append(self, bodies: Sequence[bytes], heads: Iterable[bytes] = repeat(b"")) -> Position:
+        """Writes records with one write, all or none, and returns where they end; LogFull: no room, or the disk refuses.
+
+        heads: what each record begins with, before its body: a longer body need not be copied for it.
+        """
         pack, crc32 = _HEADER.pack, zlib.crc32
-        data = b"".join([part for body in bodies for part in (pack(len(body), crc32(body)), body)])
+        parts = [
+            (pack(len(head) + len(body), crc32(body, crc32(head))), head, body)
+            for head, body in zip(heads, bodies, strict=False)
+        ]
+        data = b"".join(chain.from_iterable(parts))
         length = len(data)
         if self.bytes + length > self._max_bytes:
             raise LogFull(
