@@ -12,6 +12,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_DROP_CHALLENGER,
     DECISION_KIND_PROMOTE,
     DECISION_KIND_ROLL_BACK,
+    DECISION_KIND_WAIT,
 )
 from driftloop.usecase import DAY_US, Policy
 from services.monitor.arms import Candidate, Trial
@@ -63,22 +64,25 @@ def trial(kind: Kind, relative: float, seed: int, *, every: bool) -> Trialled:
             continue
         if row == EARLIER:
             retrain.asked("", at_us)
+            retrain.promoted(False)  # the youngest champion: a promotion waits for the largest gain
         outcome.harmed += _harm(releases, relative)
         releases.labelled({name: losses_of[row] for name, losses_of in answers.items()})
         if row % LOOK_ROWS:
             continue
-        for step in releases.decide():
+        for step in releases.decide(retrain.least_gain):
             if step.kind == DECISION_KIND_PROMOTE:
                 outcome.promoted += 1
                 outcome.first_promotion = min(outcome.first_promotion, row + 1 - EARLIER)
                 if not every:
                     return outcome
                 retrain.promoted(False)
+            elif step.kind == DECISION_KIND_WAIT:
+                retrain.waits(False)
             elif step.kind in (DECISION_KIND_DROP_CHALLENGER, DECISION_KIND_ROLL_BACK):
                 outcome.rolled_back += step.kind == DECISION_KIND_ROLL_BACK
                 retrain.failed()
         retrain.pace = watch.pace
-        on_trial = releases.has_challenger
+        on_trial = releases.is_on_trial
         verdict = retrain.decide(at_us, (), on_trial)
         if verdict is None or verdict.not_now or releases.champion.model_id != "champion":
             continue

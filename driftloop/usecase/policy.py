@@ -32,7 +32,8 @@ class Policy:
     canary_rows       the same before it answers anybody
     gain              share of production's loss that a challenger must surely win and be worth changing for
     canary_share      share of entities that a canary answers at the most: it begins with a tenth, follows the evidence, up and
-                      down, and stays at a tenth where a person approves promotions
+                      down, and stays at a tenth where a person approves promotions. From .9 on a promotion that gains little
+                      waits (`docs/policy.md`): the challenger gives nearly all answers anyway
                       Rows of these and of recent_rows, change_rows, give_up_rows are meant for independent rows: where hard
                       rows come in bursts, or labels of one kind are rare, monitor multiplies them by the measured pace
     confidence        one-sided confidence that the evidence for a promotion or a rollback must reach, at any time

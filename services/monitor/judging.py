@@ -24,6 +24,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_PROMOTE,
     DECISION_KIND_RETRAIN,
     DECISION_KIND_ROLL_BACK,
+    DECISION_KIND_WAIT,
     LABEL_STATE_MATCHED,
     Command,
     DecisionKind,
@@ -163,7 +164,7 @@ class Judging:
     # verdicts -----------------------------------------------------------------------------------------------------
 
     def _decide(self, out: list[Message[Any]]) -> None:
-        steps = self._releases.decide()
+        steps = self._releases.decide(self._policy.least_gain)
         self._release(steps, tuple(self._recent), out)
         for step in steps:
             if step.kind == DECISION_KIND_PROMOTE:
@@ -172,14 +173,16 @@ class Judging:
                 self._policy.promoted(champion is not None and champion.kind in OF_ALL_ROWS, gained)
             elif step.kind == DECISION_KIND_DROP_CHALLENGER:
                 self._policy.failed()
+            elif step.kind == DECISION_KIND_WAIT and self._releases.other is not None:
+                self._policy.waits(self._releases.other.kind in OF_ALL_ROWS)
             elif step.kind == DECISION_KIND_ROLL_BACK:
                 self._policy.rolled_back()
         self._watch_decay()
         self._policy.pace, self._policy.error = self._pace, self._watch.recent_error
-        if self._watch.take_warning() and not self._releases.has_challenger:
+        if self._watch.take_warning() and not self._releases.is_on_trial:
             self._policy.warned(tuple(self._recent))
         verdict = self._policy.decide(
-            self.clock_us, tuple(self._recent), self._releases.has_challenger, self._releases.waits_for_slices
+            self.clock_us, tuple(self._recent), self._releases.is_on_trial, self._releases.waits_for_slices
         )
         if verdict is None:
             return
@@ -202,7 +205,7 @@ class Judging:
         return self._watch.burst_pace if self._policy.supposes_change else self._watch.pace
 
     def _watch_decay(self) -> None:
-        if not self._releases.has_challenger:
+        if not self._releases.is_on_trial:
             decay = self._watch.decay()
             if decay is not None:
                 self._policy.decayed(decay, tuple(self._recent))
@@ -283,13 +286,16 @@ class Judging:
         model, causes = message.payload, (message.id, message.payload.request_id)
         tainted = self._faults.taints(model.clock_us)
         published = model.outcome == OUTCOME_PUBLISHED and not tainted
-        self._policy.answered(model.request_id, published, model.fitted_rows, self._releases.has_challenger)
+        on_trial = self._releases.is_on_trial
+        self._policy.answered(model.request_id, published, model.fitted_rows, on_trial)
         if published:
             if self._releases.champion is None:
                 self._watch.scale = model.label_scale or 1.0
             candidate = Candidate(model.id, model.bundle_url, model.bundle_digest, model.candidate)
             trial = self._trial_of(model, causes, out)
             steps = self._releases.published(candidate, trial)
+            if not on_trial and steps[0].kind == DECISION_KIND_DROP_CHALLENGER and steps[0].model_id == model.id:
+                self._policy.failed()  # the one that waits is as good
             if model.id in [known.model_id for known in self._releases.known()]:
                 self._challenger_clock_us = model.clock_us
             self._release(steps, causes, out)

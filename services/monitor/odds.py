@@ -7,6 +7,7 @@ from __future__ import annotations
 
 FIRST_SHARE = 0.1
 SHARES = ((0.55, FIRST_SHARE), (0.6, 0.5), (0.7, 1.0))  # of entities, by the chance that the model is better
+LEADING_SHARE = 0.9  # from which on a challenger gives nearly all answers
 SLACK = 0.1  # by which the chance must fall short of a share's before it is taken back: no flapping at every block
 UNHEARD_SHARE = 0.5  # before production's own rows have been heard: what was held out may mislead
 PRIOR_DEVIATION = 0.2  # of production's loss: what candidates differ by where something has changed

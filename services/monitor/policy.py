@@ -42,6 +42,9 @@ SNAPSHOT_VERSION = 1
 SHORTER, LONGER = 0.6, 1.6  # of the interval, after a candidate that was worth it, and after one that was not
 INTERVAL_SHARE_MAX = 0.6  # of the rows of the regime
 MUCH = 0.2  # of production's loss: who gains as much shows that the interval was far too long
+# Share of production's loss that a promotion must bring while the regime is as long as at the last one, and how it falls as the
+# regime grows: on a stable stream ever more rows bring ever smaller gains, and a change of the champion is an event.
+PROMOTED_GAIN, YOUNG_GAIN = 0.03, 0.05
 YOUNG_SHARE = 0.5  # of the rows of a young regime, between two candidates at the least
 RECENT_ROWS_MIN = 800  # that a candidate is adapted on: a quarter of them, which it is judged by, must say something
 TRIAL_INTERVALS = 2  # after which a challenger that is still on trial is no reason to wait
@@ -117,6 +120,7 @@ class RetrainPolicy:
         self._tried_at_rows = 0
         self._interval_rows = float(policy.recent_rows)
         self._cost_rows = 0
+        self._promoted_rows = 0  # of the regime, when the champion was last another
         self._supposed: _Supposed | None = None
         self._suspicion_rows = float(policy.recent_rows)  # until the first promotion
         self._suspected_at_rows = 0
@@ -193,7 +197,7 @@ class RetrainPolicy:
         self.open_request = ""
         self._cost_rows += cost_rows
         if published and not self.has_model:
-            self.has_model = True
+            self.has_model, self._promoted_rows = True, self.regime_rows
             self._interval_rows = YOUNG_SHARE * self._rows
         elif not published and not on_trial:
             self.failed()
@@ -204,7 +208,21 @@ class RetrainPolicy:
 
         gained: share of production's loss. Much was lost until then: the next candidate comes as soon as it may.
         """
-        self._supposed, self._suspicion_rows = None, self._least_rows
+        self._supposed, self._suspicion_rows, self._promoted_rows = None, self._least_rows, self.regime_rows
+        self._learned(of_all_rows, gained)
+
+    def waits(self, of_all_rows: bool) -> None:
+        """A challenger is surely better, by too little for a promotion; it shows no change."""
+        if self._supposed is not None:
+            self._supposed.failures += 1
+        self._learned(of_all_rows, 0.0)
+
+    @property
+    def least_gain(self) -> float:
+        """Share of production's loss that a promotion must bring: the less, the longer the regime has become since the last one."""
+        return max(self._policy.gain, min(PROMOTED_GAIN, YOUNG_GAIN * self._promoted_rows / max(self.regime_rows, 1)))
+
+    def _learned(self, of_all_rows: bool, gained: float) -> None:
         if gained >= MUCH and self.pace == 1:
             self._interval_rows = self._least_rows
         elif of_all_rows:
@@ -370,6 +388,7 @@ class RetrainPolicy:
             "regime": [self._regime_since_us, self.regime_rows],
             "tries": [self._tried_at_rows, self._interval_rows, self._cost_rows, self.pace],
             "supposed": None if self._supposed is None else list(asdict(self._supposed).values()),
+            "promoted_rows": self._promoted_rows,
             "error": self.error,
             "suspicion": [self._suspicion_rows, self._suspected_at_rows, self._tries_suspicion],
             "has_model": self.has_model,
@@ -388,6 +407,7 @@ class RetrainPolicy:
         self._tried_at_rows, self._interval_rows, self._cost_rows, self.pace = state["tries"]
         supposed = state.get("supposed")  # absent from checkpoints of when every alarm was believed
         self._supposed, self.error = None if supposed is None else _Supposed(*supposed), state.get("error", 0.0)
+        self._promoted_rows = state.get("promoted_rows", 0)  # absent from checkpoints of when no promotion waited
         if "suspicion" in state:
             self._suspicion_rows, self._suspected_at_rows, self._tries_suspicion = state["suspicion"]
         self.has_model, self.open_request, self.asked_at_us = (

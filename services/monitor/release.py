@@ -23,6 +23,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_PROMOTE,
     DECISION_KIND_ROLL_BACK,
     DECISION_KIND_SHADOW,
+    DECISION_KIND_WAIT,
     ROLE_CANARY,
     ROLE_CHAMPION,
     ROLE_PREVIOUS,
@@ -36,7 +37,15 @@ from driftloop.usecase import LOSS_UNITS, Policy, Task
 from services.monitor.arms import GAIN_MIN, Candidate, Step, Trial, arm_of, plain
 from services.monitor.comparison import Comparison
 from services.monitor.evidence import Evidence
-from services.monitor.odds import FIRST_SHARE, PRIOR_DEVIATION, SHARES, UNHEARD_SHARE, caution, next_share
+from services.monitor.odds import (
+    FIRST_SHARE,
+    LEADING_SHARE,
+    PRIOR_DEVIATION,
+    SHARES,
+    UNHEARD_SHARE,
+    caution,
+    next_share,
+)
 from services.monitor.orders import Orders, restored
 from services.monitor.slices import Harm, SliceGains
 
@@ -76,6 +85,7 @@ class Releases:
         self._slices = SliceGains()
         self._paired_loss, self._paired_rows = 0.0, 0
         self._share, self._unheard_share = 0.0, UNHEARD_SHARE
+        self._waits = False  # whether the challenger is proven, and gains too little for a promotion
         return Evidence(self._policy.block_labels * self._trial.pace, self._trial.pace)
 
     def _rows_of(self, rows: int) -> int:
@@ -85,6 +95,11 @@ class Releases:
     def has_challenger(self) -> bool:
         """Whether a model is on its way up."""
         return self.other is not None and self.other_role != ROLE_PREVIOUS
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether it is open what a challenger is worth: one that gains too little for a promotion is known, and holds up nothing."""
+        return self.has_challenger and not self._waits
 
     @property
     def beside(self) -> str:
@@ -258,15 +273,18 @@ class Releases:
             self._paired_rows += 1
             self._slices.add(slices or {}, ours - theirs)
 
-    def decide(self) -> list[Step]:
-        """The steps that the evidence allows now."""
+    def decide(self, least_gain: float = 0.0) -> list[Step]:
+        """The steps that the evidence allows now.
+
+        A challenger that may give nearly all answers waits with its promotion until it gains `least_gain` of production's loss.
+        """
         if self.champion is None or self.other is None or not self.orders.may_step or self.comparison.arms:
             return []
         if self.other_role == ROLE_PREVIOUS:
             return self._on_probation() or self._shared(self.other)
-        return self._on_trial(self.other)
+        return self._on_trial(self.other, least_gain)
 
-    def _on_trial(self, challenger: Candidate) -> list[Step]:
+    def _on_trial(self, challenger: Candidate, least_gain: float) -> list[Step]:
         policy, evidence = self._policy, self._evidence
         evidence.strike_if_refuted()
         shown = evidence.as_map(policy.confidence) | {"production_loss": self._production_loss}
@@ -274,12 +292,14 @@ class Releases:
         held_back = not self.orders.may_answer or bool(self._missing(challenger.model_id))
         harm = self._harm(SLICE_CERTAINTY)
         if harm is not None:
-            return [self.drop(f"mature labels show that {self._words(harm)}")]
+            return [self.drop(f"mature labels show that {harm.in_words(self._unit)}")]
         if self._is_proven() and self._are_slices_seen():
             if held_back:
                 return []
             if policy.approval == "manual" and self.orders.approved != challenger.model_id:
                 return self._await_approval(challenger, shown)
+            if policy.canary_share >= LEADING_SHARE and evidence.mean < least_gain * self._production_loss:
+                return [*self._wait(challenger, shown, least_gain), *self._shared(challenger)]
             assert self.champion is not None
             self.orders.forget(challenger.model_id)
             self.standby = None
@@ -293,7 +313,7 @@ class Releases:
         if evidence.rows >= canary_rows and evidence.upper(policy.confidence) < worth:
             less = "is worse than" if evidence.upper(policy.confidence) < 0 else "gains too little over"
             return [self.drop(f"mature labels show that it {less} production")]
-        if evidence.rows >= give_up_rows and evidence.is_heard:
+        if evidence.rows >= give_up_rows and evidence.is_heard and not self._waits:
             return [self.drop(f"not shown to be better within {give_up_rows} paired mature rows")]
         return [] if held_back and not self._share else self._shared(challenger)
 
@@ -344,6 +364,13 @@ class Releases:
         because = f"better than production {self._gained(shown)}; its promotion waits for a person"
         return [Step(DECISION_KIND_AWAIT_APPROVAL, challenger.model_id, because, shown)]
 
+    def _wait(self, challenger: Candidate, shown: dict[str, float], least_gain: float) -> list[Step]:
+        if self._waits:
+            return []
+        self._waits = True
+        because = f"better than production {self._gained(shown)}; it may answer, its promotion waits for {least_gain:.1%} of the loss"
+        return [Step(DECISION_KIND_WAIT, challenger.model_id, because, shown | {"least_gain": least_gain})]
+
     @property
     def _production_loss(self) -> float:
         """The champion's mean loss, before the trial or on the rows of it, whichever is more: after a change the latter is."""
@@ -357,10 +384,6 @@ class Releases:
 
     def _harm(self, confidence: float) -> Harm | None:
         return self._slices.harmed(confidence, SLICE_HARM * self._production_loss, self._trial.pace)
-
-    def _words(self, harm: Harm) -> str:
-        more = f"{harm.excess:.4f} {self._unit} a row more on {harm.rows} rows of {harm.name}"
-        return f"a slice is harmed: the newer model loses {more}"
 
     def _gained(self, shown: dict[str, float]) -> str:
         return f"by {shown['gain']:.4f} {self._unit} a row on {int(shown['paired_rows'])} paired mature rows"
@@ -406,6 +429,7 @@ class Releases:
             "paired": [self._paired_loss, self._paired_rows],
             "share": self._share,
             "unheard_share": self._unheard_share,
+            "waits": self._waits,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -427,4 +451,5 @@ class Releases:
         self._paired_loss, self._paired_rows = state.get("paired", [0.0, 0])
         self._share = state.get("share", FIRST_SHARE if self.other_role == ROLE_CANARY else 0.0)
         self._unheard_share = state.get("unheard_share", UNHEARD_SHARE)
+        self._waits = state.get("waits", False)
         self._slices.restore(state.get("slices", [0, []]))

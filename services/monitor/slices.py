@@ -30,6 +30,10 @@ class Harm:
     excess: float
     rows: int
 
+    def in_words(self, unit: str) -> str:
+        """What is wrong, for a decision."""
+        return f"a slice is harmed: the newer model loses {self.excess:.4f} {unit} a row more on {self.rows} rows of {self.name}"
+
 
 class SliceGains:
     """Paired gains (above 0: the challenger is better) by slice."""

@@ -28,6 +28,7 @@ WORDS = {
     "rejected": "challenger rejected",
     "rollback": "rollback",
     "kept": "kept after probation",
+    "waits": "promotion waits",
     "not_now": "not now",
     "failed": "training failed",
     "incident": "incident",

@@ -105,7 +105,7 @@ class TwoChampions(Releases):
 class PromotesTheWorse(Releases):
     """Puts a challenger in front, and the former champion back, whatever labels say."""
 
-    def decide(self) -> list[Step]:
+    def decide(self, least_gain: float = 0.0) -> list[Step]:
         if self.has_challenger and self.other is not None:
             return self.put(self.other, "it is new")
         return self.return_to_former("it was there before")

@@ -13,6 +13,8 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_DROP_CHALLENGER,
     DECISION_KIND_GUARDRAIL,
     DECISION_KIND_MODEL_REFUSED,
+    DECISION_KIND_PROMOTE,
+    DECISION_KIND_WAIT,
     LABEL_STATE_MATCHED,
     RETRAIN_REASON_BOOTSTRAP,
     RETRAIN_REASON_DRIFT,
@@ -242,6 +244,32 @@ def challenged() -> Judging:
     out = heart.fold([*rows(200, 400, 10, [("m1", "poor")]), *clock(12 * HOUR_US)])
     heart.fold([answered("m2", of(out, "retrain")[0].id)])
     return heart
+
+
+def test_a_challenger_that_gains_little_waits_with_its_promotion_and_holds_up_no_other_candidate():
+    policy = dataclasses.replace(FLIGHTS.policy, bootstrap_rows=2_000)
+    heart = Judging(dataclasses.replace(FLIGHTS, policy=policy), 2, 1)
+    (first,) = of(heart.fold([*rows(0, 2_000, 1), *clock(2 * HOUR_US)]), "retrain")
+    heart.fold([answered("m1", first.id)])
+    (second,) = of(heart.fold([*rows(2_000, 1_000, 10, [("m1", "poor")]), *clock(12 * HOUR_US)]), "retrain")
+    heart.fold([answered("m2", second.id)])
+    told, roles, asked_after = [], [], 0
+    for hour in range(20, 38):
+        labelled = [
+            scored(hour * 1_000 + i, hour * HOUR_US + i, label, {"m1": 0.25, "m2": 0.257 if label else 0.246})
+            for i, label in enumerate([1.0, 0.0, 0.0, 1.0, 0.0] * 20)
+        ]
+        out = heart.fold([*labelled, *clock((hour + 1) * HOUR_US)])
+        asked = of(out, "retrain")
+        asked_after += len(asked) if DECISION_KIND_WAIT in told else 0
+        told += [m.payload.kind for m in of(out, "decisions")]
+        out += heart.fold([answered(f"r{hour}", request.id, OUTCOME_REFUSED) for request in asked])
+        roles += [
+            (m.payload.champion.model_id, {a.model_id: a.share for a in m.payload.arms}) for m in of(out, "releases")
+        ]
+    assert (told.count(DECISION_KIND_WAIT), DECISION_KIND_PROMOTE in told) == (1, False)
+    assert roles[-1] == ("m1", {"m2": Policy().canary_share})
+    assert asked_after > 0
 
 
 def promoted() -> Judging:

@@ -253,6 +253,26 @@ def test_a_promotion_proves_a_supposed_change():
     assert policy.regime_rows == CHANGE_ROWS + 3_000
 
 
+def test_a_promotion_must_bring_the_less_the_longer_the_regime_has_become_since_the_last_one():
+    policy = with_model(1_000)
+    needed = []
+    for _ in range(6):
+        needed.append(round(policy.least_gain, 4))
+        rows(policy, 1_000)
+    assert needed == [0.03, 0.025, 0.0167, 0.0125, 0.01, 0.01]
+    policy.promoted(False)
+    assert policy.least_gain == 0.03
+
+
+def test_challengers_that_gain_too_little_for_a_promotion_prove_no_change():
+    policy = supposed_change()
+    for _ in range(2):
+        policy.waits(of_all_rows=False)
+    assert policy.supposes_change
+    policy.decide(DAY_US, ())
+    assert not policy.supposes_change
+
+
 def test_a_warning_brings_a_candidate_forward_and_only_one():
     policy = with_model(4_000)
     rows(policy, 500)

@@ -15,6 +15,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_PROMOTE,
     DECISION_KIND_ROLL_BACK,
     DECISION_KIND_SHADOW,
+    DECISION_KIND_WAIT,
     ROLE_CANARY,
     ROLE_CHAMPION,
     ROLE_PREVIOUS,
@@ -327,6 +328,56 @@ def test_a_challenger_that_is_proven_waits_for_its_slices_and_says_so():
     assert told[-1] == DECISION_KIND_PROMOTE
     assert waited.index(True) == 79
     assert [at for at, waits in enumerate(waited) if waits] == list(range(79, 159))
+
+
+def waiting(
+    policy: Policy = POLICY, gain: float = 0.02, rows: int = 800, least_gain: float = 0.03
+) -> tuple[Releases, list]:
+    """A challenger that surely gains two per cent of the loss, where a promotion must bring three."""
+    releases, told = started(policy), []
+    releases.published(candidate("b"))
+    for row in range(rows):
+        releases.labelled({"a": 1.0 + 0.001 * (-1) ** row, "b": 1.0 - gain})
+        told += releases.decide(least_gain)
+    return releases, told
+
+
+def test_a_challenger_that_gains_little_answers_nearly_all_and_waits_with_its_promotion_told_once():
+    releases, told = waiting()
+    (kept,) = [step for step in told if step.kind == DECISION_KIND_WAIT]
+    assert "3.0%" in kept.because
+    assert kept.evidence["least_gain"] == 0.03
+    assert (releases.champion.model_id, releases.arms()[1][0].share) == ("a", POLICY.canary_share)
+    assert (releases.has_challenger, releases.is_on_trial) == (True, False)
+    assert [step.kind for step in releases.decide(0.015)] == [DECISION_KIND_PROMOTE]
+
+
+def test_a_challenger_that_waits_is_not_given_up_for_its_age():
+    releases, told = waiting(rows=POLICY.give_up_rows + 400)
+    assert DECISION_KIND_DROP_CHALLENGER not in [step.kind for step in told]
+    assert releases.arms()[1][0].share == POLICY.canary_share
+
+
+def test_a_challenger_that_waits_and_turns_out_to_gain_nothing_goes():
+    releases, _ = waiting()
+    told = []
+    for row in range(4_000):
+        if releases.has_challenger:
+            releases.labelled({"a": 1.0 + 0.001 * (-1) ** row, "b": 1.001})
+            told += [step.kind for step in releases.decide(0.03)]
+    assert told[-1] == DECISION_KIND_DROP_CHALLENGER
+
+
+def test_where_a_challenger_may_not_answer_nearly_all_no_gain_waits():
+    _, told = waiting(replace(POLICY, canary_share=0.1))
+    assert DECISION_KIND_PROMOTE in [step.kind for step in told]
+
+
+def test_a_restored_release_still_waits_and_does_not_say_so_again():
+    releases, _ = waiting()
+    restored = Releases(POLICY)
+    restored.restore(releases.snapshot())
+    assert (restored.decide(0.03), restored.is_on_trial) == ([], False)
 
 
 def test_one_burst_in_a_slice_drives_no_better_model_out():

@@ -48,6 +48,7 @@ class DecisionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_KIND_COMMAND_REFUSED: _ClassVar[DecisionKind]
     DECISION_KIND_GUARDRAIL: _ClassVar[DecisionKind]
     DECISION_KIND_AB_END: _ClassVar[DecisionKind]
+    DECISION_KIND_WAIT: _ClassVar[DecisionKind]
 
 class RetrainReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -120,6 +121,7 @@ DECISION_KIND_DRAIN: DecisionKind
 DECISION_KIND_COMMAND_REFUSED: DecisionKind
 DECISION_KIND_GUARDRAIL: DecisionKind
 DECISION_KIND_AB_END: DecisionKind
+DECISION_KIND_WAIT: DecisionKind
 RETRAIN_REASON_UNSPECIFIED: RetrainReason
 RETRAIN_REASON_BOOTSTRAP: RetrainReason
 RETRAIN_REASON_DRIFT: RetrainReason
