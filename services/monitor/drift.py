@@ -199,10 +199,12 @@ class DriftWatch:
     def predicted(self, score: float, numbers: list[float], at_us: int) -> list[Alarm]:
         """Takes in one prediction of the champion and its numeric inputs (NaN: missing).
 
-        Score: the probability that the label is true, that of the most likely class, or the value.
+        Score: the probability that the label is true, that of the most likely class, or the value. numbers: empty if they are
+        those of another declaration.
         """
         alarms = [self._prediction.add(score, at_us)]
-        alarms += [series.add(value, at_us) for series, value in zip(self._inputs, numbers, strict=False)]
+        if numbers:
+            alarms += [series.add(value, at_us) for series, value in zip(self._inputs, numbers, strict=True)]
         return [alarm for alarm in alarms if alarm is not None]
 
     def labelled(self, answer: Answer, label: float, predicted_for_us: int, other: float | None = None) -> list[Alarm]:
@@ -288,7 +290,7 @@ class DriftWatch:
             "rise": self._rise.snapshot(),
             "floor": self._floor.snapshot(),
             "prediction": self._prediction.snapshot(),
-            "inputs": [series.snapshot() for series in self._inputs],
+            "inputs": {series.name: series.snapshot() for series in self._inputs},
             "scale": self.scale,
         }
 
@@ -299,5 +301,11 @@ class DriftWatch:
         self._rise.restore(state["rise"])
         self._floor.restore(state["floor"])
         self._prediction.restore(state["prediction"])
-        for series, saved in zip(self._inputs, state["inputs"], strict=True):
-            series.restore(saved)
+        saved = state["inputs"]
+        if isinstance(saved, list):  # of before they had names; of another declaration if there are more or fewer
+            saved = (
+                dict(zip([s.name for s in self._inputs], saved, strict=True)) if len(saved) == len(self._inputs) else {}
+            )
+        for series in self._inputs:  # what was not watched before begins anew
+            if series.name in saved:
+                series.restore(saved[series.name])

@@ -127,7 +127,9 @@ class Judging:
             self._releases.answered()
             if self._faults.covers(prediction.as_of_us):
                 return
-            for alarm in self._watch.predicted(score, list(prediction.vector.numbers), prediction.as_of_us):
+            vector = prediction.vector  # of before the inputs were declared otherwise: it has others in their places
+            numbers = list(vector.numbers) if vector.inputs_digest == self._use_case.inputs_digest else []
+            for alarm in self._watch.predicted(score, numbers, prediction.as_of_us):
                 self._alarm(alarm, (message.id,), out)
 
     def _take_score(self, record: Record, out: list[Message[Any]]) -> None:

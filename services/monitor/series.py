@@ -152,6 +152,7 @@ class RankedSeries:
 
     def __init__(self, name: str, kind: SeriesKind, alpha: float) -> None:
         self._reference: list[float] = []
+        self.name = name
         self._series = BlockSeries(name, kind, alpha, INPUT_BLOCK_ROWS, DAY_US)
 
     def add(self, value: float, at_us: int) -> Alarm | None:

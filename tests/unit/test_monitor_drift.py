@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -117,7 +119,7 @@ def test_the_watch_goes_on_from_a_snapshot():
     rng = np.random.default_rng(3)
     whole, other = DriftWatch(FLIGHTS), DriftWatch(FLIGHTS)
     rows = [
-        (float(s), list(rng.normal(size=24)), float(label))
+        (float(s), list(rng.normal(size=len(FLIGHTS.numeric_inputs))), float(label))
         for s, label in zip(rng.random(600), rng.random(600) < 0.3, strict=True)
     ]
     for i, (score, numbers, label) in enumerate(rows):
@@ -127,6 +129,27 @@ def test_the_watch_goes_on_from_a_snapshot():
             watch.predicted(score, numbers, i * MINUTE_US)
             watch.labelled(score, label, i * MINUTE_US)
     assert other.snapshot() == whole.snapshot()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_watches_an_input_goes_on_where_inputs_are_declared_otherwise_since(named: bool):
+    (weather,) = (view for view in FLIGHTS.views if view.event.name == "weather_observed")
+    without = dataclasses.replace(FLIGHTS, features=[each for each in FLIGHTS.features if each is not weather])
+    before, since, back = DriftWatch(without), DriftWatch(FLIGHTS), DriftWatch(without)
+    for row in range(600):
+        before.predicted(0.3, [float(row)] * len(without.numeric_inputs), row * MINUTE_US)
+    saved = before.snapshot()
+    if not named:  # a checkpoint of before they had names
+        saved["inputs"] = list(saved["inputs"].values())
+    since.restore(saved)
+    assert len(since.predicted(0.3, [1.0] * len(FLIGHTS.numeric_inputs), 0)) == 0
+    back.restore(saved)
+    assert list(back.snapshot()["inputs"].values()) == list(before.snapshot()["inputs"].values())
+    found = since.snapshot()["inputs"]
+    assert len(found) == len(FLIGHTS.numeric_inputs)
+    kept = [f"input/{name}" for name in without.numeric_inputs]
+    assert all(len(found[name]["reference"]) == (601 if named else 1) for name in kept)
+    assert all(len(each["reference"]) == 1 for name, each in found.items() if name not in kept)
 
 
 def test_what_is_known_of_labels_alone_is_their_rate_frequencies_or_mean():

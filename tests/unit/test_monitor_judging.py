@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -22,7 +23,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     Score,
 )
 from driftloop.contracts.serving.v1.scored_pb2 import Scored
-from driftloop.contracts.serving.v1.serving_pb2 import Prediction
+from driftloop.contracts.serving.v1.serving_pb2 import Prediction, Vector
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, OUTCOME_REFUSED, Model
 from driftloop.usecase import HOUR_US, Policy, load_use_case
 from services.monitor.judging import Judging
@@ -170,6 +171,21 @@ def test_what_was_judged_before_is_dropped_when_it_comes_again():
     heart, _ = started()
     assert of(heart.fold([*rows(0, 200, 1), *clock(2 * HOUR_US)]), "retrain") == []
     assert heart.snapshot()["policy"]["rows"] == 200
+
+
+def test_inputs_of_another_declaration_are_not_watched_in_the_place_of_others():
+    heart, request_id = started()
+    heart.fold([answered("m1", request_id)])
+    before = copy.deepcopy(heart.snapshot()["watch"]["inputs"])
+    other = predicted("p1", 3 * HOUR_US, "m1")
+    other.message.payload.vector.CopyFrom(Vector(inputs_digest="another", numbers=[1.0, 2.0]))
+    heart.fold([other, *clock(4 * HOUR_US)])
+    assert heart.snapshot()["watch"]["inputs"] == before
+    same = predicted("p2", 5 * HOUR_US, "m1")
+    numbers = [1.0] * len(FLIGHTS.numeric_inputs)
+    same.message.payload.vector.CopyFrom(Vector(inputs_digest=FLIGHTS.inputs_digest, numbers=numbers))
+    heart.fold([same, *clock(6 * HOUR_US)])
+    assert heart.snapshot()["watch"]["inputs"] != before
 
 
 def test_a_better_challenger_is_promoted_on_mature_rows():
