@@ -139,9 +139,8 @@ def redrive(
         raise click.UsageError("name dead letters by id, or say --all (with filters)")
     try:
         reader = CloudEventsReader(_declared(use_case))
-    except (
-        UnknownUseCase
-    ) as error:  # JSON tells no time from a text: read without its schema, fine events would be refused
+    # JSON tells no time from a text: read without its schema, fine events would be refused.
+    except UnknownUseCase as error:
         raise click.UsageError(str(error)) from error
     counts = {"accepted": 0, "duplicate": 0, "refused again": 0, "not an event of ingest's door": 0}
     with grpc.insecure_channel(address) as channel:

@@ -118,9 +118,8 @@ def main() -> None:
         with os.fdopen(os.dup(1), "wb") as answers:
             os.dup2(2, 1)
             serve(sys.stdin.buffer, answers, settings)
-    except (
-        BrokenPipeError
-    ):  # the service has gone and waits for no answer: what it had not checkpointed it writes again
+    # The service has gone and waits for no answer: what it had not checkpointed it writes again.
+    except BrokenPipeError:
         return
 
 

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
 from driftloop.client import EventsClient
 from tests.integration.ingest_process import NOON_US, ROOT, Ingest, event
 
+DUE = datetime(2013, 3, 1, 13, tzinfo=UTC)
 pytestmark = pytest.mark.timeout(120)
 NEW_FIELDS = '"price": Field(float, ge=0, le=900), "colour": Field(str, optional=True),'
 
@@ -56,7 +58,8 @@ def test_old_and_new_producers_run_side_by_side_and_what_breaks_them_is_refused(
         with EventsClient(ingest.address, ingest.name) as new_producer:
             for number in range(2, 20, 2):
                 assert old_producer.send(event(number)).outcome == "accepted"
-                assert new_producer.send(event(number + 1, price=800.0, colour="red")).outcome == "accepted"
+                newer = event(number + 1, price=800.0, colour="red", due=DUE)
+                assert new_producer.send(newer).outcome == "accepted"
     assert len(ingest.events()) == 19
     changed(ingest, 3, NEW_FIELDS, '"price": Field(float, ge=0, le=100),')
     code, said = schema("check")
