@@ -34,18 +34,10 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     Role,
 )
 from driftloop.usecase import LOSS_UNITS, Policy, Task
+from services.monitor import odds
 from services.monitor.arms import GAIN_MIN, Candidate, Step, Trial, arm_of, plain
 from services.monitor.comparison import Comparison
 from services.monitor.evidence import Evidence
-from services.monitor.odds import (
-    FIRST_SHARE,
-    LEADING_SHARE,
-    PRIOR_DEVIATION,
-    SHARES,
-    UNHEARD_SHARE,
-    caution,
-    next_share,
-)
 from services.monitor.orders import Orders, restored
 from services.monitor.slices import Harm, SliceGains
 
@@ -84,7 +76,7 @@ class Releases:
     def _fresh(self) -> Evidence:
         self._slices = SliceGains()
         self._paired_loss, self._paired_rows = 0.0, 0
-        self._share, self._unheard_share = 0.0, UNHEARD_SHARE
+        self._share, self._unheard_share = 0.0, odds.UNHEARD_SHARE
         self._waits = False  # whether the challenger is proven, and gains too little for a promotion
         return Evidence(self._policy.block_labels * self._trial.pace, self._trial.pace)
 
@@ -136,7 +128,7 @@ class Releases:
             return [self._first(candidate, "the first model: nothing to compare it with")]
         steps, inherited = [], 0.0
         if self.has_challenger and self.other is not None:
-            if self._evidence.is_heard and self._chance() >= SHARES[-1][0]:
+            if self._evidence.is_heard and self._chance() >= odds.SHARES[-1][0]:
                 inherited = self._share
             if self._is_ahead_of(trial):
                 because = "the challenger on trial is ahead by as much, and has shown it in production"
@@ -146,7 +138,7 @@ class Releases:
         self._trial = trial or Trial()
         self.other, self.other_role, self._evidence = candidate, ROLE_SHADOW, self._fresh()
         self._evidence.start_with(self._trial.gains, self._trial.rows)
-        self._unheard_share = max(UNHEARD_SHARE, inherited)
+        self._unheard_share = max(odds.UNHEARD_SHARE, inherited)
         because = "it scores every prediction beside production and answers nobody until mature labels speak for it"
         return [*steps, Step(DECISION_KIND_SHADOW, candidate.model_id, because, {})]
 
@@ -154,7 +146,7 @@ class Releases:
         gains = trial.gains if trial is not None else ()
         gain = sum(gains) / len(gains) if gains else 0.0
         evidence = self._evidence
-        return evidence.is_heard and self._chance() >= SHARES[-1][0] and evidence.recent_mean >= gain
+        return evidence.is_heard and self._chance() >= odds.SHARES[-1][0] and evidence.recent_mean >= gain
 
     def withdrawn(self, why: str) -> list[Step]:
         """The challenger, if there is one, leaves for a reason that no evidence shows."""
@@ -298,7 +290,7 @@ class Releases:
                 return []
             if policy.approval == "manual" and self.orders.approved != challenger.model_id:
                 return self._await_approval(challenger, shown)
-            if policy.canary_share >= LEADING_SHARE and evidence.mean < least_gain * self._production_loss:
+            if policy.canary_share >= odds.LEADING_SHARE and evidence.mean < least_gain * self._production_loss:
                 return [*self._wait(challenger, shown, least_gain), *self._shared(challenger)]
             assert self.champion is not None
             self.orders.forget(challenger.model_id)
@@ -333,18 +325,18 @@ class Releases:
         return self._slices.are_seen(SLICE_ROWS_SHARE * self._policy.promote_rows)
 
     def _chance(self) -> float:
-        return self._evidence.chance(PRIOR_DEVIATION * max(self._production_loss, GAIN_MIN))
+        return self._evidence.chance(odds.PRIOR_DEVIATION * max(self._production_loss, GAIN_MIN))
 
     def _shared(self, other: Candidate) -> list[Step]:
         """What the other arm answers follows the chance that it is the better one, up and down."""
         policy, evidence = self._policy, self._evidence
         chance = self._chance() if evidence.rows >= self._rows_of(policy.canary_rows) else 0.0
-        most = policy.canary_share if policy.approval == "automatic" else min(policy.canary_share, FIRST_SHARE)
+        most = policy.canary_share if policy.approval == "automatic" else min(policy.canary_share, odds.FIRST_SHARE)
         if not evidence.is_heard:
             most = min(most, self._unheard_share)
         if self._harm(SLICE_SUSPICION) is not None:
-            most = min(most, FIRST_SHARE)
-        share = next_share(self._share, chance, most)
+            most = min(most, odds.FIRST_SHARE)
+        share = odds.next_share(self._share, chance, most)
         if share == self._share or (share > self._share and self._missing(other.model_id)):
             return []
         self._share = share
@@ -380,7 +372,7 @@ class Releases:
     def _is_sure(self) -> bool:
         evidence = self._evidence
         gained = evidence.mean / max(self._production_loss, GAIN_MIN)
-        return evidence.mean > evidence.half_width(self._policy.confidence) * caution(gained, self._trial.pace)
+        return evidence.mean > evidence.half_width(self._policy.confidence) * odds.caution(gained, self._trial.pace)
 
     def _harm(self, confidence: float) -> Harm | None:
         return self._slices.harmed(confidence, SLICE_HARM * self._production_loss, self._trial.pace)
@@ -449,7 +441,7 @@ class Releases:
             self.comparison.restore(state["comparison"])
         # Absent from checkpoints of when a canary's share was fixed, or not inherited, or before slices were judged.
         self._paired_loss, self._paired_rows = state.get("paired", [0.0, 0])
-        self._share = state.get("share", FIRST_SHARE if self.other_role == ROLE_CANARY else 0.0)
-        self._unheard_share = state.get("unheard_share", UNHEARD_SHARE)
+        self._share = state.get("share", odds.FIRST_SHARE if self.other_role == ROLE_CANARY else 0.0)
+        self._unheard_share = state.get("unheard_share", odds.UNHEARD_SHARE)
         self._waits = state.get("waits", False)
         self._slices.restore(state.get("slices", [0, []]))
