@@ -49,16 +49,10 @@ def _reader(use_case: str) -> CloudEventsReader:
 
 
 def _letters(
-    servers: str,
-    use_case: str,
-    ids: Sequence[str],
-    rule: str,
-    event_type: str,
-    refused_by: str,
-    reader: CloudEventsReader | None = None,
+    servers: str, use_case: str, ids: Sequence[str], rule: str, event_type: str, refused_by: str
 ) -> Iterator[tuple[Message[Any], Event | None]]:
     """Letters that the filters let through, each with its event if it has one, by the schema of now."""
-    reader = reader or _reader(use_case)
+    reader = _reader(use_case)
     for message in first_by_id(read_topics(servers, use_case, [TOPIC])).values():
         letter = message.payload
         event = _event(letter, reader)
@@ -138,14 +132,14 @@ def redrive(
     if not letter_ids and not everything:
         raise click.UsageError("name dead letters by id, or say --all (with filters)")
     try:
-        reader = CloudEventsReader(_declared(use_case))
+        _declared(use_case)
     # JSON tells no time from a text: read without its schema, fine events would be refused.
     except UnknownUseCase as error:
         raise click.UsageError(str(error)) from error
     counts = {"accepted": 0, "duplicate": 0, "refused again": 0, "not an event of ingest's door": 0}
     with grpc.insecure_channel(address) as channel:
         ingest = IngestServiceStub(channel)
-        for message, event in _letters(bootstrap_servers, use_case, letter_ids, rule, event_type, refused_by, reader):
+        for message, event in _letters(bootstrap_servers, use_case, letter_ids, rule, event_type, refused_by):
             if event is None:
                 counts["not an event of ingest's door"] += 1
                 continue
