@@ -95,18 +95,19 @@ class OnlineWriteBehind:
         with self._lock:
             self._groups.add(group)
         if state is not None:
-            self._add(group, [decode("features", k, v, [(n, c) for n, c in headers]) for k, v, headers in state])
             assert isinstance(heart, Aggregation)
+            last = [decode("features", k, v, [(n, c) for n, c in headers]) for k, v, headers in state]
+            self._add(group, heart, last)
             self._owed[group] = dict.fromkeys(heart.keys())
             while self._owed[group] and len(self._waiting) < min(self._bounds.rows_max, _RESTORED_ROWS_MAX):
                 self._settle(group, heart)
 
     def take(self, group: int, heart: Heart, outputs: Sequence[Message[Any]]) -> None:
         """See `Sink.take`."""
+        assert isinstance(heart, Aggregation)
         if self._owed[group] and len(self._waiting) <= self._bounds.rows_max // 2:
-            assert isinstance(heart, Aggregation)
             self._settle(group, heart)
-        self._add(group, [message for message in outputs if not message.is_watermark])
+        self._add(group, heart, [message for message in outputs if not message.is_watermark])
 
     def cut(self, group: int, heart: Heart) -> _Cut:
         """See `Sink.cut`: the last values of entities that are no more; the others' are made again from the heart's own state."""
@@ -122,11 +123,12 @@ class OnlineWriteBehind:
             self._groups.discard(group)
             self._waiting = {key: entry for key, entry in self._waiting.items() if entry[0] != group}
 
-    def _add(self, group: int, updates: Sequence[Message[Any]]) -> None:
+    def _add(self, group: int, heart: Aggregation, updates: Sequence[Message[Any]]) -> None:
+        """Past the bound a value is owed, as long as the heart can make it again: nobody else has an entity's last one."""
         with self._lock:
             for message in updates:
                 held = self._waiting.get(message.key)
-                if held is None and len(self._waiting) >= self._bounds.rows_max:
+                if held is None and len(self._waiting) >= self._bounds.rows_max and message.key in heart:
                     self._owed[group][message.key] = None
                 elif held is None or message.payload.sequence >= held[1].payload.sequence:
                     self._waiting[message.key] = (group, message)
@@ -137,7 +139,7 @@ class OnlineWriteBehind:
         due = list(islice(owed, _SETTLED_PER_TURN))
         for key in due:
             del owed[key]
-        self._add(group, heart.current(due))
+        self._add(group, heart, heart.current(due))
 
     # the thread -------------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,8 @@ class FeaturesSettings(BaseSettings):
     online_rows_max: int = Field(
         default=200_000,
         gt=0,
-        description="entities waiting to be written: 200 MB; past it they are taken from the hearts",
+        description="entities waiting to be written: 200 MB; past it they are taken from the hearts, and only the last values "
+        "of those that the hearts no longer hold wait too: 1 KB each, in place of what the entity took",
     )
     online_retry_s_max: float = Field(
         default=30.0, gt=0, description="longest pause after a failed batch: a store that is back is found soon"

@@ -206,6 +206,28 @@ def test_values_beyond_the_bound_are_taken_from_the_heart_when_there_is_room(use
     online.close(ANSWER_S)
 
 
+def test_the_last_values_of_entities_that_are_no_more_arrive_however_many_wait(use_case: UseCase, store: Store) -> None:
+    heart = Aggregation(use_case, 0, 1)
+    before = behind(store, rows_max=4)
+    before.restore(0, heart, None)
+    outputs = folded(use_case, heart, 0, [f"line{n}" for n in range(10)])
+    before.take(0, heart, outputs)
+    gone = heart.fold([Record("keyed", 0, 10, watermark("keyed", 0, "rekeying/0", START_US + 240 * MINUTE_US))])
+    assert len(heart) == 0, "the heart can make none of them again"
+    before.take(0, heart, gone)
+    state = before.cut(0, heart).state
+    before.write_batch(store)
+    last = sequences([message for message in gone if not message.is_watermark])
+    assert len(last) == 10
+    assert store.rows == last
+
+    store.rows = {}
+    online = behind(store, rows_max=4)
+    online.restore(0, heart, state)
+    online.write_batch(store)
+    assert store.rows == last, "after a restart, too"
+
+
 def test_a_group_that_goes_elsewhere_is_not_written_any_more(
     use_case: UseCase, store: Store, online: OnlineWriteBehind
 ) -> None:
