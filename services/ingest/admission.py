@@ -27,14 +27,13 @@ from services.ingest.validation import (
     TIME_US_MAX,
     VIOLATIONS_MAX,
     ClockMode,
-    EventRules,
     Finding,
     Validator,
     Values,
     is_plain,
     size_violation,
 )
-from services.ingest.watch import Watch
+from services.ingest.watch import Arrival, Watch
 
 TOPIC = "events"
 WRITER = "ingest"
@@ -75,8 +74,8 @@ class Taken:
     """What was decided about a call's events, in their order.
 
     `ids` of all of them ("" where one cannot be read); `others` by position: those that are not admitted. The rest is in
-    flight: write `records`, in order, and `incidents`, then `settle`. `admitted`: event types by id, in the order of
-    `records`. `findings`: what admitted events do not meet.
+    flight: write `records`, in order, tell what follows (`Admission.sent`), then `settle`. `admitted`: event types by id, in the
+    order of `records`. `findings`: what admitted events do not meet; `arrivals` of those whose source is watched.
     """
 
     number: int
@@ -85,7 +84,7 @@ class Taken:
     records: list[Encoded] = field(default_factory=list)
     admitted: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
-    incidents: list[Message[Incident]] = field(default_factory=list)
+    arrivals: list[Arrival] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +204,22 @@ class Admission:
             admitted[event_id] = event_type
             records.append(record(value + live_stamp, event_id, source, entity, event_time_us, known_at_us))
             if rules is not None and rules.is_watched:
-                self._watched(taken, rules, values, event_id, source, stamp_us if is_live else known_at_us)
+                at_us = stamp_us if is_live else known_at_us
+                taken.findings += rules.findings(values, event_id, at_us)
+                if rules.has_arrivals:
+                    taken.arrivals.append(Arrival(event_type, source, event_id, at_us))
         self._in_flight[taken.number] = taken
         self._events_in_flight += len(admitted)
         return taken
+
+    def sent(self, taken: Taken) -> list[Message[Incident]]:
+        """The records of a flight, but for those given back, are on their way to the log: the incidents that follow. Once each."""
+        incidents: list[Message[Incident]] = []
+        for finding in taken.findings:
+            incidents += self._watch.found(finding)
+        for arrival in taken.arrivals:
+            incidents += self._watch.arrived(arrival)
+        return incidents
 
     def settle(self, taken: Taken, written: bool) -> None:
         """Ends a flight: `written` keeps its ids in the window, otherwise it is as if they had never come."""
@@ -227,6 +238,8 @@ class Admission:
             del taken.admitted[event_id]
             del self._remembered[event_id]
             self._events_in_flight -= 1
+        taken.findings = [finding for finding in taken.findings if finding.event_id in taken.admitted]
+        taken.arrivals = [arrival for arrival in taken.arrivals if arrival.event_id in taken.admitted]
 
     def advance(self, use_case: str, known_at_us: int) -> Moved:
         """Moves a replay's clock; what to write then: watermarks for each partition, behind every event admitted so far.
@@ -254,7 +267,8 @@ class Admission:
         self._forget()
         rules = self._validator.rules.get(event.type)
         if rules is not None and rules.has_arrivals:
-            self._watch.arrived(event.type, event.source, event.id, event.known_at_us)  # what it tells was told then
+            arrival = Arrival(event.type, event.source, event.id, event.known_at_us)
+            self._watch.arrived(arrival)  # what it tells was told then
 
     def restore_clock(self, known_at_us: int) -> None:
         """Takes up a watermark of ours found in the log; the newest of all partitions counts."""
@@ -281,16 +295,6 @@ class Admission:
         if not violations:
             return None
         return Rejected(violations, seen is not None, event.event_time_us, event.known_at_us)
-
-    def _watched(
-        self, taken: Taken, rules: EventRules, values: Values, event_id: str, source: str, known_at_us: int
-    ) -> None:
-        found = rules.findings(values, event_id, known_at_us)
-        taken.findings += found
-        for finding in found:
-            taken.incidents += self._watch.found(finding)
-        if rules.has_arrivals:
-            taken.incidents += self._watch.arrived(rules.name, source, event_id, known_at_us)
 
     def _move(self, known_at_us: int) -> Moved:
         self.clock_us = known_at_us

@@ -161,13 +161,9 @@ class Intake:
             )
         except NoRoom as error:
             raise Overloaded("in_flight", self._settings.retry_after_s) from error
-        self._untold += taken.incidents
         flight = Flight()
         if taken.records:
             self._write(taken, flight)
-        if taken.findings:
-            for (rule, consequence), count in Counter((f.rule, f.consequence) for f in taken.findings).items():
-                self._instruments.unmet.add(count, {"rule": rule, "consequence": consequence})
         self._tell(flight)
         for position, other in taken.others.items():
             if isinstance(other, Duplicate):
@@ -263,9 +259,15 @@ class Intake:
             del self._flights[taken.number]
             self._admission.settle(taken, written=False)
             raise self._refused(error) from error
-        if queued < len(taken.records):
+        is_full = queued < len(taken.records)
+        if is_full:
             # Those that found room go their way; the call's retry finds them in the log.
             self._admission.give_back(taken, queued)
+        self._untold += self._admission.sent(taken)
+        if taken.findings:
+            for (rule, consequence), count in Counter((f.rule, f.consequence) for f in taken.findings).items():
+                self._instruments.unmet.add(count, {"rule": rule, "consequence": consequence})
+        if is_full:
             flight.answered(None)
             raise Overloaded("producer_queue", self._settings.retry_after_s)
 

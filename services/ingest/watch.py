@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from driftloop.contracts import Message, derive_id
 from driftloop.contracts.monitor.v1.monitor_pb2 import Incident
@@ -18,6 +19,15 @@ _SERVICE = "ingest"
 FRESHNESS, VOLUME = "freshness", "volume"
 SOURCES_MAX = 10_000
 """Sources whose arrivals are watched, 200 bytes each: of more, those that were quiet longest are forgotten."""
+
+
+class Arrival(NamedTuple):
+    """An event of a watched source; `known_at_us` in microseconds."""
+
+    event_type: str
+    source: str
+    event_id: str
+    known_at_us: int
 
 
 @dataclass(slots=True)
@@ -69,8 +79,9 @@ class Watch:
         )
         return [self._message(incident, finding.known_at_us, (finding.event_id,))]
 
-    def arrived(self, event_type: str, source: str, event_id: str, known_at_us: int) -> list[Message[Incident]]:
+    def arrived(self, arrival: Arrival) -> list[Message[Incident]]:
         """Takes note of an event; the incidents that it ends or, being one too many, begins."""
+        event_type, source, event_id, known_at_us = arrival
         expected = self._arrivals[event_type]
         known = self._sources.get((event_type, source))
         if known is None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from driftloop.contracts import Message
 from driftloop.contracts.event.v1.event_pb2 import Event as WireEvent
 from driftloop.contracts.monitor.v1.monitor_pb2 import Incident
 from driftloop.usecase import HOUR_US, MINUTE_US, Arrivals, DeclarationError, Event, Expectation, Field, UseCase
 from services.ingest.admission import Admission, Rejected, Taken
+from services.ingest.errors import Overloaded
 from services.ingest.intake import Sent
 from tests.unit.ingest_twin import NOON_US, SPREAD, announced, delivered, door, orders
 
@@ -40,9 +42,15 @@ def payment(number: int, at_us: int = NOON_US, source: str = "bank", **fields: A
 
 
 def take(heart: Admission, *events: WireEvent) -> Taken:
+    return told(heart, *events)[0]
+
+
+def told(heart: Admission, *events: WireEvent) -> tuple[Taken, list[Message[Incident]]]:
+    """Events that find room and are written, and the incidents that follow from them."""
     taken = heart.take([event.SerializeToString() for event in events], 0)
+    incidents = heart.sent(taken)
     heart.settle(taken, written=True)
-    return taken
+    return taken, incidents
 
 
 def heart(use_case: UseCase) -> Admission:
@@ -78,15 +86,15 @@ def test_a_rule_over_fields_refuses_and_does_not_apply_where_one_is_absent() -> 
 def test_a_rule_that_only_warns_lets_events_in_and_is_told_once_for_each_window() -> None:
     small = Expectation("small", lambda e: e["amount"] < 50, otherwise="warn", window="1h")
     admission = heart(declared([small]))
-    taken = take(admission, payment(1, amount=60.0), payment(2, amount=70.0), payment(3))
+    taken, messages = told(admission, payment(1, amount=60.0), payment(2, amount=70.0), payment(3))
     assert len(taken.admitted) == 3
     assert [finding.event_id for finding in taken.findings] == ["p1", "p2"]
-    (incident,) = incidents(taken.incidents)
+    (incident,) = incidents(messages)
     assert (incident.rule, incident.event_type, incident.stops_training) == ("small", "paid", False)
     assert (incident.from_us, incident.to_us) == (NOON_US, NOON_US + HOUR_US)
-    assert taken.incidents[0].causes == ("p1",)
-    (later,) = take(admission, payment(4, NOON_US + HOUR_US, amount=60.0)).incidents
-    assert later.id != taken.incidents[0].id
+    assert messages[0].causes == ("p1",)
+    _, (later,) = told(admission, payment(4, NOON_US + HOUR_US, amount=60.0))
+    assert later.id != messages[0].id
 
 
 def test_a_range_of_a_field_may_warn_instead_of_refusing() -> None:
@@ -97,7 +105,7 @@ def test_a_range_of_a_field_may_warn_instead_of_refusing() -> None:
 
 def test_a_rule_may_keep_its_window_from_training() -> None:
     small = Expectation("small", lambda e: e["amount"] < 50, otherwise="stop_training", window="30m")
-    (incident,) = incidents(take(heart(declared([small])), payment(1, NOON_US + MINUTE_US, amount=60.0)).incidents)
+    (incident,) = incidents(told(heart(declared([small])), payment(1, NOON_US + MINUTE_US, amount=60.0))[1])
     assert incident.stops_training
     assert (incident.from_us, incident.to_us) == (NOON_US, NOON_US + 30 * MINUTE_US)
 
@@ -108,7 +116,7 @@ def test_a_source_that_falls_silent_is_told_of_once_and_again_when_it_is_heard()
     assert admission.advance("orders", NOON_US + HOUR_US).incidents == []
     (began,) = incidents(admission.advance("orders", NOON_US + HOUR_US + 1).incidents)
     assert admission.advance("orders", NOON_US + HOUR_US + 2).incidents == []
-    (ended,) = incidents(take(admission, payment(2, NOON_US + HOUR_US + 10)).incidents)
+    (ended,) = incidents(told(admission, payment(2, NOON_US + HOUR_US + 10))[1])
     assert [(i.rule, i.event_source, i.from_us, i.to_us) for i in (began, ended)] == [
         ("freshness", "bank", NOON_US, 0),
         ("freshness", "bank", NOON_US, NOON_US + HOUR_US + 10),
@@ -135,6 +143,24 @@ async def test_incidents_are_on_their_topic_behind_the_event_that_caused_them() 
     async with door(declared([small])) as open_door:
         await open_door.intake.submit(Sent([payment(1, amount=60.0).SerializeToString()]))
         assert [message.payload.rule for message in open_door.written("incidents")] == ["small"]
+
+
+async def test_an_event_that_a_full_queue_sends_back_is_counted_once_it_is_in() -> None:
+    """Exactly three are expected in the hour, and three come, however often they have to try."""
+    async with door(declared(arrivals=Arrivals(per="1h", at_least=3, at_most=3))) as open_door:
+        first, second, third = (payment(n, NOON_US + n).SerializeToString() for n in range(3))
+        await open_door.intake.submit(Sent([first]))
+        open_door.producer.capacity = 0
+        for _ in range(3):
+            with pytest.raises(Overloaded):
+                await open_door.intake.submit(Sent([second, third]))
+        open_door.producer.capacity = 1
+        with pytest.raises(Overloaded):
+            await open_door.intake.submit(Sent([second, third]))
+        open_door.producer.capacity = 1_000
+        assert len((await open_door.intake.submit(Sent([second, third]))).others) == 1
+        await open_door.intake.advance("orders", NOON_US + HOUR_US)
+        assert open_door.written("incidents") == []
 
 
 @pytest.mark.parametrize(
