@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -105,3 +105,12 @@ class IngestSettings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return value or None
+
+    @model_validator(mode="after")
+    def _largest_call_finds_room(self) -> Self:
+        if self.in_flight_max < self.batch_events_max:
+            raise ValueError(
+                f"INGEST_IN_FLIGHT_MAX is {self.in_flight_max}, below INGEST_BATCH_EVENTS_MAX, {self.batch_events_max}: a call "
+                "of so many events would never find room; raise the one or lower the other"
+            )
+        return self

@@ -147,15 +147,22 @@ async def test_an_answer_to_a_batch_full_of_faults_is_one_that_every_client_take
 
 
 async def test_a_batch_beyond_the_room_is_refused_whole_and_told_when_to_come_back() -> None:
-    async with door(in_flight_max=3, retry_after_s=1.25) as open_door:
-        events = [wire_event(f"a{number}") for number in range(4)]
+    async with door(in_flight_max=3, batch_events_max=3, retry_after_s=1.25) as open_door:
+        open_door.producer.hold = True
+        ahead = ingest(open_door, wire_event("a0"))
+        await settled(open_door, 1)
+        events = [wire_event(f"a{number}") for number in range(1, 4)]
         error, status = await failed(open_door.stub.IngestBatch(pb.IngestBatchRequest(events=events), timeout=10))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         retry = RetryInfo()
         assert status.details[0].Unpack(retry)
         assert retry.retry_delay.ToMilliseconds() == 1250
         assert dict(error.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "1250"
-        assert open_door.events() == []
+        assert [message.id for message in open_door.events()] == ["a0"]
+        open_door.producer.release()
+        await ahead
+        answer = await open_door.stub.IngestBatch(pb.IngestBatchRequest(events=events), timeout=10)
+        assert [each.outcome for each in answer.responses] == [pb.OUTCOME_ACCEPTED] * 3
 
 
 async def test_a_batch_of_too_many_events_is_invalid() -> None:

@@ -158,7 +158,7 @@ async def test_nothing_is_answered_before_the_broker_acknowledges() -> None:
 
 
 async def test_too_much_at_once_is_429_with_a_delay_and_what_was_accepted_is_kept() -> None:
-    async with door(in_flight_max=2, retry_after_s=0.25) as open_door:
+    async with door(in_flight_max=2, batch_events_max=2, retry_after_s=0.25) as open_door:
         open_door.producer.hold = True
         taken = asyncio.create_task(post(open_door, [cloud_event("a1"), cloud_event("a2")], BATCH))
         while open_door.admission.in_flight != 2:
