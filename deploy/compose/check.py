@@ -22,7 +22,6 @@ PORTS = {
     "SERVING_PORT": "7003",
     "SERVING_HTTP_PORT": "7023",
     "OPERATOR_PORT": "7004",
-    "OPERATOR_HTTP_PORT": "7024",
     "GRAFANA_PORT": "3000",
 }
 SECRETS = ("postgres_password", "redis_password", "grafana_password")

@@ -64,7 +64,6 @@ class System:
             "OPERATOR_PORT": str(self.base + 4),
             "INGEST_HTTP_PORT": str(self.base + 21),
             "SERVING_HTTP_PORT": str(self.base + 23),
-            "OPERATOR_HTTP_PORT": str(self.base + 24),
             "GRAFANA_PORT": str(self.base + 30),
             "TRACES_SAMPLED": _TRACES_SAMPLED,
             "DRIFTLOOP_REVISION": revision(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import socket
 from pathlib import Path
@@ -39,6 +40,24 @@ def test_only_the_doors_are_published_and_on_this_machine_alone() -> None:
     assert all(port.startswith("${DOORS:-127.0.0.1}:") for ports in published.values() for port in ports)
     assert COMPOSE["networks"]["backend"] == {"internal": True}
     assert all(service["networks"] == ["backend"] for name, service in SERVICES.items() if name not in published)
+
+
+def test_what_is_published_of_a_service_is_where_it_listens() -> None:
+    """An address that no setting reads opens nothing, and a port that is published for it refuses every caller."""
+    environment = SERVICES["monitor"]["environment"]
+    given = {name for name in environment if re.fullmatch(r"[A-Z_]*ADDRESS", name)}
+    read = {name: _addresses(name) for name in OURS}
+    assert given == {variable for variables in read.values() for variable in variables}
+    for name, variables in read.items():
+        ports = {port.rpartition(":")[2] for port in SERVICES[name].get("ports", [])}
+        assert ports <= {environment[variable].rpartition(":")[2] for variable in variables}
+
+
+def _addresses(service: str) -> set[str]:
+    """The variables that name the addresses of a service."""
+    settings = importlib.import_module(f"services.{service}.settings")
+    declared = getattr(settings, f"{service.title()}Settings").model_fields
+    return {f"{service}_{name}".upper() for name in declared if name.endswith("address")}
 
 
 def test_the_core_is_what_starts_without_a_profile() -> None:
