@@ -23,8 +23,8 @@ from services.serving.errors import InvalidRequest
 from services.serving.prediction import Asked, answer, log_record
 from services.serving.requests import RequestReader
 from services.serving.routing import Model, Router
-from services.serving.settings import ServingSettings
 from services.serving.view import FeatureView
+from simulation.settings import GivenServing
 
 SPREAD = 2
 MAX_ENTITIES = 1_000_000
@@ -98,7 +98,7 @@ class Loop:
         self._closing = {event.name for event in use_case.label.never}
         self._assembly = Assembly(use_case)
         self._requests = RequestReader(use_case)
-        serving = ServingSettings()
+        serving = GivenServing()
         self._asking = Asking(use_case, int(serving.asking_age_s_max * SECOND_US), serving.asking_events_remembered_max)
         self._view = FeatureView(use_case, MAX_ENTITIES)
         self._view_marks = Watermarks({("features", p): [f"aggregation/{p}"] for p in range(SPREAD)})

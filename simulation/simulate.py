@@ -21,7 +21,6 @@ from driftloop.contracts import Record
 from driftloop.contracts.monitor.v1.monitor_pb2 import LABEL_STATE_NEVER
 from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.messaging import MemoryBus
-from driftloop.messaging.hosting import HostSettings
 from driftloop.usecase import replay_steps
 from simulation.broker import Broker
 from simulation.caller import Caller, NeverFollowed, Told
@@ -37,6 +36,7 @@ from simulation.hosted.trainer import Trainer
 from simulation.invariants import AT_THE_END, EACH_STEP, FOLLOWED, Breach, Invariant, checked
 from simulation.observed import Observed
 from simulation.process import track_tasks
+from simulation.settings import GivenHost
 from simulation.trips import Trips, history, trips
 
 ROWS_MIN, ROWS_MAX = 240, 900
@@ -147,7 +147,7 @@ class _Run:
         self._observed = outcome.observed = Observed(trips, stretch, store, told)
         outcome.bus = MemoryBus(trips.name, SPREAD, encoded=False)
         broker = Broker(outcome.bus, chance, self._observed.take)
-        settings = HostSettings(
+        settings = GivenHost(
             checkpoint_records=draws.randrange(20, 300),
             checkpoint_s=draws.uniform(0.5, 5.0),
             checkpoint_load_max=1.0,

@@ -18,9 +18,9 @@ from services.ingest.gateways import MemoryLog, restore
 from services.ingest.handlers import IngestHandlers
 from services.ingest.instruments import IngestInstruments
 from services.ingest.intake import Intake
-from services.ingest.settings import IngestSettings
 from simulation.hosted.machine import SPREAD, Machine, Service
 from simulation.process import Down, Process
+from simulation.settings import GivenIngest
 
 
 class CallRefused(Exception):
@@ -48,9 +48,9 @@ class Ingest(Service):
 
     name = "ingest"
 
-    def __init__(self, machine: Machine, settings: IngestSettings | None = None) -> None:
+    def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
-        self.settings = settings or IngestSettings()
+        self.settings = GivenIngest()
         self.admission: Admission | None = None
         self._handlers: IngestHandlers | None = None
 

@@ -22,12 +22,12 @@ from services.serving.handlers import Handlers
 from services.serving.instruments import ServingInstruments
 from services.serving.releases import ReleaseKeeper
 from services.serving.routing import Router
-from services.serving.settings import ServingSettings
 from services.serving.view import FeatureView
 from simulation.broker import Feed
 from simulation.hosted.bundles import SimulatedLoader
 from simulation.hosted.machine import SPREAD, Machine, Service
 from simulation.process import Down, Process
+from simulation.settings import GivenServing
 
 T = TypeVar("T")
 _SPOOL_SEGMENT_BYTES = (1 << 20) + 1
@@ -46,7 +46,7 @@ class Serving(Service):
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
-        self.settings = ServingSettings(
+        self.settings = GivenServing(
             state_dir=machine.folder, spool_segment_bytes=_SPOOL_SEGMENT_BYTES, model_call_s_max=_MODEL_CALL_S_MAX
         )
         self.view: FeatureView | None = None

@@ -56,6 +56,14 @@ def test_a_seed_gives_the_same_run_again():
     assert places[0] == places[1]
 
 
+def test_the_environment_has_no_say_in_a_run(monkeypatch):
+    for name in ("INGEST_BATCH_EVENTS_MAX", "SERVING_BATCH_REQUESTS_MAX", "DRIFTLOOP_DURABLE_TIMEOUT_S"):
+        monkeypatch.setenv(name, "0.000001" if name.endswith("_S") else "1")  # each of them would stop it
+    monkeypatch.setattr("simulation.caller.PATIENCE_S", 30.0)
+    outcome = simulate(SHORT, Faults())
+    assert outcome.holds, "\n".join(map(str, outcome.breaches))
+
+
 def test_the_run_decides_what_a_loop_has_to_decide():
     outcome = simulate(5, parsed("never=0.03,corrected=0.03"))
     assert outcome.holds
