@@ -1,11 +1,6 @@
 """Decides who answers: a challenger earns its way from shadow over canary to champion, and a champion can lose its place.
 
-Evidence is paired: champion and challenger score every prediction, and what counts is the difference of their losses
-on the same mature rows, whole cohorts only, in block means: those that trainer held out from both come first, those of
-production follow. It may be looked at after every block: the bound is an asymptotic confidence sequence (Waudby-Smith, Arbour,
-Sinha, Kennedy, Ramdas: "Time-uniform central limit theory and asymptotic confidence sequences", 2021), valid at all times at once.
-What trainer held out proposes, production disposes: nothing is promoted before production's own rows speak for it, too, and
-held-out gains that production surely does not see (labels or inputs that were not yet known when it had to answer) are struck out.
+Each step follows from what `proof` says of the two; what a challenger may answer meanwhile follows the odds (`odds`).
 """
 
 from __future__ import annotations
@@ -33,20 +28,15 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DecisionKind,
     Role,
 )
-from driftloop.usecase import LOSS_UNITS, Policy, Task
+from driftloop.usecase import Policy, Task
 from services.monitor import odds
-from services.monitor.arms import GAIN_MIN, Candidate, Step, Trial, arm_of, plain
+from services.monitor.arms import Candidate, Step, Trial, arm_of, plain
 from services.monitor.comparison import Comparison
-from services.monitor.evidence import Evidence
 from services.monitor.orders import Orders, restored
-from services.monitor.slices import Harm, SliceGains
+from services.monitor.proof import Proof
 
 SNAPSHOT_VERSION = 1
 ARCHIVE_MAX = 8  # former champions kept: a concept may come back
-SLICE_HARM = 0.1  # of production's loss by which a slice must surely be worse: smaller losses are the price of a repaired concept
-SLICE_ROWS_SHARE = 0.8  # of promote_rows: a slice turned upside down loses half a deviation a row, which 80 rows show
-# Confidence of a slice's harm with which a promotion waits, and with which the challenger goes: it is looked at often.
-SLICE_SUSPICION, SLICE_CERTAINTY = 0.9, 0.999
 
 
 class Releases:
@@ -59,29 +49,23 @@ class Releases:
     def __init__(
         self, policy: Policy, task: Task = "binary", missing: Callable[[str], str] = lambda model_id: ""
     ) -> None:
-        self._policy = policy
+        self._policy, self._task = policy, task
         self._missing = missing
         self.orders = Orders()
         self.comparison = Comparison()
         self.standby: Candidate | None = None
-        self._unit = LOSS_UNITS[task]
         self.champion: Candidate | None = None
         self.other: Candidate | None = None
         self.other_role: Role = ROLE_SHADOW
         self.archive: list[Candidate] = []
         self._has_answered = False  # whether the champion has: some replica could load it then
-        self._trial = Trial()
-        self._evidence = self._fresh()
+        self._compare_anew(Trial())
 
-    def _fresh(self) -> Evidence:
-        self._slices = SliceGains()
-        self._paired_loss, self._paired_rows = 0.0, 0
+    def _compare_anew(self, trial: Trial) -> None:
+        """Nothing is proven yet, and the model beside the champion answers nobody."""
+        self._proof = Proof(self._policy, self._task, trial)
         self._share, self._unheard_share = 0.0, odds.UNHEARD_SHARE
         self._waits = False  # whether the challenger is proven, and gains too little for a promotion
-        return Evidence(self._policy.block_labels * self._trial.pace, self._trial.pace)
-
-    def _rows_of(self, rows: int) -> int:
-        return rows * self._trial.pace
 
     @property
     def has_challenger(self) -> bool:
@@ -128,25 +112,20 @@ class Releases:
             return [self._first(candidate, "the first model: nothing to compare it with")]
         steps, inherited = [], 0.0
         if self.has_challenger and self.other is not None:
-            if self._evidence.is_heard and self._chance() >= odds.SHARES[-1][0]:
+            if self._proof.is_likely:
                 inherited = self._share
-            if self._is_ahead_of(trial):
+            gains = trial.gains if trial is not None else ()
+            if self._proof.is_ahead_by(sum(gains) / len(gains) if gains else 0.0):
                 because = "the challenger on trial is ahead by as much, and has shown it in production"
                 return [Step(DECISION_KIND_DROP_CHALLENGER, candidate.model_id, because, {})]
             steps.append(self.drop("a newer challenger takes its place"))
         self._retire()
-        self._trial = trial or Trial()
-        self.other, self.other_role, self._evidence = candidate, ROLE_SHADOW, self._fresh()
-        self._evidence.start_with(self._trial.gains, self._trial.rows)
+        self.other, self.other_role = candidate, ROLE_SHADOW
+        self._compare_anew(trial or Trial())
+        self._proof.start_with_held_out()
         self._unheard_share = max(odds.UNHEARD_SHARE, inherited)
         because = "it scores every prediction beside production and answers nobody until mature labels speak for it"
         return [*steps, Step(DECISION_KIND_SHADOW, candidate.model_id, because, {})]
-
-    def _is_ahead_of(self, trial: Trial | None) -> bool:
-        gains = trial.gains if trial is not None else ()
-        gain = sum(gains) / len(gains) if gains else 0.0
-        evidence = self._evidence
-        return evidence.is_heard and self._chance() >= odds.SHARES[-1][0] and evidence.recent_mean >= gain
 
     def withdrawn(self, why: str) -> list[Step]:
         """The challenger, if there is one, leaves for a reason that no evidence shows."""
@@ -174,7 +153,8 @@ class Releases:
             return steps
         steps += self.end_comparison("the champion has lost its place")
         challenger = self.other
-        self.champion, self.other, self.other_role, self._evidence = None, None, ROLE_SHADOW, self._fresh()
+        self.champion = None
+        self._leave_beside()
         self.orders = Orders(paused=self.orders.paused, drained=self.orders.drained)
         if challenger is None:
             return steps
@@ -227,7 +207,7 @@ class Releases:
         return self._replace(candidate, DECISION_KIND_PROMOTE, why)
 
     def _replace(self, candidate: Candidate, kind: DecisionKind, why: str) -> list[Step]:
-        evidence = self._evidence.as_map(self._policy.confidence)
+        shown = self._proof.shown()
         self.orders.pinned = ""
         if self.other is not None and (self.other_role == ROLE_PREVIOUS or self.other == candidate):
             self.orders.forget(self.other.model_id)
@@ -235,9 +215,9 @@ class Releases:
         ended = self.end_comparison("the champion has lost its place") if candidate != self.champion else []
         self.champion, self.standby = candidate, self.champion
         # Held-out rows compared the challenger with another champion.
-        self._trial, self._has_answered = Trial(pace=self._trial.pace), True
-        self._evidence = self._fresh()
-        return [*ended, Step(kind, candidate.model_id, why, evidence)]
+        self._compare_anew(Trial(pace=self._proof.trial.pace))
+        self._has_answered = True
+        return [*ended, Step(kind, candidate.model_id, why, shown)]
 
     def _forget_standby(self, model_id: str) -> None:
         if self.standby is not None and self.standby.model_id == model_id:
@@ -251,8 +231,8 @@ class Releases:
     @property
     def waits_for_slices(self) -> bool:
         """Whether the challenger is proven, and goes on being a challenger only until every major slice has been seen."""
-        proven = self.has_challenger and self.orders.may_step and not self.comparison.arms and self._is_proven()
-        return proven and not self._are_slices_seen()
+        proven = self.has_challenger and self.orders.may_step and not self.comparison.arms and self._proof.is_proven
+        return proven and not self._proof.are_slices_seen
 
     def labelled(self, losses: dict[str, float], slices: Mapping[str, str] | None = None) -> None:
         """The losses, by model, on one mature row of some slices that was predicted: counts if both models had scored it."""
@@ -260,10 +240,7 @@ class Releases:
             return
         ours, theirs = losses.get(self.champion.model_id), losses.get(self.other.model_id)
         if ours is not None and theirs is not None:
-            self._evidence.add(ours, theirs)
-            self._paired_loss += ours
-            self._paired_rows += 1
-            self._slices.add(slices or {}, ours - theirs)
+            self._proof.add(ours, theirs, slices or {})
 
     def decide(self, least_gain: float = 0.0) -> list[Step]:
         """The steps that the evidence allows now.
@@ -277,131 +254,102 @@ class Releases:
         return self._on_trial(self.other, least_gain)
 
     def _on_trial(self, challenger: Candidate, least_gain: float) -> list[Step]:
-        policy, evidence = self._policy, self._evidence
-        evidence.strike_if_refuted()
-        shown = evidence.as_map(policy.confidence) | {"production_loss": self._production_loss}
-        worth, canary_rows, give_up_rows = self._worth, *map(self._rows_of, (policy.canary_rows, policy.give_up_rows))
+        policy, proof = self._policy, self._proof
+        proof.strike_if_refuted()
+        shown = proof.shown() | {"production_loss": proof.production_loss}
         held_back = not self.orders.may_answer or bool(self._missing(challenger.model_id))
-        harm = self._harm(SLICE_CERTAINTY)
-        if harm is not None:
-            return [self.drop(f"mature labels show that {harm.in_words(self._unit)}")]
-        if self._is_proven() and self._are_slices_seen():
+        if harm := proof.harm():
+            return [self.drop(f"mature labels show that {harm}")]
+        if proof.is_proven and proof.are_slices_seen:
             if held_back:
                 return []
             if policy.approval == "manual" and self.orders.approved != challenger.model_id:
                 return self._await_approval(challenger, shown)
-            if policy.canary_share >= odds.LEADING_SHARE and evidence.mean < least_gain * self._production_loss:
+            if policy.canary_share >= odds.LEADING_SHARE and proof.gain < least_gain * proof.production_loss:
                 return [*self._wait(challenger, shown, least_gain), *self._shared(challenger)]
-            assert self.champion is not None
-            self.orders.forget(challenger.model_id)
-            self.standby = None
-            self.archive = [*self.archive, self.champion][-ARCHIVE_MAX:]
-            self.champion, self.other, self.other_role = challenger, self.champion, ROLE_PREVIOUS
-            self._has_answered = True
-            self._evidence = self._fresh()
-            return [
-                Step(DECISION_KIND_PROMOTE, challenger.model_id, f"better than production {self._gained(shown)}", shown)
-            ]
-        if evidence.rows >= canary_rows and evidence.upper(policy.confidence) < worth:
-            less = "is worse than" if evidence.upper(policy.confidence) < 0 else "gains too little over"
-            return [self.drop(f"mature labels show that it {less} production")]
-        if evidence.rows >= give_up_rows and evidence.is_heard and not self._waits:
-            return [self.drop(f"not shown to be better within {give_up_rows} paired mature rows")]
+            return [self._promote(challenger, shown)]
+        if refutation := proof.refutation():
+            return [self.drop(f"mature labels show that it {refutation} production")]
+        if proof.is_spent and proof.is_heard and not self._waits:
+            rows = proof.rows_of(policy.give_up_rows)
+            return [self.drop(f"not shown to be better within {rows} paired mature rows")]
         return [] if held_back and not self._share else self._shared(challenger)
 
-    @property
-    def _worth(self) -> float:
-        """The gain that a change must be worth."""
-        return max(GAIN_MIN, self._policy.gain * self._production_loss)
-
-    def _is_proven(self) -> bool:
-        """Whether the challenger is surely better by enough, and no slice is suspected to be harmed."""
-        evidence, worth = self._evidence, self._worth
-        enough = evidence.rows >= self._rows_of(self._policy.promote_rows)
-        sure = enough and self._is_sure() and evidence.mean >= worth and evidence.is_confirmed(worth)
-        return sure and self._harm(SLICE_SUSPICION) is None
-
-    def _are_slices_seen(self) -> bool:
-        return self._slices.are_seen(SLICE_ROWS_SHARE * self._policy.promote_rows)
-
-    def _chance(self) -> float:
-        return self._evidence.chance(odds.PRIOR_DEVIATION * max(self._production_loss, GAIN_MIN))
+    def _promote(self, challenger: Candidate, shown: dict[str, float]) -> Step:
+        """The challenger takes the champion's place, which is held ready and compared with it."""
+        assert self.champion is not None
+        because = f"better than production {self._proof.in_words(shown)}"
+        self.orders.forget(challenger.model_id)
+        self.standby = None
+        self.archive = [*self.archive, self.champion][-ARCHIVE_MAX:]
+        self.champion, self.other, self.other_role = challenger, self.champion, ROLE_PREVIOUS
+        self._has_answered = True
+        self._compare_anew(self._proof.trial)
+        return Step(DECISION_KIND_PROMOTE, challenger.model_id, because, shown)
 
     def _shared(self, other: Candidate) -> list[Step]:
         """What the other arm answers follows the chance that it is the better one, up and down."""
-        policy, evidence = self._policy, self._evidence
-        chance = self._chance() if evidence.rows >= self._rows_of(policy.canary_rows) else 0.0
+        policy, proof = self._policy, self._proof
+        chance = proof.chance()
         most = policy.canary_share if policy.approval == "automatic" else min(policy.canary_share, odds.FIRST_SHARE)
-        if not evidence.is_heard:
+        if not proof.is_heard:
             most = min(most, self._unheard_share)
-        if self._harm(SLICE_SUSPICION) is not None:
+        if proof.is_harm_suspected:
             most = min(most, odds.FIRST_SHARE)
         share = odds.next_share(self._share, chance, most)
         if share == self._share or (share > self._share and self._missing(other.model_id)):
             return []
         self._share = share
-        shown = evidence.as_map(policy.confidence) | {"chance": chance, "share": share}
+        shown = proof.shown() | {"chance": chance, "share": share}
         if self.other_role != ROLE_PREVIOUS:
             self.other_role = ROLE_CANARY if share else ROLE_SHADOW
         if not share:
             because = "it answers nobody any more: its newest mature labels do not speak for it"
             return [Step(DECISION_KIND_SHADOW, other.model_id, because, shown)]
-        because = f"better with a chance of {chance:.2f}, {self._gained(shown)}: it answers {share:.0%} of the entities"
+        because = (
+            f"better with a chance of {chance:.2f}, {proof.in_words(shown)}: it answers {share:.0%} of the entities"
+        )
         return [Step(DECISION_KIND_CANARY, other.model_id, because, shown)]
 
     def _await_approval(self, challenger: Candidate, shown: dict[str, float]) -> list[Step]:
         if self.orders.awaiting == challenger.model_id:
             return []
         self.orders.awaiting = challenger.model_id
-        because = f"better than production {self._gained(shown)}; its promotion waits for a person"
+        because = f"better than production {self._proof.in_words(shown)}; its promotion waits for a person"
         return [Step(DECISION_KIND_AWAIT_APPROVAL, challenger.model_id, because, shown)]
 
     def _wait(self, challenger: Candidate, shown: dict[str, float], least_gain: float) -> list[Step]:
         if self._waits:
             return []
         self._waits = True
-        because = f"better than production {self._gained(shown)}; it may answer, its promotion waits for {least_gain:.1%} of the loss"
+        gained = self._proof.in_words(shown)
+        because = (
+            f"better than production {gained}; it may answer, its promotion waits for {least_gain:.1%} of the loss"
+        )
         return [Step(DECISION_KIND_WAIT, challenger.model_id, because, shown | {"least_gain": least_gain})]
 
-    @property
-    def _production_loss(self) -> float:
-        """The champion's mean loss, before the trial or on the rows of it, whichever is more: after a change the latter is."""
-        paired = self._paired_loss / self._paired_rows if self._paired_rows else 0.0
-        return max(self._trial.production_loss, paired)
-
-    def _is_sure(self) -> bool:
-        evidence = self._evidence
-        gained = evidence.mean / max(self._production_loss, GAIN_MIN)
-        return evidence.mean > evidence.half_width(self._policy.confidence) * odds.caution(gained, self._trial.pace)
-
-    def _harm(self, confidence: float) -> Harm | None:
-        return self._slices.harmed(confidence, SLICE_HARM * self._production_loss, self._trial.pace)
-
-    def _gained(self, shown: dict[str, float]) -> str:
-        return f"by {shown['gain']:.4f} {self._unit} a row on {int(shown['paired_rows'])} paired mature rows"
-
     def _on_probation(self) -> list[Step]:
-        policy, evidence = self._policy, self._evidence
-        if evidence.rows >= self._rows_of(policy.promote_rows) and self._is_sure():
+        if self._proof.is_reversed:
             return self.roll_back("mature labels show that the previous model was better")
-        if evidence.rows >= self._rows_of(policy.give_up_rows) and self.champion is not None:
-            step = Step(
-                DECISION_KIND_KEEP, self.champion.model_id, "its probation is over", evidence.as_map(policy.confidence)
-            )
+        if self._proof.is_spent and self.champion is not None:
+            step = Step(DECISION_KIND_KEEP, self.champion.model_id, "its probation is over", self._proof.shown())
             self._retire()
-            self.other, self.other_role, self._evidence = None, ROLE_SHADOW, self._fresh()
+            self._leave_beside()
             return [step]
         return []
 
     def drop(self, because: str) -> Step:
         """The other arm leaves the comparison."""
         assert self.other is not None
-        step = Step(
-            DECISION_KIND_DROP_CHALLENGER, self.other.model_id, because, self._evidence.as_map(self._policy.confidence)
-        )
+        step = Step(DECISION_KIND_DROP_CHALLENGER, self.other.model_id, because, self._proof.shown())
         self.orders.forget(self.other.model_id)
-        self.other, self.other_role, self._evidence = None, ROLE_SHADOW, self._fresh()
+        self._leave_beside()
         return step
+
+    def _leave_beside(self) -> None:
+        """Nobody is compared with the champion any more."""
+        self.other, self.other_role = None, ROLE_SHADOW
+        self._compare_anew(self._proof.trial)
 
     def snapshot(self) -> dict[str, Any]:
         """State as plain values."""
@@ -412,16 +360,13 @@ class Releases:
             "other_role": int(self.other_role),
             "has_answered": self._has_answered,
             "archive": [plain(candidate) for candidate in self.archive],
-            "trial": [list(self._trial.gains), self._trial.rows, self._trial.production_loss, self._trial.pace],
-            "evidence": self._evidence.snapshot(),
             "standby": plain(self.standby),
             "orders": self.orders.snapshot(),
             "comparison": self.comparison.snapshot(),
-            "slices": self._slices.snapshot(),
-            "paired": [self._paired_loss, self._paired_rows],
             "share": self._share,
             "unheard_share": self._unheard_share,
             "waits": self._waits,
+            **self._proof.snapshot(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -430,18 +375,13 @@ class Releases:
         self.other_role = state["other_role"]
         self._has_answered = state["has_answered"]
         self.archive = [Candidate(*plain) for plain in state["archive"]]
-        gains, rows, production_loss, pace = state["trial"]
-        self._trial = Trial(tuple(gains), rows, production_loss, pace)
-        self._evidence = self._fresh()
-        self._evidence.restore(state["evidence"])
+        self._proof = Proof.restored(self._policy, self._task, state)
         # Absent from checkpoints of before there were any.
         self.standby = Candidate(*state["standby"]) if state.get("standby") else None
         self.orders = restored(state.get("orders", {}))
         if "comparison" in state:
             self.comparison.restore(state["comparison"])
-        # Absent from checkpoints of when a canary's share was fixed, or not inherited, or before slices were judged.
-        self._paired_loss, self._paired_rows = state.get("paired", [0.0, 0])
+        # Absent from checkpoints of when a canary's share was fixed, or not inherited.
         self._share = state.get("share", odds.FIRST_SHARE if self.other_role == ROLE_CANARY else 0.0)
         self._unheard_share = state.get("unheard_share", odds.UNHEARD_SHARE)
         self._waits = state.get("waits", False)
-        self._slices.restore(state.get("slices", [0, []]))
