@@ -61,31 +61,30 @@ def too_late(view: View, lateness_us: int, at_us: Ints, now_us: Ints) -> npt.NDA
     return late
 
 
-class LatestEntity:
-    """The newest event of an entity."""
+class FeatureEntity:
+    """What every kind of entity says of itself: its view, since when its values hold and where they are from, and their next change."""
 
-    __slots__ = (
-        "_age_us",
-        "_at_us",
-        "_id",
-        "_values",
-        "expected_us",
-        "known_at_us",
-        "next_change_us",
-        "sequence",
-        "view",
-    )
+    __slots__ = ("expected_us", "known_at_us", "next_change_us", "sequence", "view")
 
-    def __init__(self, view: Latest | Since) -> None:
-        self.view = view.name
-        self._age_us = view.ages_us[-1]
-        self._at_us = UNSET_US
-        self._id = ""
-        self._values: Values = []
+    def __init__(self, view: str) -> None:
+        self.view = view
         self.known_at_us = UNSET_US
         self.sequence = UNSET_US
         self.next_change_us: int | None = None
         self.expected_us: int | None = None  # when its owner looks at it again
+
+
+class LatestEntity(FeatureEntity):
+    """The newest event of an entity."""
+
+    __slots__ = ("_age_us", "_at_us", "_id", "_values")
+
+    def __init__(self, view: Latest | Since) -> None:
+        super().__init__(view.name)
+        self._age_us = view.ages_us[-1]
+        self._at_us = UNSET_US
+        self._id = ""
+        self._values: Values = []
 
     @property
     def event_time_us(self) -> int:
@@ -247,27 +246,13 @@ class _RunningWindow:
         )
 
 
-class WindowEntity:
+class WindowEntity(FeatureEntity):
     """The events of an entity that are in the longest of a view's windows, in parallel lists."""
 
-    __slots__ = (
-        "_begin",
-        "_firsts",
-        "_ids",
-        "_plan",
-        "_running",
-        "_times_us",
-        "_values",
-        "event_time_us",
-        "expected_us",
-        "known_at_us",
-        "next_change_us",
-        "sequence",
-        "view",
-    )
+    __slots__ = ("_begin", "_firsts", "_ids", "_plan", "_running", "_times_us", "_values", "event_time_us")
 
     def __init__(self, plan: WindowPlan) -> None:
-        self.view = plan.view
+        super().__init__(plan.view)
         self._plan = plan
         self._times_us: list[int] = []
         self._ids: list[str] = []
@@ -276,10 +261,6 @@ class WindowEntity:
         self._firsts = [0] * len(plan.ages_us)  # of each window; clocks never go back, so neither do these
         self._running: dict[int, _RunningWindow] | None = None
         self.event_time_us = UNSET_US  # the newest event's
-        self.known_at_us = UNSET_US
-        self.sequence = UNSET_US
-        self.next_change_us: int | None = None
-        self.expected_us: int | None = None  # when its owner looks at it again
 
     def fold(self, rows: Sequence[int], events: Part) -> tuple[list[Change], int]:
         """Takes some rows' events in, one after the other; returns the changes, and how many older events had to leave.

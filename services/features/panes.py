@@ -10,7 +10,7 @@ from typing import Any
 
 from driftloop.contracts import UNSET_US
 from driftloop.usecase import Window
-from services.features.entities import Change, Part, Values
+from services.features.entities import Change, FeatureEntity, Part, Values
 from services.features.sketches import SketchPlan, WindowSketch
 
 
@@ -54,31 +54,17 @@ class _Merged:
             self.sketch.merge(panes[at_us].sketch)
 
 
-class PanesEntity:
+class PanesEntity(FeatureEntity):
     """The panes of an entity that are in the longest of a view's windows: at most 101 for each, and one more per window."""
 
-    __slots__ = (
-        "_merged",
-        "_panes",
-        "_plan",
-        "event_time_us",
-        "expected_us",
-        "known_at_us",
-        "next_change_us",
-        "sequence",
-        "view",
-    )
+    __slots__ = ("_merged", "_panes", "_plan", "event_time_us")
 
     def __init__(self, plan: PanesPlan) -> None:
-        self.view = plan.view
+        super().__init__(plan.view)
         self._plan = plan
         self._panes: dict[int, _Pane] = {}  # by where they begin
         self._merged: dict[int, _Merged] = {}  # by age
         self.event_time_us = UNSET_US  # the newest event's
-        self.known_at_us = UNSET_US
-        self.sequence = UNSET_US
-        self.next_change_us: int | None = None
-        self.expected_us: int | None = None  # when its owner looks at it again
 
     def fold(self, rows: Sequence[int], events: Part) -> tuple[list[Change], int]:
         """Takes some rows' events in, one after the other; returns the changes. None has to leave for want of room: 0."""
