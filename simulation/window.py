@@ -130,7 +130,7 @@ def load(file: Path) -> Window:
             record = unpack(packed_record)
             window.records.setdefault((record.topic, record.partition), []).append(record)
     except (zlib.error, msgpack.UnpackException, KeyError, TypeError, ValueError) as error:
-        raise WindowUnusable(f"{file} is no saved window: {type(error).__name__}") from error
+        raise WindowUnusable(f"{file} is no saved window: driftloop replay-window --save writes one") from error
     return window
 
 

@@ -28,12 +28,15 @@ class ArmOption(click.ParamType):
         """The arm; wrong use if the text is no such thing."""
         if isinstance(value, Arm):
             return value
-        name, equals, rest = value.partition("=")
-        model_id, colon, share = rest.rpartition(":")
+        name, _, rest = value.partition("=")
+        model_id, _, text = rest.rpartition(":")
         try:
-            return Arm(name=name, model_id=model_id, share=float(share) if equals and colon else float("nan"))
+            share = float(text)
         except ValueError:
             self.fail(f"{value!r} is not NAME=MODEL:SHARE, such as treatment=m2:0.1", param, ctx)
+        if not 0.0 < share < 1.0:
+            self.fail(f"{value!r}: a share lies between 0 and 1, of all entities", param, ctx)
+        return Arm(name=name, model_id=model_id, share=share)
 
 
 @click.group()

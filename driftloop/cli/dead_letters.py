@@ -129,8 +129,8 @@ def redrive(
     refused_by: str,
 ) -> None:
     """Send events that ingest refused again, with their own ids and times; what is refused again makes no new letter."""
-    if not letter_ids and not everything:
-        raise click.UsageError("name dead letters by id, or say --all (with filters)")
+    if bool(letter_ids) == everything:
+        raise click.UsageError("name dead letters either by id, or --all (with filters)")
     try:
         _declared(use_case)
     # JSON tells no time from a text: read without its schema, fine events would be refused.

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from driftloop.cli.checkout import import_from_checkout
-from driftloop.cli.history import moment
+from driftloop.cli.history import moments
 from driftloop.contracts import rfc3339
 from driftloop.usecase import UseCaseError, load_use_case
 
@@ -74,9 +74,7 @@ def backfill(
     from services.features.backfilling import run
     from services.features.errors import FeaturesError
 
-    from_us, to_us = moment(from_text), moment(to_text)
-    if from_us is not None and to_us is not None and from_us >= to_us:
-        raise click.UsageError("--from lies at or after --to")
+    from_us, to_us = moments(from_text, to_text)
 
     def open_online() -> Any:
         from driftloop.featurestore.online import online_writer
@@ -146,7 +144,7 @@ def parity(
     from driftloop.featurestore.store import FeatureStoreSettings, feature_store
     from driftloop.telemetry import instruments, setup_telemetry
 
-    from_us, to_us = moment(from_text) or 0, moment(to_text)
+    from_us, to_us = moments(from_text, to_text)
     try:
         use_case = load_use_case(name, usecases)
     except UseCaseError as error:
@@ -157,7 +155,7 @@ def parity(
         taken = [
             message.payload
             for message in first_by_id(read_topics(bootstrap_servers, name, ["predictions"])).values()
-            if from_us <= message.payload.as_of_us and (to_us is None or message.payload.as_of_us < to_us)
+            if (from_us or 0) <= message.payload.as_of_us and (to_us is None or message.payload.as_of_us < to_us)
         ]
         whole = [p for p in taken if all(place_of(p, reading).at_us <= end_us for reading in p.vector.readings)]
         chosen = nsmallest(sample, whole, key=lambda prediction: (crc32(prediction.id.encode()), prediction.id))

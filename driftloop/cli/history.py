@@ -52,8 +52,15 @@ def first_by_id(records: Iterator[Record]) -> dict[str, Message[Any]]:
     return found
 
 
-def moment(text: str | None) -> int | None:
-    """A moment in microseconds; UsageError where it is none."""
+def moments(from_text: str | None, to_text: str | None) -> tuple[int | None, int | None]:
+    """Where a stretch begins and ends, in microseconds; UsageError where it is none."""
+    from_us, to_us = _moment(from_text), _moment(to_text)
+    if from_us is not None and to_us is not None and from_us >= to_us:
+        raise click.UsageError("--from lies at or after --to")
+    return from_us, to_us
+
+
+def _moment(text: str | None) -> int | None:
     if text is None:
         return None
     try:

@@ -204,7 +204,12 @@ def with_order(run: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="One JSON object."),
         click.option(
-            "--timeout", "timeout_s", default=10.0, show_default=True, help="Seconds until it must be in effect."
+            "--timeout",
+            "timeout_s",
+            type=click.FloatRange(min=0, min_open=True),
+            default=10.0,
+            show_default=True,
+            help="Seconds until it must be in effect.",
         ),
         click.option(
             "--serving",

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import grpc
 
 from driftloop.client import (
     ClientError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 RETRAIN_TIMEOUT_S = 900.0  # how long one step may take while a model is trained
 WAIT_SLICE_S = 25.0
+DOOR_TIMEOUT_S = 10.0  # how long a door may take to be reached at the start; a service that was killed is back by then
 AGAIN_PAUSE_S = 0.5
 AGAIN_TIMEOUT_S = 120.0  # a broker on a busy machine takes half a minute to come back
 SAID_PARTS = 20  # lines that a whole replay prints where no terminal shows its bar
@@ -153,6 +155,18 @@ class Replay:
         self.played.wait_s.append(time.monotonic() - started)
 
 
+def require_doors(ingest_address: str, serving_address: str) -> None:
+    """ClickException names the door at which nobody answers."""
+    for option, address in (("--ingest", ingest_address), ("--serving", serving_address)):
+        with grpc.insecure_channel(address) as channel:
+            try:
+                grpc.channel_ready_future(channel).result(DOOR_TIMEOUT_S)
+            except grpc.FutureTimeoutError as error:
+                raise click.ClickException(
+                    f"nothing answers at {address}: start the loop (driftloop up), or say {option}."
+                ) from error
+
+
 class NoSuchOption(UseCaseError):
     """A use case's replay does not take an option: leave it out."""
 
@@ -236,6 +250,7 @@ def replay(
         use_case, stretch = load_stretch(name, start=start, days=days, rows=rows, inject=inject)
     except UseCaseError as error:
         raise click.UsageError(str(error)) from error
+    require_doors(ingest_address, serving_address)
     player = Replay(use_case, ingest_address, serving_address)
     with replay_progress(use_case, stretch, Console()) as after_step:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from driftloop.cli.checkout import import_from_checkout
-from driftloop.cli.history import moment, read_topics
+from driftloop.cli.history import moments, read_topics
 from driftloop.usecase import UseCaseError, load_use_case
 
 SHOWN_MAX = 20
@@ -45,8 +45,8 @@ def replay_window(
     import_from_checkout("simulation", "A window is replayed")
     from simulation.window import TOPICS, WindowUnusable, load, replay, save, window_of
 
-    from_us, to_us = moment(from_text) or 0, moment(to_text)
-    to_us = _FAR_US if to_us is None else to_us
+    begin_us, end_us = moments(from_text, to_text)
+    from_us, to_us = begin_us or 0, _FAR_US if end_us is None else end_us
     try:
         use_case = load_use_case(name, usecases)
         if file is not None:

@@ -178,10 +178,13 @@ class KafkaReader:
                     self._prefix + topic, timeout=max(0.1, deadline - time.monotonic())
                 )
             except KafkaException as error:
-                raise ReadFailed(f"the broker at {self._servers} does not answer: {error.args[0].str()}") from error
+                raise ReadFailed(
+                    f"the broker at {self._servers} does not answer: start it, or correct KAFKA_BOOTSTRAP_SERVERS "
+                    f"({error.args[0].str()})"
+                ) from error
             described = listing.topics[self._prefix + topic]
             if described.error is not None:
                 where = f"{self._prefix}{topic} cannot be read at {self._servers}"
-                raise ReadFailed(f"{where}: {described.error.str()}")
+                raise ReadFailed(f"{where}: {described.error.str()}; does that use case run there?")
             found.extend((topic, partition) for partition in sorted(described.partitions))
         return found

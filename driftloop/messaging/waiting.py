@@ -29,7 +29,10 @@ def await_topics(
         try:
             found = client.list_topics(timeout=max(0.1, min(5.0, deadline - time.monotonic()))).topics
         except KafkaException as error:
-            why = f"the broker at {bootstrap_servers} does not answer: {error.args[0].str()}"
+            why = (
+                f"the broker at {bootstrap_servers} does not answer: start it, or correct KAFKA_BOOTSTRAP_SERVERS "
+                f"({error.args[0].str()})"
+            )
         else:
             counts = {
                 topic: len(found[name].partitions) for topic in topics if (name := f"{use_case}.{topic}") in found
