@@ -8,43 +8,64 @@ have passed. So calls are taken in until none is on its way, then one batch is a
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections import deque
+from collections.abc import Callable
 
 from services.serving.errors import Overloaded
-from services.serving.gathering import QUIET_TURNS
+from services.serving.gathering import BUSY_S, QUIET_TURNS
 
 _RETRY_S = 0.1  # about as long as the batches that wait will take
 
 
-class Admission:
-    """Batches that wait for their turn: together at most `requests_max` requests, but for one that comes when none waits."""
+def overloaded() -> Overloaded:
+    """What a batch is told that cannot wait."""
+    return Overloaded("too many requests in batches wait already", _RETRY_S)
 
-    def __init__(self, requests_max: int) -> None:
+
+class Admission:
+    """Batches that wait for their turn: none comes to `requests_max` requests or more that wait already."""
+
+    def __init__(self, requests_max: int, now_s: Callable[[], float] = time.perf_counter) -> None:
         self._requests_max = requests_max
+        self._now_s = now_s
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._requests = 0
         self._arrived = self._seen = self._quiet_turns = 0
         self._wanted_turns = 1
         self._turning = False
+        self._answered_s = -BUSY_S
+
+    def announce(self) -> bool:
+        """A batch is on its way, nothing of it is read: whether it may wait. False: it is Overloaded, whatever it holds."""
+        self._arrived += 1
+        return self._requests < self._requests_max
 
     async def enter(self, requests: int) -> float:
         """Returns when a batch of so many requests may be answered: the seconds that it has waited. Overloaded: not soon."""
-        self._arrived += 1
-        if self._requests and self._requests + requests > self._requests_max:
-            raise Overloaded(f"{self._requests} requests in batches wait already", _RETRY_S)
-        came_s = self._loop.time()
+        if not self.announce():
+            raise overloaded()
+        came_s = self._now_s()
         turn: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(turn)
         self._requests += requests
         if not self._turning:
+            # Others wait behind the one that was just answered, though all but the first are still inside gRPC.
+            if came_s - self._answered_s < BUSY_S:
+                self._wanted_turns = QUIET_TURNS
             self._turning = True
             self._loop.call_soon(self._turn)
         try:
             await turn
         finally:
             self._requests -= requests
-        return self._loop.time() - came_s
+        return self._now_s() - came_s
+
+    def answered(self) -> None:
+        """A batch that was let through is answered."""
+        self._answered_s = self._now_s()
 
     def _turn(self) -> None:
         if self._arrived == self._seen:
@@ -52,6 +73,7 @@ class Admission:
         else:
             self._seen, self._quiet_turns = self._arrived, 0
         if self._quiet_turns < self._wanted_turns:
+            os.sched_yield()  # gRPC's threads, where they share the core, have a part in what a turn may bring
             self._loop.call_soon(self._turn)
             return
         self._quiet_turns = 0

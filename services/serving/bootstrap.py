@@ -100,6 +100,7 @@ class Replica:
         async def publish() -> None:
             while True:
                 await asyncio.sleep(_PUBLISH_EVERY_S)
+                self._calls.publish()
                 for instruments in self._instruments:
                     instruments.publish()
 
@@ -121,6 +122,7 @@ class Replica:
             for task in (*tasks, stop):
                 task.cancel()
             await asyncio.gather(*tasks, stop, return_exceptions=True)
+            self._calls.publish()
             for desk in self._desks:
                 desk.close()
 

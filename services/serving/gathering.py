@@ -8,6 +8,7 @@ kept waiting.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -54,6 +55,7 @@ class Gathering(Generic[Call]):
         else:
             self._seen, self._quiet_turns = len(self._calls), 0
         if self._quiet_turns < self._wanted_turns and self._seen < self._calls_max:
+            os.sched_yield()  # gRPC's threads, where they share the core, have a part in what a turn may bring
             self._loop.call_soon(self._turn)
             return
         self._seen = self._quiet_turns = 0

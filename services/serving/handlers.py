@@ -67,6 +67,10 @@ class Served:
     def __init__(self, handlers: Mapping[str, Handlers]) -> None:
         self._handlers = dict(handlers)
 
+    def announce_batch(self) -> bool:
+        """A batch is on its way, of whichever use case: whether it may wait. False: it is Overloaded."""
+        return any([handlers.announce_batch() for handlers in self._handlers.values()])
+
     def by_use_case(self, use_case: str) -> Handlers:
         """Those of a use case; UnknownUseCase if there are none."""
         found = self._handlers.get(use_case)
@@ -128,6 +132,10 @@ class Handlers:
         if self._clock.clock_us != UNSET_US:
             self._watermarks.reach(self._clock.clock_us)
 
+    def announce_batch(self) -> bool:
+        """A batch is on its way, nothing of it is read: whether it may wait. False: it is Overloaded."""
+        return self._admission.announce()
+
     async def predict(self, request: PredictRequest, traceparent: str, left_s: float | None) -> bytes:
         """Answers one request with a serialised PredictResponse; raises a ServingError where there is no answer.
 
@@ -166,6 +174,7 @@ class Handlers:
             shown = [request.include_vector for request in requests]
             asked = Together(read.entities, read.request_ids, inputs, [traced.traceparent] * rows, shown)
             answered = self._answering.answer(asked)
+        self._admission.answered()
         self._instruments.took(method, time.perf_counter() - started_s)
         return answered.batch()
 

@@ -22,10 +22,17 @@ class CallInstruments:
 
     def __init__(self, declared: Instruments | None = None) -> None:
         self._refused = (declared or instruments("serving")).counter("calls_refused")
+        self._by_code: Counter[str] = Counter()
 
     def refused(self, code: str) -> None:
         """A call was not answered; `code` is gRPC's name."""
-        self._refused.add(1, {"code": code})
+        self._by_code[code] += 1
+
+    def publish(self) -> None:
+        """Hands over what was counted since the last time."""
+        for code, count in self._by_code.items():
+            self._refused.add(count, {"code": code})
+        self._by_code.clear()
 
 
 class ServingInstruments:

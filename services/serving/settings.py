@@ -56,7 +56,7 @@ class ServingSettings(BaseSettings):
     waiting_requests_max: int = Field(
         default=4_096,
         gt=0,
-        description="requests in batches that wait for their turn: 0.2 s; more are RESOURCE_EXHAUSTED",
+        description="requests in batches that wait for their turn: 0.2 s; behind so many the next is RESOURCE_EXHAUSTED",
     )
     pending_calls_max: int = Field(
         default=512,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -23,14 +23,16 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
     WaitForClockRequest,
     WaitForClockResponse,
 )
+from services.serving.admission import overloaded
 from services.serving.errors import InvalidRequest, ServingError, Violation
-from services.serving.gateways.status import code_of, refusal_of, refuse
+from services.serving.gateways.status import code_of, ending_of, refusal_of, refuse
 from services.serving.handlers import Served
 from services.serving.instruments import CallInstruments
 from services.serving.settings import ServingSettings
 
 SERVICE = DESCRIPTOR.services_by_name["PredictionService"].full_name
 _TRACEPARENT_CHARACTERS = 55
+_OVERLOADED = ending_of(overloaded())
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer")
 
@@ -57,7 +59,8 @@ class PredictionDoor:
                 self.WaitForClock, _reader(WaitForClockRequest), WaitForClockResponse.SerializeToString
             ),
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        unread = grpc.stream_unary_rpc_method_handler(self._turn_away)
+        server.add_generic_rpc_handlers((_Methods(methods, self._served, unread),))
 
     async def Predict(self, request: PredictRequest, context: Context) -> bytes:
         """See serving.proto."""
@@ -108,6 +111,11 @@ class PredictionDoor:
             context, lambda: self._served.by_use_case(request.use_case).wait_for_clock(request, timeout_s)
         )
 
+    async def _turn_away(self, requests: Any, context: Context) -> NoReturn:
+        """Refuses a batch of which nothing was read."""
+        self._instruments.refused(_OVERLOADED[0].name)
+        await context.abort(*_OVERLOADED)
+
     async def _batch(self, request: PredictBatchRequest, traceparent: str, left_s: float | None, method: str) -> bytes:
         if not request.requests:
             return b""
@@ -123,6 +131,23 @@ class PredictionDoor:
     async def _refuse(self, context: Context, error: ServingError) -> NoReturn:
         self._instruments.refused(code_of(error).name)
         await refuse(context, error)
+
+
+class _Methods(grpc.GenericRpcHandler):
+    """Finds what answers a call. Of batches that cannot wait nothing is read: to receive and parse one costs as much as to refuse it."""
+
+    def __init__(self, methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]], served: Served, unread: Any) -> None:
+        self._methods = {f"/{SERVICE}/{name}": method for name, method in methods.items()}
+        self._batch = f"/{SERVICE}/PredictBatch"
+        self._served = served
+        self._unread = unread
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """See grpc.GenericRpcHandler."""
+        method = handler_call_details.method
+        if method == self._batch and not self._served.announce_batch():
+            return self._unread
+        return self._methods.get(method)
 
 
 class Unreadable:

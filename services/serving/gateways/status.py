@@ -73,13 +73,18 @@ def refusal_of(error: ServingError) -> Refusal:
 
 async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: ServingError) -> NoReturn:
     """Ends a call with the error's code, message and details."""
+    await context.abort(*ending_of(error))
+    raise AssertionError("abort always raises")
+
+
+def ending_of(error: ServingError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
+    """What `abort` takes to end a call with the error."""
     code, message = code_of(error), _message(error)
     status = Status(code=code.value[0], message=message, details=[_packed(detail) for detail in _details(error)])
-    trailers = [("grpc-status-details-bin", status.SerializeToString())]
+    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
     if after_s := retry_after_s(error):
         trailers.append(("grpc-retry-pushback-ms", str(round(after_s * 1000))))
-    await context.abort(code, message, tuple(trailers))
-    raise AssertionError("abort always raises")
+    return code, message, tuple(trailers)
 
 
 def _message(error: ServingError) -> str:

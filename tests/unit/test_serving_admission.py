@@ -1,0 +1,66 @@
+"""Which batches wait for their turn, and which are turned away before anything of them is read."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import pytest
+
+from driftloop.contracts.monitor.v1.monitor_pb2 import ROLE_CHAMPION
+from driftloop.contracts.serving.v1.serving_pb2 import PredictBatchRequest
+from services.serving.admission import Admission
+from services.serving.errors import Overloaded
+from services.serving.gathering import BUSY_S, QUIET_TURNS
+from tests.unit.serving_twin import request, twin
+
+_PREDICT_BATCH = "/driftloop.serving.v1.PredictionService/PredictBatch"
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("pause_s", "let_through"), [(0.0, False), (BUSY_S, True)])
+async def test_a_batch_right_behind_an_answer_waits_until_no_other_is_on_its_way(
+    pause_s: float, let_through: bool
+) -> None:
+    now_s = 10.0
+    admission = Admission(1_000, lambda: now_s)
+    await admission.enter(64)
+    admission.answered()
+    now_s += pause_s
+    second = asyncio.create_task(admission.enter(64))
+    await turns(QUIET_TURNS)
+    assert second.done() is let_through
+    await turns(QUIET_TURNS)
+    assert second.done()
+
+
+async def test_batches_wait_until_the_bound_is_reached_and_the_next_is_turned_away_whatever_it_holds() -> None:
+    admission = Admission(100)
+    waiting = [asyncio.create_task(admission.enter(requests)) for requests in (64, 30, 512)]
+    await turns(1)
+    assert not admission.announce()
+    with pytest.raises(Overloaded):
+        await admission.enter(1)
+    await asyncio.gather(*waiting)
+    assert admission.announce()
+
+
+async def test_under_a_burst_of_batches_the_rest_is_refused_unread_and_told_when_to_come_again(tmp_path: Path) -> None:
+    async with twin(tmp_path, waiting_requests_max=256) as replica:
+        await replica.released(("m1", ROLE_CHAMPION))
+        batch = PredictBatchRequest(requests=[request(f"o{n}") for n in range(64)]).SerializeToString()
+        call = replica.channel.unary_unary(_PREDICT_BATCH)
+        made = [asyncio.ensure_future(call(each)) for each in [batch] * 40 + [b"\xff\xff"] * 40]
+        found = await asyncio.gather(*made, return_exceptions=True)
+        refused = [each for each in found if isinstance(each, grpc.aio.AioRpcError)]
+        assert len(found) - len(refused) >= 256 // 64
+        turned_away = [each for each in refused if each.code() is grpc.StatusCode.RESOURCE_EXHAUSTED]
+        unread = [each for each in found[40:] if each in turned_away]
+        assert min(len(turned_away), len(unread)) > 10
+        trailers = [dict(each.trailing_metadata() or ()) for each in turned_away]
+        assert {each["grpc-retry-pushback-ms"] for each in trailers} == {"100"}
