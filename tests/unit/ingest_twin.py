@@ -155,6 +155,7 @@ class Door:
     admission: Admission
     intake: Intake
     http: HttpDoor
+    address: str
     url: str
 
     def written(self, topic: str) -> list[Message[Any]]:
@@ -184,9 +185,9 @@ async def door(use_case: UseCase | None = None, now_us: int = NOON_US, **setting
     http_port = await http.open("127.0.0.1:0")
     await server.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            url = f"http://127.0.0.1:{http_port}"
-            yield Door(IngestServiceStub(channel), bus, producer, admission, intake, http, url)
+        address, url = f"127.0.0.1:{port}", f"http://127.0.0.1:{http_port}"
+        async with grpc.aio.insecure_channel(address) as channel:
+            yield Door(IngestServiceStub(channel), bus, producer, admission, intake, http, address, url)
     finally:
         await http.close()
         await server.stop(None)

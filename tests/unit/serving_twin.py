@@ -277,11 +277,11 @@ async def twin(
     **changes: Any,
 ) -> AsyncIterator[Twin]:
     """A running replica, ready unless `wait` is False."""
-    bus = bus or MemoryBus("orders", SPREAD)
+    bus = bus or MemoryBus(use_case.name, SPREAD)
     loader = Models(models if models is not None else {"m1": Constant(0.1), "m2": Constant(0.2)})
     replica = Replica(settings(folder, **changes), [(use_case, _outside(bus, loader, online))])
     async with _running(replica, wait) as channel:
-        yield Twin(bus, loader, replica, channel)
+        yield Twin(bus, loader, replica, channel, use_case.name)
 
 
 @asynccontextmanager
