@@ -136,10 +136,14 @@ def redrive(
     # JSON tells no time from a text: read without its schema, fine events would be refused.
     except UnknownUseCase as error:
         raise click.UsageError(str(error)) from error
+    letters = list(_letters(bootstrap_servers, use_case, letter_ids, rule, event_type, refused_by))
+    found = {known for message, _ in letters for known in (message.id, message.payload.event_id)}
+    if unknown := [letter_id for letter_id in letter_ids if letter_id not in found]:
+        raise click.ClickException(f"no dead letter of {use_case} has the id {', '.join(unknown)}")
     counts = {"accepted": 0, "duplicate": 0, "refused again": 0, "not an event of ingest's door": 0}
     with grpc.insecure_channel(address) as channel:
         ingest = IngestServiceStub(channel)
-        for message, event in _letters(bootstrap_servers, use_case, letter_ids, rule, event_type, refused_by):
+        for message, event in letters:
             if event is None:
                 counts["not an event of ingest's door"] += 1
                 continue

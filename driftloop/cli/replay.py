@@ -255,6 +255,9 @@ def replay(
     with replay_progress(use_case, stretch, Console()) as after_step:
         try:
             played = player.run(steps_of(use_case, stretch), after_step)
+        except ClockBehind as error:
+            instead = "replay what comes later (--start), or start a loop without data"
+            raise click.ClickException(f"the replay stopped: {error}: {instead}") from error
         except (ClientError, TimeoutError) as error:
             raise click.ClickException(f"the replay stopped: {error}") from error
         finally:

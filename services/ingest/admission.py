@@ -13,7 +13,7 @@ from operator import attrgetter
 
 from google.protobuf.message import DecodeError
 
-from driftloop.contracts import UNSET_US, Encoded, Message, watermark
+from driftloop.contracts import UNSET_US, Encoded, Message, rfc3339, watermark
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.ingest.v1.ingest_pb2 import Violation
 from driftloop.contracts.monitor.v1.monitor_pb2 import Incident
@@ -252,7 +252,7 @@ class Admission:
         if self.mode == "live":
             raise ClockIsLive(f"use case {use_case} has a live clock: it moves by itself")
         if known_at_us < self.clock_us or not 0 < known_at_us <= TIME_US_MAX:
-            raise ClockGoesBack(f"the clock is at {self.clock_us} and cannot go to {known_at_us}")
+            raise ClockGoesBack(f"the clock is at {_said(self.clock_us)} and cannot go to {_said(known_at_us)}")
         return self._move(known_at_us)
 
     def tick(self, now_us: int) -> Moved:
@@ -315,6 +315,10 @@ class Admission:
 def _told_apart(values: Values) -> Values:
     """Values whose hash is another one for other values: Python's of −1 is that of −2."""
     return values if -1 not in values else (values, *[place for place, value in enumerate(values) if value == -1])
+
+
+def _said(at_us: int) -> str:
+    return rfc3339(at_us) if 0 < at_us <= TIME_US_MAX else f"{at_us} µs"
 
 
 def _parsed(value: bytes) -> Event | None:

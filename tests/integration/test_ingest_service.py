@@ -266,6 +266,9 @@ def test_dead_letters_are_listed_shown_and_sent_again_with_their_ids_and_times(
     (row,) = [json.loads(line) for line in listed.output.splitlines()]
     assert row["event_id"] == "a1"
     assert "price" in runner.invoke(dead_letters, ["show", *options, row["id"]]).output
+    unknown = runner.invoke(dead_letters, ["redrive", *options, "--ingest", ingest.address, row["id"], "nobody"])
+    assert (unknown.exit_code, unknown.output) == (1, f"Error: no dead letter of {ingest.name} has the id nobody\n")
+    assert ingest.events() == []
     for expected in ("1 accepted, 1 refused again", "1 duplicate, 1 refused again"):
         sent = runner.invoke(dead_letters, ["redrive", *options, "--ingest", ingest.address, "--all"])
         assert sent.output.splitlines()[-1] == expected

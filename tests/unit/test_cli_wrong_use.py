@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from driftloop.cli.__main__ import main
+from driftloop.usecase import load_use_case
 from tests.tiny_usecase import write_use_case
+from tests.unit.ingest_twin import door
 
 NOBODY = "127.0.0.1:9"
 REPLAY = """
+class Stretch:
+    start_us, end_us, injected_at_us, rows = 1_800_000_000, 2_700_000_000, None, 0
+
+    def events(self):
+        return iter(())
+
+    def requests(self):
+        return iter(())
+
+
 def stretch():
-    return None
+    return Stretch()
 """
 
 
@@ -39,13 +53,29 @@ def test_what_cannot_be_meant_is_said_at_once(command: list[str], said: str, mon
     assert said in found.output
 
 
-def test_a_replay_that_finds_nobody_at_a_door_says_where_and_how_to_start_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_use_case(tmp_path, "away")
-    (tmp_path / "away" / "replay.py").write_text(REPLAY)
+@pytest.fixture
+def replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a use case with a replay whose first step begins at 1970-01-01T00:15."""
+    write_use_case(tmp_path, "replayed")
+    (tmp_path / "replayed" / "replay.py").write_text(REPLAY)
     monkeypatch.setenv("DRIFTLOOP_USECASES", str(tmp_path))
+    return "replayed"
+
+
+def test_a_replay_that_finds_nobody_at_a_door_says_where_and_how_to_start_one(
+    replayed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("driftloop.cli.replay.DOOR_TIMEOUT_S", 0.2)
-    found = CliRunner().invoke(main, ["replay", "away", "--ingest", NOBODY])
+    found = CliRunner().invoke(main, ["replay", replayed, "--ingest", NOBODY])
     assert found.exit_code == 1
     assert found.output == f"Error: nothing answers at {NOBODY}: start the loop (driftloop up), or say --ingest.\n"
+
+
+async def test_a_replay_of_what_the_loop_has_behind_it_says_where_its_clock_is_and_what_to_do(replayed: str) -> None:
+    async with door(load_use_case(replayed, os.environ["DRIFTLOOP_USECASES"])) as ingest:
+        await ingest.intake.advance(replayed, 1_000_000_000_000_000)
+        command = ["replay", replayed, "--ingest", ingest.address, "--serving", ingest.address]
+        found = await asyncio.to_thread(CliRunner().invoke, main, command)
+    assert found.exit_code == 1
+    assert "the clock is at 2001-09-09T01:46:40.000000Z and cannot go to 1970-01-01T00:15:00.000000Z" in found.output
+    assert found.output.endswith(": replay what comes later (--start), or start a loop without data\n")
