@@ -84,11 +84,29 @@ class LazyGroup(click.Group):
 
             if isinstance(error, ArtifactError | MessagingError | TimeoutError | UseCaseError):
                 raise click.ClickException(str(error)) from error
+            if wrong := _wrong_settings(error):
+                raise click.UsageError(wrong) from error
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(SUMMARIES.items()))
+
+
+def _wrong_settings(error: Exception) -> str:
+    """Which variables of the environment cannot be; empty where it is not about them."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return ""
+    from driftloop.featurestore.shared import SharedStores
+    from driftloop.messaging import KafkaSettings
+    from driftloop.settings import complaints
+    from driftloop.tables.settings import TableSettings
+    from driftloop.telemetry import TelemetrySettings
+
+    read = {kind.__name__: kind for kind in (KafkaSettings, SharedStores, TableSettings, TelemetrySettings)}
+    return "; ".join(complaints(read[error.title], error)) if error.title in read else ""
 
 
 @click.command(cls=LazyGroup)

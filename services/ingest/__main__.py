@@ -20,7 +20,14 @@ from driftloop.artifacts.schemas import SchemaHistory
 from driftloop.contracts.cloudevents import CloudEventsReader
 from driftloop.contracts.ingest.v1 import ingest_pb2
 from driftloop.messaging import KafkaProducer, KafkaReader, KafkaSettings, MessagingError, await_topics
-from driftloop.telemetry import add_health_and_reflection, instruments, setup_logging, setup_telemetry
+from driftloop.settings import settings_from_environment
+from driftloop.telemetry import (
+    TelemetrySettings,
+    add_health_and_reflection,
+    instruments,
+    setup_logging,
+    setup_telemetry,
+)
 from driftloop.usecase import UseCase, UseCaseError, load_use_case
 from services.ingest.admission import TOPIC, Admission
 from services.ingest.errors import CannotStart, IngestError
@@ -166,8 +173,9 @@ async def _serve(
 
 
 def main() -> int:
-    """The process's exit status: 0 after SIGTERM, 1 after anything that a restart may cure."""
-    settings, kafka = IngestSettings(), KafkaSettings()
+    """The process's exit status: 0 after SIGTERM, 1 after anything that a restart may cure; 2 where settings cannot be."""
+    settings = settings_from_environment(IngestSettings, KafkaSettings, TelemetrySettings)
+    kafka = KafkaSettings()
     setup_logging("ingest", settings.log_level)
     telemetry = setup_telemetry("ingest")
     # Until the loop runs there is nothing to flush; an exception, raised inside Kafka's C code, could get lost.

@@ -7,8 +7,10 @@ import logging
 
 from driftloop.artifacts import ArtifactError
 from driftloop.messaging import KafkaSettings, MessagingError
-from driftloop.messaging.faust_worker import end_process, run_stages, stop_on_signals
-from driftloop.telemetry import HealthServer, instruments, setup_logging, setup_telemetry
+from driftloop.messaging.faust_worker import WorkerSettings, end_process, run_stages, stop_on_signals
+from driftloop.messaging.hosting import HostSettings
+from driftloop.settings import settings_from_environment
+from driftloop.telemetry import HealthServer, TelemetrySettings, instruments, setup_logging, setup_telemetry
 from driftloop.telemetry.health import AddressInUse
 from driftloop.usecase import UseCaseError, load_use_case
 from services.monitor.errors import MonitorError
@@ -43,8 +45,10 @@ async def serve(settings: MonitorSettings, kafka: KafkaSettings) -> None:
 
 
 def main() -> None:
-    """The process: exit code 0 after a signal, 1 after a failure."""
-    settings = MonitorSettings()
+    """The process: exit code 0 after a signal, 1 after a failure, 2 where settings cannot be."""
+    settings = settings_from_environment(
+        MonitorSettings, KafkaSettings, HostSettings, WorkerSettings, TelemetrySettings
+    )
     setup_logging("monitor", settings.log_level)
     telemetry = setup_telemetry("monitor")
     code = 0

@@ -14,7 +14,8 @@ import uvloop
 
 from driftloop.artifacts import ArtifactStore
 from driftloop.messaging import KafkaProducer, KafkaReader, KafkaSettings, LoopProducer, MessagingError, await_topics
-from driftloop.telemetry import instruments, setup_logging, setup_telemetry
+from driftloop.settings import settings_from_environment
+from driftloop.telemetry import TelemetrySettings, instruments, setup_logging, setup_telemetry
 from driftloop.usecase import UseCase, UseCaseError, load_use_case
 from services.serving.bootstrap import Replica
 from services.serving.desk import ASKING, READ, WRITTEN, Outside
@@ -94,7 +95,7 @@ def _online_reader(settings: ServingSettings, use_case: UseCase) -> OnlineReader
 
 def main() -> int:
     """The process's exit status."""
-    settings = ServingSettings()
+    settings = settings_from_environment(ServingSettings, KafkaSettings, TelemetrySettings)
     setup_logging("serving", settings.log_level)
     if settings.workers > 1:
         return Workers([sys.executable, "-m", "services.serving"], settings).run()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from driftloop.artifacts import ArtifactError
 from driftloop.featurestore.errors import FeatureStoreError
+from driftloop.featurestore.shared import SharedStores
 from driftloop.messaging import (
     DeliveryFailed,
     KafkaProducer,
@@ -23,7 +24,8 @@ from driftloop.messaging import (
     await_topics,
     dead_letter,
 )
-from driftloop.telemetry import instruments, serve_health_in_thread, setup_logging, setup_telemetry
+from driftloop.settings import settings_from_environment
+from driftloop.telemetry import TelemetrySettings, instruments, serve_health_in_thread, setup_logging, setup_telemetry
 from driftloop.telemetry.health import AddressInUse
 from driftloop.usecase import UseCase, UseCaseError, load_use_case
 from services.trainer.bootstrap import open_handler, open_recording
@@ -109,8 +111,9 @@ def _on_signal(act: Callable[[], None]) -> None:
 
 
 def main() -> int:
-    """The process's exit status: 0 after SIGTERM, 1 after anything that a restart may cure."""
-    settings, kafka = TrainerSettings(), KafkaSettings()
+    """The process's exit status: 0 after SIGTERM, 1 after anything that a restart may cure; 2 where settings cannot be."""
+    settings = settings_from_environment(TrainerSettings, KafkaSettings, TelemetrySettings, SharedStores)
+    kafka = KafkaSettings()
     setup_logging("trainer", settings.log_level)
     _quiet()
     telemetry = setup_telemetry("trainer")
