@@ -15,6 +15,7 @@ from deploy.local.errors import FreeDiskSpace, FreeThePort, InstallJava
 
 JAVA_MAJOR_MIN = 17  # what Kafka 4 is compiled for
 _HOST = "127.0.0.1"
+_LINE_BYTES_MAX = 500  # of a log's last line: what a person reads of it
 
 
 def choose_java(environ: Mapping[str, str], version_timeout_s: float) -> Path:
@@ -83,6 +84,17 @@ def require_disk(folders: Iterable[Path], bytes_min: int) -> None:
                 f"The disk that holds {folder} has {free_bytes / 2**20:.0f} MiB free and driftloop needs "
                 f"{bytes_min / 2**20:.0f} MiB: free some space, or choose another disk with --state."
             )
+
+
+def last_words(path: Path) -> str:
+    """The last line of a log that says anything, cut to what a person reads; empty where there is none."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - _LINE_BYTES_MAX))
+            lines = log.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def rotate_log(path: Path, bytes_max: int) -> None:

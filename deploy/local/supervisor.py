@@ -15,7 +15,7 @@ from typing import Protocol
 
 from deploy.local.backoff import Backoff
 from deploy.local.errors import LocalError, ReadTheLog, StartAgain
-from deploy.local.machine import rotate_log
+from deploy.local.machine import last_words, rotate_log
 from deploy.local.processes import Exit, Processes
 from deploy.local.settings import LocalSettings
 
@@ -214,9 +214,9 @@ class Supervisor:
     def _not_ready(self, entry: _Entry) -> str:
         command = entry.command
         if entry.last_exit is not None:
-            return (
-                f"{command.name} died {entry.deaths} times before it was ready ({entry.last_exit}): read {command.log}."
-            )
+            said = f'; its log ends with "{words}"' if (words := last_words(command.log)) else ""
+            died = f"{command.name} died {entry.deaths} times before it was ready ({entry.last_exit})"
+            return f"{died}{said}: read {command.log}."
         return f"{command.name} was not ready within {command.ready_timeout_s:.0f} s: read {command.log}."
 
     def _fail(self, error: LocalError) -> None:

@@ -21,6 +21,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 def main() -> None:
     name, manner = sys.argv[1], sys.argv[2:]
     if manner[:1] == ["dies"]:
+        sys.stderr.write(f"{name} cannot live\n")
         sys.exit(3)
     if manner[:1] == ["breeds"]:
         helper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)

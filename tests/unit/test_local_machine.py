@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.errors import FreeDiskSpace, FreeThePort, InstallJava
-from deploy.local.machine import choose_java, require_disk, require_free_ports, rotate_log
+from deploy.local.machine import choose_java, last_words, require_disk, require_free_ports, rotate_log
 from deploy.local.ports import Ports, free_base_port
 
 
@@ -89,6 +89,15 @@ def test_a_large_log_is_moved_aside_and_a_small_one_is_kept(tmp_path: Path) -> N
     rotate_log(log, bytes_max=10)
     assert not log.exists()
     assert older.read_text() == "longer than ten bytes"
+
+
+def test_the_last_words_of_a_log_are_its_last_line_that_says_anything(tmp_path: Path) -> None:
+    log = tmp_path / "serving.log"
+    assert last_words(log) == ""
+    log.write_text("starts\n" * 1_000 + "cannot start: it is too late\n\n")
+    assert last_words(log) == "cannot start: it is too late"
+    log.write_text("é" * 10_000)
+    assert 0 < len(last_words(log)) <= 500
 
 
 def test_a_base_port_that_is_itself_taken_is_not_given_again() -> None:
