@@ -9,6 +9,10 @@ class ArtifactError(Exception):
     """Base of every error of the artifact store."""
 
 
+class NoStore(ArtifactError):
+    """No files can be kept at such a URL: correct DRIFTLOOP_ARTIFACTS_URL, or install what speaks its protocol."""
+
+
 class ArtifactNotFound(ArtifactError):
     """Nothing lies at that path: it was never written, or somebody removed it."""
 

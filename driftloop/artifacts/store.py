@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from driftloop.artifacts.errors import ArtifactNotFound, ArtifactTooLarge, StoreFull
+from driftloop.artifacts.errors import ArtifactNotFound, ArtifactTooLarge, NoStore, StoreFull
 
 _COPY_BYTES = 1 << 20
 _UNFINISHED = ".unfinished"
@@ -23,12 +23,15 @@ class ArtifactStore:
     """Files under one root, given as a path or an fsspec URL ("file:///…", "s3://bucket/prefix").
 
     Paths are relative and use "/". A reader never sees half a file: local files are written beside and renamed,
-    object stores show an object only when it is complete.
+    object stores show an object only when it is complete. NoStore where nothing can be kept at such a URL.
     """
 
     def __init__(self, url: str | Path, **storage_options: Any) -> None:
         self.url = str(url)
-        self.filesystem, root = fsspec.core.url_to_fs(self.url, **storage_options)
+        try:
+            self.filesystem, root = fsspec.core.url_to_fs(self.url, **storage_options)
+        except (ValueError, ImportError) as error:
+            raise NoStore(f"{self.url} is no artifact store: {error}; correct DRIFTLOOP_ARTIFACTS_URL") from error
         self.root = root.rstrip("/")
         self.is_local = isinstance(self.filesystem, LocalFileSystem)
 

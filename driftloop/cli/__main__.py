@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Says in one line what is wrong outside of a command: the broker is away, a topic, an artifact or a declaration."""
+        """Says in one line what is wrong outside of a command: the broker is away, a topic, a file, an artifact or a declaration."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -83,6 +83,8 @@ class LazyGroup(click.Group):
             from driftloop.usecase import UseCaseError
 
             if isinstance(error, ArtifactError | MessagingError | TimeoutError | UseCaseError):
+                raise click.ClickException(str(error)) from error
+            if isinstance(error, OSError) and error.filename is not None:  # a place that cannot be written or read
                 raise click.ClickException(str(error)) from error
             if wrong := _wrong_settings(error):
                 raise click.UsageError(wrong) from error

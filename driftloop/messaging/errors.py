@@ -4,6 +4,7 @@ MessagingError
 ├── QueueFull         retry after `retry_after_s`
 ├── DeliveryFailed    stop: the broker refused a message for good
 ├── ReadFailed        stop: the broker refuses to be read
+├── ClientRefused     an operator corrects KAFKA_<NAME>; the process stops
 ├── TopicsMissing     an operator creates the topics; the process stops
 └── Stalled           stop: the process no longer makes progress, a restart cures it
 """
@@ -29,6 +30,10 @@ class DeliveryFailed(MessagingError):
 
 class ReadFailed(MessagingError):
     """A topic cannot be read and waiting will not help (missing, not authorised, a fatal error): stop."""
+
+
+class ClientRefused(MessagingError):
+    """Kafka's client cannot be made of its settings: correct them, then start again."""
 
 
 class TopicsMissing(MessagingError):

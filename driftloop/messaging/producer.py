@@ -16,7 +16,7 @@ from driftloop.contracts import Encoded, Message, encode
 from driftloop.messaging.errors import DeliveryFailed, QueueFull
 from driftloop.messaging.interfaces import OnAck
 from driftloop.messaging.outstanding import Outstanding
-from driftloop.messaging.settings import KafkaSettings
+from driftloop.messaging.settings import KafkaSettings, made
 from driftloop.telemetry import Instruments
 
 _UNASSIGNED = -1  # librdkafka: the partitioner decides
@@ -79,7 +79,8 @@ class KafkaProducer:
         self._outstanding = Outstanding()
         self._produced = instruments.counter("messages_produced") if instruments else None
         self._failures = instruments.counter("delivery_failures") if instruments else None
-        self._producer = ConfluentProducer(
+        self._producer = made(
+            ConfluentProducer,
             settings.client_config(bootstrap_servers, client_id)
             | {
                 "acks": "all",
@@ -93,7 +94,7 @@ class KafkaProducer:
                 "queue.buffering.max.kbytes": settings.queue_kbytes_max,
                 "delivery.timeout.ms": int(settings.delivery_timeout_s * 1000),
                 "error_cb": self._on_error,
-            }
+            },
         )
         self._delivered: Counter[str] = (
             Counter()

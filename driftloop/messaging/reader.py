@@ -14,7 +14,7 @@ from driftloop.contracts import Record
 from driftloop.messaging import interfaces
 from driftloop.messaging.dead_letters import Malformed, RawRecord, read_record
 from driftloop.messaging.errors import ReadFailed
-from driftloop.messaging.settings import KafkaSettings
+from driftloop.messaging.settings import KafkaSettings, made
 
 # Waiting does not help with these: a topic is missing or may not be read, or another instance took our place.
 _FATAL = {
@@ -69,7 +69,7 @@ class KafkaReader:
             if group_instance_id is None:
                 raise ValueError("a reader in a group needs a static group_instance_id")
             config["group.instance.id"] = group_instance_id
-        self._consumer = Consumer(config)
+        self._consumer = made(Consumer, config)
         self._group = group
         if group is None:
             # The end is asked for here: OFFSET_END would be resolved at the first fetch and skip what comes until then.

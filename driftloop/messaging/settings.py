@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
+from confluent_kafka import KafkaException
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from driftloop.messaging.errors import ClientRefused
+
+T = TypeVar("T")
+
+
+def made(client: Callable[[dict[str, Any]], T], config: dict[str, Any]) -> T:
+    """A client of confluent-kafka's; ClientRefused where its settings cannot be."""
+    try:
+        return client(config)
+    except KafkaException as error:
+        why = error.args[0].str()
+        raise ClientRefused(f"Kafka's client refuses the settings KAFKA_…: {why}; correct them") from error
 
 
 class KafkaSettings(BaseSettings):

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from driftloop.messaging.errors import TopicsMissing
-from driftloop.messaging.settings import KafkaSettings
+from driftloop.messaging.settings import KafkaSettings, made
 
 _LOOK_EVERY_S = 0.5
 
@@ -22,7 +22,7 @@ def await_topics(
     settings: KafkaSettings | None = None,
 ) -> dict[str, int]:
     """Partition counts of topics (short names), once all of them exist. Blocks; TopicsMissing after `timeout_s`."""
-    client = AdminClient((settings or KafkaSettings()).client_config(bootstrap_servers, "driftloop-waiting"))
+    client = made(AdminClient, (settings or KafkaSettings()).client_config(bootstrap_servers, "driftloop-waiting"))
     deadline = time.monotonic() + timeout_s
     why = ""
     while True:

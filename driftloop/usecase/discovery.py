@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import traceback
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
 from driftloop.usecase.declaration import UseCase
-from driftloop.usecase.errors import DeclarationError, UnknownUseCase
+from driftloop.usecase.errors import DeclarationError, UnknownUseCase, UseCaseError
 
 ENTRY_POINT_GROUP = "driftloop.usecases"
 
@@ -30,8 +31,23 @@ def _load(path: Path, module_name: str) -> ModuleType:
         raise DeclarationError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever an author's file raises
+        del sys.modules[module_name]
+        if isinstance(error, UseCaseError):
+            raise
+        raise DeclarationError(f"{path} cannot be imported: {_place(error, path)}") from error
     return module
+
+
+def _place(error: Exception, path: Path) -> str:
+    """The line of the file that an error comes from, and what it is."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    what, line = f"{type(error).__name__}: {error}", lines[-1] if lines else None
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        what, line = f"{type(error).__name__}: {error.msg}", error.lineno
+    return what if line is None else f"line {line}: {what}"
 
 
 def _module(name: str, part: str, configured: str) -> ModuleType:
@@ -50,7 +66,7 @@ def _module(name: str, part: str, configured: str) -> ModuleType:
 
 
 def load_use_case(name: str, configured: str = "") -> UseCase:
-    """The declared use case `name`; UnknownUseCase if there is none, DeclarationError if its file declares none."""
+    """The declared use case `name`; UnknownUseCase if there is none, DeclarationError if its file cannot be imported or declares none."""
     module = _module(name, "usecase", configured)
     found = [value for value in vars(module).values() if isinstance(value, UseCase)]
     if len(found) != 1 or found[0].name != name:
@@ -61,5 +77,5 @@ def load_use_case(name: str, configured: str = "") -> UseCase:
 
 
 def load_replay(name: str, configured: str = "") -> ModuleType:
-    """The module `replay` beside the declaration; UnknownUseCase if there is none."""
+    """The module `replay` beside the declaration; UnknownUseCase if there is none, DeclarationError if it cannot be imported."""
     return _module(name, "replay", configured)

@@ -19,6 +19,29 @@ def test_a_command_called_from_another_folder_finds_what_it_runs(command: list[s
     assert (found.returncode, "'noon' is no moment" in found.stderr) == (2, True), found.stderr
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "command", "said"),
+    [
+        ("DRIFTLOOP_ARTIFACTS_URL", "tape://1", ["schema", "check"], "Error: tape://1 is no artifact store"),
+        (
+            "DRIFTLOOP_ARTIFACTS_URL",
+            "/dev/null/x",
+            ["schema", "accept", "--why", "x"],
+            "Error: [Errno 20] Not a directory",
+        ),
+        ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL", ["incidents"], "Error: Kafka's client refuses the settings KAFKA_…"),
+    ],
+)
+def test_a_place_or_setting_that_cannot_be_used_is_said_in_one_line(
+    variable: str, value: str, command: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    found = CliRunner().invoke(main, command)
+    assert found.exit_code == 1
+    assert found.output.startswith(said)
+    assert len(found.output.splitlines()) == 1
+
+
 @pytest.mark.parametrize("command", [["dead-letters", "list"], ["trace", "x"], ["incidents"]])
 def test_a_broker_that_is_away_is_said_in_one_line(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_ANSWER_TIMEOUT_S", "0.2")

@@ -26,6 +26,7 @@ from driftloop.usecase import (
     entity_key,
     floor_us,
     hour_of,
+    load_replay,
     load_use_case,
 )
 
@@ -175,6 +176,25 @@ def test_a_file_that_declares_no_use_case_of_its_name_is_refused(tmp_path):
     (tmp_path / "empty" / "usecase.py").write_text("x = 1\n")
     with pytest.raises(DeclarationError, match="exactly one"):
         load_use_case("empty", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\ndef (", "line 2: SyntaxError: invalid syntax"),
+        ("import math\n\n\nx = 1 / 0\n", "line 4: ZeroDivisionError: division by zero"),
+        ("import nosuchmodule\n", "line 1: ModuleNotFoundError: No module named 'nosuchmodule'"),
+    ],
+)
+@pytest.mark.parametrize("part", ["usecase", "replay"])
+def test_a_file_that_cannot_be_imported_is_refused_with_its_line_each_time(tmp_path, part, text, said):
+    (tmp_path / "faulty").mkdir()
+    (tmp_path / "faulty" / f"{part}.py").write_text(text)
+    load = load_use_case if part == "usecase" else load_replay
+    for _ in range(2):
+        with pytest.raises(DeclarationError) as refused:
+            load("faulty", str(tmp_path))
+        assert str(refused.value) == f"{tmp_path / 'faulty' / part}.py cannot be imported: {said}"
 
 
 def labelled(value, **prediction) -> UseCase:
