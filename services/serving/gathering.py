@@ -36,10 +36,16 @@ class Gathering(Generic[Call]):
         self._calls: list[Call] = []
         self._seen = self._quiet_turns = 0
         self._wanted_turns = 1
+        self._announced = 0
         self._answered_s = -BUSY_S
 
     def __len__(self) -> int:
         return len(self._calls)
+
+    def announce(self) -> None:
+        """A call is on its way, nothing of it is read: it will be added in some turns, if its caller does not give it up."""
+        self._announced += 1
+        self._quiet_turns = 0
 
     def add(self, call: Call) -> None:
         """One more call."""
@@ -48,17 +54,19 @@ class Gathering(Generic[Call]):
                 self._wanted_turns = QUIET_TURNS
             self._loop.call_soon(self._turn)
         self._calls.append(call)
+        self._announced = max(0, self._announced - 1)
 
     def _turn(self) -> None:
         if len(self._calls) == self._seen:
             self._quiet_turns += 1
         else:
             self._seen, self._quiet_turns = len(self._calls), 0
-        if self._quiet_turns < self._wanted_turns and self._seen < self._calls_max:
+        wanted_turns = QUIET_TURNS if self._announced else self._wanted_turns
+        if self._quiet_turns < wanted_turns and self._seen < self._calls_max:
             os.sched_yield()  # gRPC's threads, where they share the core, have a part in what a turn may bring
             self._loop.call_soon(self._turn)
             return
-        self._seen = self._quiet_turns = 0
+        self._seen = self._quiet_turns = self._announced = 0
         calls, self._calls = self._calls[: self._calls_max], self._calls[self._calls_max :]
         self._wanted_turns = QUIET_TURNS if len(calls) > 1 else 1
         if self._calls:

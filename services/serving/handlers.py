@@ -67,6 +67,11 @@ class Served:
     def __init__(self, handlers: Mapping[str, Handlers]) -> None:
         self._handlers = dict(handlers)
 
+    def announce_call(self) -> None:
+        """A call is on its way, of whichever use case."""
+        for handlers in self._handlers.values():
+            handlers.announce_call()
+
     def announce_batch(self) -> bool:
         """A batch is on its way, of whichever use case: whether it may wait. False: it is Overloaded."""
         return any([handlers.announce_batch() for handlers in self._handlers.values()])
@@ -131,6 +136,10 @@ class Handlers:
         self._answering.ready = True
         if self._clock.clock_us != UNSET_US:
             self._watermarks.reach(self._clock.clock_us)
+
+    def announce_call(self) -> None:
+        """A call is on its way, nothing of it is read."""
+        self._gathering.announce()
 
     def announce_batch(self) -> bool:
         """A batch is on its way, nothing of it is read: whether it may wait. False: it is Overloaded."""

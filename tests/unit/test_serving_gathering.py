@@ -38,3 +38,19 @@ async def test_no_more_calls_than_allowed_are_answered_together() -> None:
         gathering.add(call)
     await turns(8 * QUIET_TURNS)
     assert answered == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+async def test_a_call_waits_for_one_that_is_announced_but_not_for_ever() -> None:
+    answered: list[list[str]] = []
+    gathering: Gathering[str] = Gathering(answered.append, 32, lambda: 0.0)
+    gathering.announce()
+    gathering.announce()
+    gathering.add("a")
+    await turns(QUIET_TURNS - 1)
+    gathering.add("b")
+    await turns(2 * QUIET_TURNS)
+    gathering.announce()
+    gathering.add("c")
+    gathering.announce()  # its caller gives it up
+    await turns(2 * QUIET_TURNS)
+    assert answered == [["a", "b"], ["c"]]

@@ -134,10 +134,11 @@ class PredictionDoor:
 
 
 class _Methods(grpc.GenericRpcHandler):
-    """Finds what answers a call. Of batches that cannot wait nothing is read: to receive and parse one costs as much as to refuse it."""
+    """Finds what answers a call, and says that it comes. Of batches that cannot wait nothing is read: to receive and parse one costs as much as to refuse it."""
 
     def __init__(self, methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]], served: Served, unread: Any) -> None:
         self._methods = {f"/{SERVICE}/{name}": method for name, method in methods.items()}
+        self._call = f"/{SERVICE}/Predict"
         self._batch = f"/{SERVICE}/PredictBatch"
         self._served = served
         self._unread = unread
@@ -147,6 +148,8 @@ class _Methods(grpc.GenericRpcHandler):
         method = handler_call_details.method
         if method == self._batch and not self._served.announce_batch():
             return self._unread
+        if method == self._call:
+            self._served.announce_call()
         return self._methods.get(method)
 
 
