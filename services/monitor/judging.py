@@ -180,7 +180,8 @@ class Judging:
             elif step.kind == DECISION_KIND_ROLL_BACK:
                 self._policy.rolled_back()
         self._watch_decay()
-        self._policy.pace, self._policy.error = self._pace, self._watch.recent_error
+        self._policy.pace, self._policy.burst_pace = self._pace, self._watch.burst_pace
+        self._policy.error = self._watch.recent_error
         if self._watch.take_warning() and not self._releases.is_on_trial:
             self._policy.warned(tuple(self._recent))
         verdict = self._policy.decide(

@@ -30,13 +30,14 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     RETRAIN_REASON_NEW_DATA,
     RETRAIN_REASON_SCHEDULE,
     SERIES_KIND_ERROR,
-    RetrainReason,
 )
 from driftloop.usecase import LOSS_UNITS, Policy, Task, duration_us
 from services.monitor.arms import GAIN_MIN
 from services.monitor.drift import COLLAPSE
 from services.monitor.floor import Decay
 from services.monitor.series import Alarm
+from services.monitor.wanted import Verdict, Wanted
+from services.monitor.world import World
 
 SNAPSHOT_VERSION = 1
 SHORTER, LONGER = 0.6, 1.6  # of the interval, after a candidate that was worth it, and after one that was not
@@ -66,19 +67,6 @@ _LABELS_ALONE = {
 }
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A reason to retrain, with its evidence and the ids of the messages that are its causes."""
-
-    reason: RetrainReason
-    because: str
-    causes: tuple[str, ...]
-    since_us: int = 0
-    urgent: bool = False  # not held back by budget or cooldown
-    is_suspicion: bool = False  # no alarm yet: worth a cheap look at the newest rows
-    is_collapse: bool = False  # production is worse than nothing: whatever is known of the newest rows is better
-
-
 @dataclass
 class _Supposed:
     """A change that an alarm supposes: what was before it, the error half way up, and what has come of it."""
@@ -88,18 +76,6 @@ class _Supposed:
     halfway: float
     at_rows: int
     failures: int = 0
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What to do about the strongest trigger: retrain, on which rows and at what cost (rows of all fits), or why not now."""
-
-    wanted: Wanted
-    not_now: str = ""
-    recent_rows: int = 0
-    evidence_rows: int = 0
-    block_rows: int = 0
-    rows_max: int = 0
 
 
 class RetrainPolicy:
@@ -125,8 +101,11 @@ class RetrainPolicy:
         self._suspicion_rows = float(policy.recent_rows)  # until the first promotion
         self._suspected_at_rows = 0
         self._tries_suspicion = False  # whether the newest request followed one
+        self._tries_all = False  # whether the newest request is for a candidate of all rows
+        self._world = World()
         self.error = 0.0  # production's mean loss over its newest blocks
         self.pace = 1  # blocks per independent piece of evidence: every count of rows is multiplied by it
+        self.burst_pace = 1  # the same, as far as bursts of hard rows are the reason
         self.fault = ""  # of data, that is not over, in words: what is predicted meanwhile teaches nothing
         self.has_model = False
         self.open_request = ""
@@ -137,6 +116,7 @@ class RetrainPolicy:
         self._rows += 1
         self._rows_at.append(predicted_for_us)
         self.regime_rows += predicted_for_us >= self._regime_since_us
+        self._world.labelled(predicted_for_us)
 
     def alarmed(self, alarm: Alarm, alarm_id: str) -> None:
         """A series changed. Only the error asks for a model."""
@@ -198,6 +178,7 @@ class RetrainPolicy:
         self._cost_rows += cost_rows
         if published and not self.has_model:
             self.has_model, self._promoted_rows = True, self.regime_rows
+            self._world.tried()
             self._interval_rows = YOUNG_SHARE * self._rows
         elif not published and not on_trial:
             self.failed()
@@ -208,6 +189,9 @@ class RetrainPolicy:
 
         gained: share of production's loss. Much was lost until then: the next candidate comes as soon as it may.
         """
+        if self._supposed is not None and gained >= MUCH:
+            # No burst brings as much: the rows from before are of another world.
+            self._world.begins(self._regime_since_us, self.regime_rows)
         self._supposed, self._suspicion_rows, self._promoted_rows = None, self._least_rows, self.regime_rows
         self._learned(of_all_rows, gained)
 
@@ -232,6 +216,8 @@ class RetrainPolicy:
 
     def failed(self) -> None:
         """A candidate was not worth its fit."""
+        if self._tries_all:  # says nothing of how soon the newest rows are worth a look
+            return
         if self._supposed is not None:
             self._supposed.failures += 1
         if self._tries_suspicion:
@@ -285,6 +271,7 @@ class RetrainPolicy:
         offered = self._offered(wanted)
         hold = "" if wanted.urgent or not self.has_model else self._held_back(wanted, clock_us, offered)
         if not hold:
+            self._tries_all = wanted.is_of_all
             return offered
         if self._too_dear(offered) and wanted.reason in (RETRAIN_REASON_NEW_DATA, RETRAIN_REASON_FOLLOW_UP):
             self._suspected_at_rows = self._rows
@@ -304,6 +291,8 @@ class RetrainPolicy:
             )
         if 0.0 < self.error < GAIN_MIN and not self._schedule_us:  # nothing is left to gain
             return None
+        if self._world.is_due(self.burst_pace, self._left_rows):
+            return replace(self._of_rows_since(self._world.since_us, self._world.because, recent), is_of_all=True)
         if on_trial and since < TRIAL_INTERVALS * self._interval_rows:
             return None
         if self._schedule_us and clock_us - self.asked_at_us >= self._schedule_us:
@@ -315,29 +304,46 @@ class RetrainPolicy:
     def _new_rows(self, because: str, recent: tuple[str, ...]) -> Wanted:
         # A change that is only supposed must not hide the rows from before it: candidates of all of them are tried, too.
         since_us = self._regime_since_us if self._supposed is None else self._supposed.since_us
+        return self._of_rows_since(since_us, because, recent)
+
+    @staticmethod
+    def _of_rows_since(since_us: int, because: str, recent: tuple[str, ...]) -> Wanted:
         return Wanted(RETRAIN_REASON_FOLLOW_UP if since_us else RETRAIN_REASON_NEW_DATA, because, recent, since_us)
 
     def _offered(self, wanted: Wanted) -> Verdict:
         least = RECENT_ROWS_MIN * self.pace
-        allowed = FREE_ROWS + int(self._policy.fit_budget * self._rows)
-        left = allowed - self._cost_rows
+        left = self._left_rows
+        if wanted.is_of_all:
+            # More than there are: all of them.
+            return replace(self._verdict(wanted, 2 * self._rows), rows_max=self._world.drawn_rows(self.burst_pace))
+        left -= self._world.drawn_rows(self.burst_pace)  # put by for the next candidate of all rows
         # Where the budget is nearly spent, fewer rows are looked at, not none.
         recent_rows = min(int(2 * self._interval_rows), left - 2 * EVIDENCE_ROWS * self.pace)
         recent_rows = least if wanted.is_suspicion else max(least, recent_rows)
         recent_rows = min(self.regime_rows, recent_rows)
         if wanted.reason in (RETRAIN_REASON_DRIFT, RETRAIN_REASON_DECAY):
             # An alarm may date a change thousands of rows back, and repeat itself: the bound holds all the same.
-            lent = min(CHANGE_FIT_ROWS * min(least, self.regime_rows), int(CHANGE_BUDGET * allowed) - self._cost_rows)
+            lent = min(
+                CHANGE_FIT_ROWS * min(least, self.regime_rows),
+                int(CHANGE_BUDGET * self._allowed_rows) - self._cost_rows,
+            )
             left = max(left, lent)
         elif wanted.is_suspicion:
             left = min(left, CHANGE_FIT_ROWS * recent_rows)
-        return Verdict(
-            wanted,
-            recent_rows=recent_rows,
-            evidence_rows=EVIDENCE_ROWS * self.pace,
-            block_rows=self._policy.block_labels * self.pace,
-            rows_max=0 if wanted.urgent else left,
-        )
+        return replace(self._verdict(wanted, recent_rows), rows_max=0 if wanted.urgent else left)
+
+    def _verdict(self, wanted: Wanted, recent_rows: int) -> Verdict:
+        block_rows = self._policy.block_labels * self.pace
+        return Verdict(wanted, "", recent_rows, EVIDENCE_ROWS * self.pace, block_rows)
+
+    @property
+    def _allowed_rows(self) -> int:
+        """Rows that all fits may have cost by now."""
+        return FREE_ROWS + int(self._policy.fit_budget * self._rows)
+
+    @property
+    def _left_rows(self) -> int:
+        return self._allowed_rows - self._cost_rows
 
     def _held_back(self, wanted: Wanted, clock_us: int, offered: Verdict) -> str:
         if self.fault:
@@ -360,7 +366,7 @@ class RetrainPolicy:
 
     @staticmethod
     def _too_dear(offered: Verdict) -> bool:
-        return offered.rows_max < offered.recent_rows + 2 * offered.evidence_rows
+        return not offered.wanted.is_of_all and offered.rows_max < offered.recent_rows + 2 * offered.evidence_rows
 
     def asked(self, request_id: str, clock_us: int) -> None:
         """The request was written: it is open until trainer answers."""
@@ -369,8 +375,12 @@ class RetrainPolicy:
         if self._tries_suspicion:  # a cheap look, which an alarm that follows need not wait for
             self._suspected_at_rows = self._rows
         else:
-            self._tried_at_rows, self.asked_at_us = self._rows, clock_us
+            self.asked_at_us = clock_us
             self._spent_us.append(clock_us)
+            if self._tries_all:
+                self._world.tried()
+            else:
+                self._tried_at_rows = self._rows
         self._wanted, self._excused = None, ""
 
     def snapshot(self) -> dict[str, Any]:
@@ -391,6 +401,7 @@ class RetrainPolicy:
             "promoted_rows": self._promoted_rows,
             "error": self.error,
             "suspicion": [self._suspicion_rows, self._suspected_at_rows, self._tries_suspicion],
+            "world": [self._tries_all, *self._world.as_list()],
             "has_model": self.has_model,
             "open_request": self.open_request,
             "asked_at_us": self.asked_at_us,
@@ -410,6 +421,9 @@ class RetrainPolicy:
         self._promoted_rows = state.get("promoted_rows", 0)  # absent from checkpoints of when no promotion waited
         if "suspicion" in state:
             self._suspicion_rows, self._suspected_at_rows, self._tries_suspicion = state["suspicion"]
+        # Absent from checkpoints of before candidates of all rows were tried: the next one is as long after this one.
+        self._tries_all, *world = state.get("world", [False, 0, state["rows"], state["rows"]])
+        self._world = World(*world)
         self.has_model, self.open_request, self.asked_at_us = (
             state["has_model"],
             state["open_request"],

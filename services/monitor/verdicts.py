@@ -18,9 +18,9 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     Release,
     RetrainRequest,
 )
-from services.monitor.policy import Verdict
 from services.monitor.release import Releases
 from services.monitor.series import Alarm
+from services.monitor.wanted import Verdict
 
 
 class Verdicts:

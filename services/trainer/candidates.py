@@ -133,7 +133,7 @@ def candidates(setting: Setting, asked: Asked) -> list[Candidate]:
     else:
         recent = setting.places(setting.total - min(regime, asked.recent_rows or regime))
         if regime >= GROWN * setting.learned_rows and regime >= WIDER * len(recent):
-            found = [setting.fresh("all", sampled(setting, len(recent)))]
+            found = [setting.fresh("all", sampled(setting, len(recent), setting.rates.sampled_rows_max))]
             if setting.since > 0:
                 found.append(setting.fresh("history", with_earlier(setting), setting.since))
             if asked.rows_max and len(found[0].rows) + len(recent) > asked.rows_max:
@@ -141,16 +141,17 @@ def candidates(setting: Setting, asked: Asked) -> list[Candidate]:
                     return found[:1]
                 found = [setting.fresh("recent", recent)]
         elif regime <= len(recent):
-            found = [setting.fresh("all", recent)]
+            most = asked.rows_max or setting.rates.sampled_rows_max
+            found = [setting.fresh("all", sampled(setting, most // 4, most))]
         else:
             found = [setting.fresh("recent", recent)]
         found.append(setting.tuned(with_known(setting, recent)))
     return _affordable(found, asked.rows_max)
 
 
-def sampled(setting: Setting, recent_rows: int) -> Places:
-    """All rows of the regime, or, where they are too many, the newest whole and a draw of those before."""
-    rows, most = setting.places(setting.since), setting.rates.sampled_rows_max
+def sampled(setting: Setting, recent_rows: int, most: int) -> Places:
+    """All rows of the regime, or, where they are more than `most`, the newest whole and a draw of those before."""
+    rows = setting.places(setting.since)
     if len(rows) <= most:
         return rows
     kept = min(recent_rows, most // 2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     RETRAIN_REASON_BOOTSTRAP,
     RETRAIN_REASON_DECAY,
@@ -321,6 +323,57 @@ def test_where_evidence_is_slow_every_count_of_rows_is_larger():
     rows(policy, 3 * CHANGE_ROWS, 6)
     verdict = policy.decide(2 * DAY_US, ())
     assert (verdict.not_now, verdict.block_rows, verdict.evidence_rows) == ("", 160, 320)
+
+
+def test_where_errors_come_in_bursts_all_rows_are_drawn_from_whatever_alarms_have_dated():
+    policy, pace, due = with_model(4_000, recent_rows=10**6), 2, []
+    policy.pace = policy.burst_pace = pace
+    policy.alarmed(alarm(5), "d1")
+    rows(policy, 500, 6)
+    tried(policy, 2 * DAY_US, published=True)
+    policy.promoted(of_all_rows=False)
+    for known in range(4_501, 60_000):
+        rows(policy, 1, 6)
+        verdict = policy.decide(DAY_US * known, ("s",))
+        if verdict is None or verdict.not_now:
+            continue
+        interval = policy.snapshot()["tries"][1]
+        if verdict.wanted.since_us:  # a candidate of the new regime
+            tried(policy, DAY_US * known, published=False)
+            continue
+        assert (verdict.wanted.reason, verdict.wanted.causes) == (RETRAIN_REASON_NEW_DATA, ("s",))
+        assert verdict.recent_rows > known
+        assert verdict.rows_max == 3_200 * pace
+        tried(policy, DAY_US * known, published=False, cost_rows=verdict.rows_max)
+        assert policy.snapshot()["tries"][1] == interval
+        due.append(known)
+    assert due == [12_800, 19_200, 25_600, 32_000, 40_000, 50_000]
+
+
+@pytest.mark.parametrize(("gained", "since_us"), [(0.1, 0), (0.4, 5)])
+def test_a_change_that_was_surely_no_burst_is_where_all_rows_begin(gained, since_us):
+    policy, known, asked = with_model(20_000, recent_rows=10**6), 0, []
+    policy.burst_pace = 2
+    policy.alarmed(alarm(5), "d1")
+    rows(policy, CHANGE_ROWS, 6)
+    tried(policy, 2 * DAY_US, published=True)
+    policy.promoted(of_all_rows=False, gained=gained)
+    while not asked:
+        known += 1
+        rows(policy, 1, 6)
+        verdict = policy.decide(DAY_US * known, ())
+        if verdict is not None and not verdict.not_now:
+            asked += [verdict.wanted] if verdict.wanted.is_of_all else []
+            tried(policy, DAY_US * known, published=False)
+    assert asked[0].since_us == since_us
+
+
+def test_without_bursts_no_candidate_of_all_rows_is_needed():
+    policy = with_model(4_000, recent_rows=10**6)
+    policy.pace = 2  # of labels that are rare
+    rows(policy, 50_000)
+    verdict = policy.decide(DAY_US, ())
+    assert verdict is None or verdict.recent_rows < 50_000
 
 
 def test_fits_cost_no_more_rows_than_the_budget_allows_except_after_a_change():

@@ -87,6 +87,13 @@ def test_of_very_many_rows_the_newest_are_whole_and_older_ones_drawn():
     assert np.array_equal(fresh.rows, again.rows)
 
 
+def test_of_all_rows_a_draw_is_fitted_where_they_cost_more_than_is_allowed_and_the_newest_quarter_is_whole():
+    (drawn,) = candidates(setting(100_000, 0, 60_000), Asked(recent_rows=200_000, rows_max=20_000))
+    assert (drawn.name, len(drawn.rows)) == ("all", 20_000)
+    assert np.array_equal(drawn.rows[-5_000:], np.arange(95_000, 100_000))
+    assert np.histogram(drawn.rows[:-5_000], 5, (0, 95_000))[0] == pytest.approx(3_000, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("total", "asked", "expected"),
     [
