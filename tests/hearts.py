@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ class Tally:
 
 
 class FileSink:
-    """Writes ids of outputs into immutable parts that a manifest names, as the offline log does."""
+    """Writes ids of outputs into immutable parts that a manifest names, as the offline log does; full once a file `full` is there."""
 
     name = "files"
 
@@ -102,7 +104,9 @@ class FileSink:
         del self._rows[group], self._parts[group]
 
     def _manifest(self, group: int, parts: list[str]) -> None:
-        (self._folder / f"manifest-{group}.json").write_text(json.dumps(parts))
+        fresh = self._folder / f"manifest-{group}.new"
+        fresh.write_text(json.dumps(parts))
+        fresh.replace(self._folder / f"manifest-{group}.json")
 
     def named(self, group: int) -> list[str]:
         """All rows that the manifest names."""
@@ -119,6 +123,8 @@ class FileCut:
 
     def write(self) -> None:
         """See `Cut.write`."""
+        if (self._sink._folder / "full").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         (self._sink._folder / self._part).write_text(json.dumps(self._rows))
 
     def publish(self) -> None:

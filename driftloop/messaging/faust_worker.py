@@ -185,13 +185,15 @@ async def run_stages(
 ) -> None:
     """Starts all stages, calls `ready`, runs until `stop` is set, then stops them; raises the first failure of any.
 
-    `beside` runs from the start until the stages stop; it is cancelled then. What has not stopped within `stop_timeout_s` is
-    left behind, for the end of the process to end it: Faust can hang.
+    That of a last checkpoint, too. `beside` runs from the start until the stages stop; it is cancelled then. What has not stopped
+    within `stop_timeout_s` is named and left behind, for the end of the process to end it: Faust can hang.
     """
     stopping: asyncio.Task[Any] = asyncio.create_task(stop.wait())
     watching: list[asyncio.Task[Any]] = [asyncio.create_task(stage.host.wait_failed()) for stage in stages]
     watching += [asyncio.create_task(coroutine) for coroutine in beside]
-    starting: list[asyncio.Task[Any]] = [asyncio.create_task(stage.start()) for stage in stages]
+    starting: list[asyncio.Task[Any]] = [
+        asyncio.create_task(stage.start(), name=f"{stage.host.name}-start") for stage in stages
+    ]
     try:
         waiting = set(starting)
         while waiting and not stopping.done():
@@ -201,20 +203,35 @@ async def run_stages(
             waiting -= done
         if not stopping.done():
             await ready()
-            watching += [asyncio.create_task(stage.watch()) for stage in stages]
+            watching += [asyncio.create_task(stage.watch(), name=f"{stage.host.name}-watch") for stage in stages]
             done, _ = await asyncio.wait([stopping, *watching], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 _raise_failure(task)
     finally:
-        tasks = [stopping, *starting, *watching]
-        for task in tasks:
-            task.cancel()
-        try:
-            async with asyncio.timeout(stop_timeout_s):
-                await asyncio.gather(*tasks, return_exceptions=True)
-                await asyncio.gather(*(stage.stop() for stage in stages))
-        except TimeoutError:
-            log.error("not everything stopped within %.0f s", stop_timeout_s)
+        await _stop(stages, [stopping, *starting, *watching], stop_timeout_s)
+    for stage in stages:
+        if stage.host.failure is not None:
+            raise stage.host.failure
+
+
+async def _stop(stages: Sequence[Stage], tasks: Sequence[asyncio.Task[Any]], timeout_s: float) -> None:
+    """Ends the tasks, then the stages; says the names of those that `timeout_s` is too short for."""
+    until_s = time.monotonic() + timeout_s
+    for task in tasks:
+        task.cancel()
+    _, left = await asyncio.wait(tasks, timeout=timeout_s)
+    if not left:
+        stops = [asyncio.create_task(stage.stop(), name=f"{stage.host.name}-stop") for stage in stages]
+        done, left = await asyncio.wait(stops, timeout=max(0.0, until_s - time.monotonic()))
+        for stopped in done:
+            stopped.result()
+    if left:
+        names = ", ".join(sorted(task.get_name() for task in left))
+        log.error(
+            "not stopped within %.0f s, and what it had folded since its last checkpoint is folded again: %s",
+            timeout_s,
+            names,
+        )
 
 
 def _raise_failure(task: asyncio.Task[Any]) -> None:

@@ -198,6 +198,11 @@ class HeartHost:
         if self._watcher is not None:
             self._watcher.waiting(lag, self._producer.queued)
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the hosting, if anything did."""
+        return self._failure
+
     async def wait_failed(self) -> BaseException:
         """Returns the failure that ended the hosting, when there is one."""
         await self._failed.wait()
