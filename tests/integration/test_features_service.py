@@ -21,7 +21,7 @@ from driftloop.featurestore.log import OfflineLogReader, view_schema
 from driftloop.messaging import MemoryBus
 from services.features.aggregation import Aggregation
 from services.features.rekeying import Rekeying
-from tests.service_world import ServiceWorld, free_address
+from tests.service_world import START_PATIENCE_S, ServiceWorld, free_address
 from tests.tiny_usecase import MINUTE_US, START_US, told
 
 pytestmark = pytest.mark.timeout(180)
@@ -181,6 +181,7 @@ def test_workers_that_join_leave_and_are_killed_under_load_change_no_value(world
     assert {m.id for m in world.updates()} <= set(ids)
 
 
+@pytest.mark.timeout(600)
 def test_current_values_reach_the_online_store_also_after_the_death_of_the_process_that_writes_it(world: World) -> None:
     world.create_topics()
     process = world.start()
@@ -199,12 +200,12 @@ def test_current_values_reach_the_online_store_also_after_the_death_of_the_proce
                 if table.startswith(world.name)
             )
 
-    world.read_until(lambda: keys() == len({m.key for m in world.updates()}) > 0, 50.0)
+    world.read_until(lambda: keys() == len({m.key for m in world.updates()}) > 0, START_PATIENCE_S)
     (writer,) = psutil.Process(process.pid).children()
     writer.kill()
     others = [told(world.name, "left", f"o{n}", START_US + 60 * MINUTE_US, line=f"other{n}", delay=1) for n in range(9)]
     world.tell(others, START_US + 61 * MINUTE_US)
-    world.read_until(lambda: keys() == len({m.key for m in world.updates()}) >= 9 + 10, 50.0)
+    world.read_until(lambda: keys() == len({m.key for m in world.updates()}) >= 9 + 10, START_PATIENCE_S)
     assert process.poll() is None
 
 
