@@ -171,8 +171,9 @@ class Judging:
         for step in steps:
             if step.kind == DECISION_KIND_PROMOTE:
                 champion = self._releases.champion
-                gained = step.evidence.get("gain", 0.0) / (step.evidence.get("production_loss", 0.0) or 1.0)
-                self._policy.promoted(champion is not None and champion.kind in OF_ALL_ROWS, gained)
+                gain, loss = step.evidence.get("gain", 0.0), step.evidence.get("production_loss", 0.0)
+                of_all_rows = champion is not None and champion.kind in OF_ALL_ROWS
+                self._policy.promoted(of_all_rows, gain / (loss or 1.0), loss - gain)
             elif step.kind == DECISION_KIND_DROP_CHALLENGER:
                 self._policy.failed()
             elif step.kind == DECISION_KIND_WAIT and self._releases.other is not None:
@@ -181,11 +182,15 @@ class Judging:
                 self._policy.rolled_back()
         self._watch_decay()
         self._policy.pace, self._policy.burst_pace = self._pace, self._watch.burst_pace
-        self._policy.error = self._watch.recent_error
+        self._policy.errs(self._watch.recent_error)
         if self._watch.take_warning() and not self._releases.is_on_trial:
             self._policy.warned(tuple(self._recent))
         verdict = self._policy.decide(
-            self.clock_us, tuple(self._recent), self._releases.is_on_trial, self._releases.waits_for_slices
+            self.clock_us,
+            tuple(self._recent),
+            self._releases.is_on_trial,
+            self._releases.waits_for_slices,
+            self._releases.answers_beside,
         )
         if verdict is None:
             return

@@ -10,6 +10,7 @@ SHARES = ((0.55, FIRST_SHARE), (0.6, 0.5), (0.7, 1.0))  # of entities, by the ch
 LEADING_SHARE = 0.9  # from which on a challenger gives nearly all answers
 SLACK = 0.1  # by which the chance must fall short of a share's before it is taken back: no flapping at every block
 UNHEARD_SHARE = 0.5  # before production's own rows have been heard: what was held out may mislead
+UNHEARD_GAIN = 0.3  # of production's loss, held out, from which on nobody need be heard first: no choice among few is lucky by so much
 PRIOR_DEVIATION = 0.2  # of production's loss: what candidates differ by where something has changed
 # Shares of production's loss: up to the first the bound counts in full, from the second on least of it, about two standard errors.
 SMALL_GAIN, LARGE_GAIN, CAUTION_MIN = 0.1, 0.5, 0.5
@@ -23,6 +24,11 @@ def next_share(held: float, chance: float, most: float) -> float:
 
 def _share_at(chance: float) -> float:
     return next((share for least, share in reversed(SHARES) if chance >= least), 0.0)
+
+
+def unheard_share(gained: float, pace: int) -> float:
+    """What a challenger may answer before production has been heard; `gained`: its held-out gain as a share of production's loss."""
+    return 1.0 if pace == 1 and gained >= UNHEARD_GAIN else UNHEARD_SHARE
 
 
 def caution(gained: float, pace: int) -> float:

@@ -43,6 +43,8 @@ SNAPSHOT_VERSION = 1
 SHORTER, LONGER = 0.6, 1.6  # of the interval, after a candidate that was worth it, and after one that was not
 INTERVAL_SHARE_MAX = 0.6  # of the rows of the regime
 MUCH = 0.2  # of production's loss: who gains as much shows that the interval was far too long
+ATTAINED = 1.5  # times the least lasting error: what a promotion leaves above it, a next candidate may win
+LASTING_ROWS = 1_000  # of one champion, whose mean error is no chance
 # Share of production's loss that a promotion must bring while the regime is as long as at the last one, and how it falls as the
 # regime grows: on a stable stream ever more rows bring ever smaller gains, and a change of the champion is an event.
 PROMOTED_GAIN, YOUNG_GAIN = 0.03, 0.05
@@ -104,6 +106,8 @@ class RetrainPolicy:
         self._tries_all = False  # whether the newest request is for a candidate of all rows
         self._world = World()
         self.error = 0.0  # production's mean loss over its newest blocks
+        self._attained = 0.0  # the least that it has been with one champion for long; 0: none has been
+        self._answers_since_rows = 0  # rows when the champion was last another
         self.pace = 1  # blocks per independent piece of evidence: every count of rows is multiplied by it
         self.burst_pace = 1  # the same, as far as bursts of hard rows are the reason
         self.fault = ""  # of data, that is not over, in words: what is predicted meanwhile teaches nothing
@@ -184,30 +188,39 @@ class RetrainPolicy:
             self.failed()
         return True
 
-    def promoted(self, of_all_rows: bool, gained: float = 0.0) -> None:
+    def promoted(self, of_all_rows: bool, gained: float = 0.0, left: float = 0.0) -> None:
         """A challenger was worth its promotion; `of_all_rows`: it rests on the whole regime, not on recent rows.
 
-        gained: share of production's loss. Much was lost until then: the next candidate comes as soon as it may.
+        gained: share of production's loss; left: its own loss. Where the one is much, much was lost until then; where the other is
+        far above what the loop has attained before, much still is: the next candidate comes as soon as it may.
         """
         if self._supposed is not None and gained >= MUCH:
             # No burst brings as much: the rows from before are of another world.
             self._world.begins(self._regime_since_us, self.regime_rows)
         self._supposed, self._suspicion_rows, self._promoted_rows = None, self._least_rows, self.regime_rows
-        self._learned(of_all_rows, gained)
+        is_far_off = 0.0 < ATTAINED * self._attained < left
+        self._learned(of_all_rows, is_much=gained >= MUCH or is_far_off)
+        self._answers_since_rows = self._rows
 
     def waits(self, of_all_rows: bool) -> None:
         """A challenger is surely better, by too little for a promotion; it shows no change."""
         if self._supposed is not None:
             self._supposed.failures += 1
-        self._learned(of_all_rows, 0.0)
+        self._learned(of_all_rows, is_much=False)
 
     @property
     def least_gain(self) -> float:
         """Share of production's loss that a promotion must bring: the less, the longer the regime has become since the last one."""
         return max(self._policy.gain, min(PROMOTED_GAIN, YOUNG_GAIN * self._promoted_rows / max(self.regime_rows, 1)))
 
-    def _learned(self, of_all_rows: bool, gained: float) -> None:
-        if gained >= MUCH and self.pace == 1:
+    def errs(self, error: float) -> None:
+        """Production's mean loss over its newest blocks."""
+        self.error = error
+        if error > 0.0 and self.has_model and self._rows - self._answers_since_rows >= LASTING_ROWS:
+            self._attained = min(self._attained or error, error)
+
+    def _learned(self, of_all_rows: bool, is_much: bool) -> None:
+        if is_much and self.pace == 1:
             self._interval_rows = self._least_rows
         elif of_all_rows:
             self._interval_rows = max(self._interval_rows, self.regime_rows / 2)
@@ -257,14 +270,21 @@ class RetrainPolicy:
         self.has_model = False
 
     def decide(
-        self, clock_us: int, recent: tuple[str, ...], on_trial: bool = False, is_proven: bool = False
+        self,
+        clock_us: int,
+        recent: tuple[str, ...],
+        on_trial: bool = False,
+        is_proven: bool = False,
+        answers: bool = True,
     ) -> Verdict | None:
         """The verdict at a clock, or None where there is nothing to say. `recent`: ids of the newest scores, as causes.
 
         A challenger that has not been `on_trial` for long is not replaced for the sake of more rows or a schedule; one that
-        `is_proven`, and waits for its slices only, is not at all: the next candidate starts from it.
+        `is_proven`, and waits for its slices only, is not at all: the next candidate starts from it. After an alarm, one that the
+        odds let nobody `answer` is no reason to wait.
         """
         self._reconsider()
+        on_trial = on_trial and (answers or not self.supposes_change)
         wanted = self._wanted or (None if is_proven else self._due(clock_us, recent, on_trial))
         if wanted is None or self.open_request:
             return None
@@ -400,6 +420,7 @@ class RetrainPolicy:
             "supposed": None if self._supposed is None else list(asdict(self._supposed).values()),
             "promoted_rows": self._promoted_rows,
             "error": self.error,
+            "attained": [self._attained, self._answers_since_rows],
             "suspicion": [self._suspicion_rows, self._suspected_at_rows, self._tries_suspicion],
             "world": [self._tries_all, *self._world.as_list()],
             "has_model": self.has_model,
@@ -418,6 +439,8 @@ class RetrainPolicy:
         self._tried_at_rows, self._interval_rows, self._cost_rows, self.pace = state["tries"]
         supposed = state.get("supposed")  # absent from checkpoints of when every alarm was believed
         self._supposed, self.error = None if supposed is None else _Supposed(*supposed), state.get("error", 0.0)
+        # Absent from checkpoints of before it was known what had been attained.
+        self._attained, self._answers_since_rows = state.get("attained", [0.0, state["rows"]])
         self._promoted_rows = state.get("promoted_rows", 0)  # absent from checkpoints of when no promotion waited
         if "suspicion" in state:
             self._suspicion_rows, self._suspected_at_rows, self._tries_suspicion = state["suspicion"]

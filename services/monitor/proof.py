@@ -104,6 +104,11 @@ class Proof:
         """Whether all rows have been seen that a comparison may take."""
         return self._has(self._policy.give_up_rows)
 
+    @property
+    def unheard_share(self) -> float:
+        """What the challenger may answer before production's own rows have had a say."""
+        return odds.unheard_share(self._gained, self.trial.pace)
+
     def chance(self) -> float:
         """The chance that the other model is the better one; none before the policy's `canary_rows`."""
         return self._chance() if self._has(self._policy.canary_rows) else 0.0
@@ -144,9 +149,13 @@ class Proof:
         return self._evidence.chance(odds.PRIOR_DEVIATION * max(self.production_loss, GAIN_MIN))
 
     @property
+    def _gained(self) -> float:
+        return self.gain / max(self.production_loss, GAIN_MIN)
+
+    @property
     def _is_sure(self) -> bool:
-        gained = self.gain / max(self.production_loss, GAIN_MIN)
-        return self.gain > self._evidence.half_width(self._policy.confidence) * odds.caution(gained, self.trial.pace)
+        caution = odds.caution(self._gained, self.trial.pace)
+        return self.gain > self._evidence.half_width(self._policy.confidence) * caution
 
     def _harm(self, confidence: float) -> Harm | None:
         return self._slices.harmed(confidence, SLICE_HARM * self.production_loss, self.trial.pace)

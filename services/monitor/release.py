@@ -78,6 +78,11 @@ class Releases:
         return self.has_challenger and not self._waits
 
     @property
+    def answers_beside(self) -> bool:
+        """Whether the odds let the model beside the champion answer somebody."""
+        return self._share > 0.0
+
+    @property
     def beside(self) -> str:
         """Id of the model that is compared with the champion; empty if there is none."""
         return "" if self.other is None else self.other.model_id
@@ -105,8 +110,8 @@ class Releases:
         """A model passed trainer's gates: the first one answers at once, a later one is compared in the shadow.
 
         A challenger that is ahead, and by no less than the newer one was on its held-out rows, goes on in its place. A newer one
-        that is ahead by more may answer as much as the one that it replaces did: halving it would give answers back to a champion
-        that is known to be worse.
+        that is ahead by more may answer as much as the one that it replaces did, and one that is far ahead everybody: halving it
+        would give answers back to a champion that is known to be worse.
         """
         if self.champion is None:
             return [self._first(candidate, "the first model: nothing to compare it with")]
@@ -123,7 +128,7 @@ class Releases:
         self.other, self.other_role = candidate, ROLE_SHADOW
         self._compare_anew(trial or Trial())
         self._proof.start_with_held_out()
-        self._unheard_share = max(odds.UNHEARD_SHARE, inherited)
+        self._unheard_share = max(self._proof.unheard_share, inherited)
         because = "it scores every prediction beside production and answers nobody until mature labels speak for it"
         return [*steps, Step(DECISION_KIND_SHADOW, candidate.model_id, because, {})]
 

@@ -115,6 +115,34 @@ def test_a_rollback_makes_the_next_candidate_come_sooner_and_a_large_gain_as_soo
     assert rows_until_asked(gained, 2 * DAY_US) == Policy().recent_rows
 
 
+def test_a_promotion_that_leaves_far_more_than_has_been_attained_makes_the_next_candidate_come_as_soon_as_may_be():
+    restored, policies = RetrainPolicy(Policy()), {}
+    for name, left in (("attained", 0.4), ("far off", 0.5)):
+        policy = policies[name] = with_model()
+        rows(policy, 4_000)
+        policy.errs(0.3)
+        tried(policy, DAY_US, published=True)
+        if name == "far off":
+            restored.restore(policy.snapshot())
+            policy = policies[name] = restored
+        policy.promoted(of_all_rows=True, gained=0.1, left=left)
+    assert rows_until_asked(policies["attained"], 2 * DAY_US) == 2_500
+    assert rows_until_asked(policies["far off"], 2 * DAY_US) == Policy().recent_rows
+
+
+def test_the_error_of_a_champions_first_rows_is_not_taken_for_what_can_be_attained():
+    policy = with_model()
+    rows(policy, 4_000)
+    tried(policy, DAY_US, published=True)
+    policy.promoted(of_all_rows=True)
+    rows(policy, 500)
+    policy.errs(0.1)
+    rows(policy, 2_000)
+    tried(policy, 2 * DAY_US, published=True)
+    policy.promoted(of_all_rows=True, gained=0.1, left=0.5)
+    assert rows_until_asked(policy, 3 * DAY_US) > 2_000
+
+
 def test_drift_of_an_input_alone_asks_for_nothing():
     policy = with_model()
     policy.alarmed(alarm(5, SERIES_KIND_INPUT), "d1")
@@ -167,6 +195,19 @@ def test_new_rows_are_a_reason_unless_a_challenger_has_just_begun_its_trial():
     assert policy.decide(DAY_US, ()).wanted.reason == RETRAIN_REASON_NEW_DATA
     rows(policy, 500)
     assert policy.decide(DAY_US, (), on_trial=True).wanted.reason == RETRAIN_REASON_NEW_DATA
+
+
+def test_after_an_alarm_a_challenger_that_the_odds_are_against_is_not_waited_for():
+    policy = with_model()
+    rows(policy, 2 * CHANGE_ROWS, 6)
+    policy.alarmed(alarm(5), "d1")
+    tried(policy, DAY_US, published=True)
+    rows(policy, 420, 6)
+    assert policy.decide(2 * DAY_US, (), on_trial=True, answers=True) is None
+    assert policy.decide(2 * DAY_US, (), on_trial=True, answers=False).wanted.reason == RETRAIN_REASON_NEW_DATA
+    stable = with_model()
+    rows(stable, 500)
+    assert stable.decide(DAY_US, (), on_trial=True, answers=False) is None
 
 
 def test_a_proven_challenger_is_not_replaced_for_more_rows_but_a_change_waits_for_nobody():

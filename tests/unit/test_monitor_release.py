@@ -138,9 +138,17 @@ def test_a_newer_challenger_inherits_nothing_from_one_that_is_not_ahead():
     for row in range(2 * POLICY.block_labels):
         releases.labelled({"a": 1.0, "b": 1.0 + 0.02 * (row % 2)}, {"line": "red" if row % 2 else "blue"})
         releases.decide()
-    releases.published(candidate("c"), Trial((0.3, 0.33, 0.27, 0.3, 0.3), 200, 1.0))
+    releases.published(candidate("c"), Trial((0.2, 0.22, 0.18, 0.2, 0.2), 200, 1.0))
     releases.decide()
     assert releases.arms()[1][0].share == 0.5
+
+
+@pytest.mark.parametrize(("pace", "share"), [(1, POLICY.canary_share), (4, 0.5)])
+def test_one_that_is_far_ahead_on_held_out_rows_answers_everybody_at_once_but_where_gains_come_in_bursts(pace, share):
+    releases = started()
+    releases.published(candidate("b"), Trial((0.4, 0.44, 0.36, 0.4, 0.4), 200 * pace, 1.0, pace))
+    releases.decide()
+    assert releases.arms()[1][0].share == share
 
 
 def test_where_a_person_approves_a_canary_stays_a_small_share():
