@@ -1,8 +1,9 @@
-"""Lets batches through one at a time, and refuses at once those that would wait too long; decides nothing else.
+"""Lets batches through some at a time, and refuses at once those that would wait too long; decides nothing else.
 
 A batch takes milliseconds during which nothing else happens, and gRPC takes some turns of the event loop to hand a call over. Were
 each batch answered as soon as it is handed over, all others would wait inside gRPC, where nobody sees them, until their deadlines
-have passed. So calls are taken in until none is on its way, then one batch is answered: what is too much is known while it is new.
+have passed. So calls are taken in until none is on its way, then the oldest batches are answered as one, which is cheaper than each by itself:
+what is too much is known while it is new.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ def overloaded() -> Overloaded:
 
 
 class Admission:
-    """Batches that wait for their turn: none comes to `requests_max` requests or more that wait already."""
+    """Batches that wait for their turn: none comes to `requests_max` requests or more that wait already.
 
-    def __init__(self, requests_max: int, now_s: Callable[[], float] = time.perf_counter) -> None:
+    Those that are let through in one turn of the event loop have `together_max` requests at the most, or are one.
+    """
+
+    def __init__(self, requests_max: int, together_max: int, now_s: Callable[[], float] = time.perf_counter) -> None:
         self._requests_max = requests_max
+        self._together_max = together_max
         self._now_s = now_s
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._requests = 0
         self._arrived = self._seen = self._quiet_turns = 0
         self._wanted_turns = 1
@@ -49,7 +54,7 @@ class Admission:
             raise overloaded()
         came_s = self._now_s()
         turn: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(turn)
+        self._waiting.append((requests, turn))
         self._requests += requests
         if not self._turning:
             # Others wait behind the one that was just answered, though all but the first are still inside gRPC.
@@ -79,11 +84,15 @@ class Admission:
         self._quiet_turns = 0
         # Where a batch came alone, the next is not kept waiting.
         self._wanted_turns = QUIET_TURNS if len(self._waiting) > 1 else 1
+        together = 0
         while self._waiting:
-            turn = self._waiting.popleft()
+            requests, turn = self._waiting[0]
             if not turn.done():  # else its caller has gone
+                if together and together + requests > self._together_max:
+                    break
+                together += requests
                 turn.set_result(None)
-                break
+            self._waiting.popleft()
         self._turning = bool(self._waiting)
         if self._turning:
             self._loop.call_soon(self._turn)

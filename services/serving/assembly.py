@@ -110,6 +110,12 @@ class Inputs(NamedTuple):
         rows = zip(*self.views, strict=True)
         return list(dict.fromkeys(packed.traceparent for row in rows for packed in row if packed.traceparent))
 
+    def part(self, start: int, stop: int) -> Inputs:
+        """The inputs of the requests from `start` up to `stop`."""
+        own = slice(start, stop)
+        numbers, views = [column[own] for column in self.numbers], [column[own] for column in self.views]
+        return Inputs(self.digests[own], numbers, self.texts[own], views, self.defaulted[own])
+
     def rows(self) -> list[Assembled]:
         """The inputs of each request."""
         numbers = map(b"".join, zip(*self.numbers, strict=True))

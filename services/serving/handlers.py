@@ -7,7 +7,8 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, chain, groupby, islice
+from typing import TypeVar
 
 from opentelemetry.trace import SpanKind
 
@@ -50,7 +51,7 @@ from services.serving.gateways.online import OnlineLookup
 from services.serving.gateways.watermarks import WatermarkWriter
 from services.serving.gathering import Gathering
 from services.serving.instruments import ServingInstruments
-from services.serving.prediction import Together
+from services.serving.prediction import Together, batch_response
 from services.serving.releases import ReleaseKeeper
 from services.serving.requests import Read
 from services.serving.settings import ServingSettings
@@ -59,6 +60,7 @@ from services.serving.view import FeatureView
 _ASKED_IN_TURN = 64  # events: two milliseconds; then calls have their turn
 _LINKS_MAX = 16  # feature updates that the span of a batch names
 _logger = logging.getLogger(__name__)
+Part = TypeVar("Part")
 
 
 class Served:
@@ -87,13 +89,13 @@ class Served:
 
 @dataclass(slots=True)
 class _Call:
-    """A call whose request is read, waiting for the end of the event loop's turn."""
+    """A call whose requests are read, waiting for those that it is answered with; `answered`: an answer for each request."""
 
     read: Read
-    with_vector: bool
+    with_vector: Sequence[bool]
     lookup: Lookup
     traced: SpanHandle
-    answered: asyncio.Future[bytes]
+    answered: asyncio.Future[list[bytes]]
 
 
 class Handlers:
@@ -129,7 +131,8 @@ class Handlers:
         self._moved = releases.moved
         self._loop = asyncio.get_running_loop()
         self._gathering = Gathering(self._answer_calls, settings.gathered_calls_max)
-        self._admission = Admission(settings.waiting_requests_max)
+        self._admission = Admission(settings.waiting_requests_max, settings.together_requests_max)
+        self._batches: list[_Call] = []
 
     def ready(self) -> None:
         """What the topics held at the start is read and applied: calls are answered from now on."""
@@ -154,21 +157,25 @@ class Handlers:
         with span("serving.Predict", traceparent) as traced:
             read = self._answering.read((request,), left_s, None)
             lookup = await self._answering.lookup(read.columns, left_s)
-            call = _Call(read, request.include_vector, lookup, traced, self._loop.create_future())
+            call = _Call(read, (request.include_vector,), lookup, traced, self._loop.create_future())
             self._gathering.add(call)
             answered = await call.answered
         self._instruments.took("Predict", time.perf_counter() - started_s)
-        return answered
+        return answered[0]
 
     async def predict_batch(
         self, request: PredictBatchRequest, traceparent: str, left_s: float | None, method: str = "PredictBatch"
     ) -> bytes:
-        """Answers every request of a batch with a serialised PredictBatchResponse, or none."""
+        """Answers every request of a batch with a serialised PredictBatchResponse, or none.
+
+        Batches that wait are scored and logged together, each with the answers that it would have had alone.
+        """
         started_s = time.perf_counter()
         most, rows = self._settings.batch_requests_max, len(request.requests)
         if rows > most:
             raise InvalidRequest([Violation("requests", "size", f"{rows} requests in a call, more than {most}")])
-        if method == "PredictBatch":  # a stream holds itself up: its next message waits for this one's answer
+        is_alone = method != "PredictBatch"  # a stream holds itself up: its next message waits for this one's answer
+        if not is_alone:
             waited_s = await self._admission.enter(rows)
             left_s = None if left_s is None else left_s - waited_s
         with span(f"serving.{method}", traceparent) as traced:
@@ -177,15 +184,16 @@ class Handlers:
             if not requests:
                 return b""
             lookup = await self._answering.lookup(read.columns, left_s)
-            inputs = self._answering.assembled(read.columns, rows, lookup)
-            if traced.is_recorded:
-                traced.link(inputs.traceparents[:_LINKS_MAX])
             shown = [request.include_vector for request in requests]
-            asked = Together(read.entities, read.request_ids, inputs, [traced.traceparent] * rows, shown)
-            answered = self._answering.answer(asked)
+            call = _Call(read, shown, lookup, traced, self._loop.create_future())
+            if is_alone:
+                self._answer_calls([call])
+            else:
+                self._join(call)
+            answered = await call.answered
         self._admission.answered()
         self._instruments.took(method, time.perf_counter() - started_s)
-        return answered.batch()
+        return batch_response(answered)
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
         """What each input contributed to an answer."""
@@ -314,6 +322,16 @@ class Handlers:
         self._instruments.dead_letter(record.rule)
         self._producer.send(dead_letter(record, "serving", self._use_case.name))
 
+    def _join(self, call: _Call) -> None:
+        """Has a batch answered with those that were let through with it: they are woken before what is scheduled here."""
+        if not self._batches:
+            self._loop.call_soon(self._answer_batches)
+        self._batches.append(call)
+
+    def _answer_batches(self) -> None:
+        batches, self._batches = self._batches, []
+        self._answer_calls(batches)
+
     def _answer_calls(self, gathered: list[_Call]) -> None:
         """Answers calls together, but for those that were given up."""
         calls = [call for call in gathered if not call.answered.done()]
@@ -332,8 +350,9 @@ class Handlers:
             for call in calls:
                 call.answered.set_exception(error)
         else:
-            for call, answer_given in zip(calls, answers, strict=True):
-                call.answered.set_result(answer_given)
+            given = iter(answers)
+            for call in calls:
+                call.answered.set_result([*islice(given, len(call.read.entities))])
 
     def _asked(self, calls: Sequence[_Call]) -> Together:
         """What calls ask, in order; the inputs of those that read alike are put together at once."""
@@ -341,16 +360,22 @@ class Handlers:
         return alike[0] if len(alike) == 1 else Together.joined(alike)
 
     def _alike(self, calls: Sequence[_Call]) -> Together:
-        read = [call.read for call in calls]
-        columns = {name: [each.columns[name][0] for each in read] for name in read[0].columns}
-        inputs = self._answering.assembled(columns, len(calls), calls[0].lookup)
-        if any([call.traced.is_recorded for call in calls]):
-            for call, row in zip(calls, inputs.rows(), strict=True):
-                call.traced.link(row.traceparents)
+        read, rows = [call.read for call in calls], [len(call.read.entities) for call in calls]
+        columns = {name: _joined([each.columns[name] for each in read]) for name in read[0].columns}
+        inputs = self._answering.assembled(columns, sum(rows), calls[0].lookup)
+        for call, stop in zip(calls, accumulate(rows), strict=True):
+            if call.traced.is_recorded:
+                own = inputs.part(stop - len(call.read.entities), stop)
+                call.traced.link(own.traceparents[:_LINKS_MAX])
         return Together(
-            [each.entities[0] for each in read],
-            [each.request_ids[0] for each in read],
+            _joined([each.entities for each in read]),
+            _joined([each.request_ids for each in read]),
             inputs,
-            [call.traced.traceparent for call in calls],
-            [call.with_vector for call in calls],
+            _joined([[call.traced.traceparent] * count for call, count in zip(calls, rows, strict=True)]),
+            _joined([call.with_vector for call in calls]),
         )
+
+
+def _joined(parts: Sequence[Sequence[Part]]) -> Sequence[Part]:
+    """What is in the parts, one behind the other."""
+    return parts[0] if len(parts) == 1 else list(chain(*parts))

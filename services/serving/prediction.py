@@ -26,7 +26,7 @@ from services.serving.errors import NoUsableScore
 from services.serving.logged import Logged, causes_of, known_at_us, source_of
 from services.serving.routing import LoadedArm, Router
 from services.serving.scores import Said, prior, usable
-from services.serving.wire import DOUBLE_BYTES, length, rows_of, tag
+from services.serving.wire import DOUBLE_BYTES, length, lengths, rows_of, tag
 
 _FALLBACK_CHARACTERS_MAX = 256
 _double = struct.Struct("<d").pack
@@ -105,9 +105,10 @@ class Answered(NamedTuple):
         """The log records' payloads, read."""
         return [Prediction.FromString(answer.payload) for answer in self.logged]
 
-    def batch(self) -> bytes:
-        """All answers as one serialised `PredictBatchResponse`."""
-        return SerializedBatchResponse(responses=self.serialized).SerializeToString()
+
+def batch_response(serialized: Sequence[bytes]) -> bytes:
+    """Answers as one serialised `PredictBatchResponse`."""
+    return SerializedBatchResponse(responses=serialized).SerializeToString()
 
 
 def answer(use_case: UseCase, router: Router, asked: Sequence[Asked], as_of_us: int) -> Answered:
@@ -132,7 +133,7 @@ def answer_together(use_case: UseCase, router: Router, asked: Together, as_of_us
         if why:
             unusable.append(Unusable(arm.model_id, arm.role, sum(each is None for each in found), why))
     by_arm = dict(said)
-    chosen = list(map(router.arm_for, asked.entities))
+    chosen = router.arms_for(asked.entities)
     answers = [by_arm[arm][row] for row, arm in enumerate(chosen)]
     fallbacks = [""] * len(chosen)
     for row in [row for row, answered in enumerate(answers) if answered is None]:
@@ -158,35 +159,39 @@ def _worded(
     heads = _heads(use_case.name, tuple(use_case.predict.classes), router, as_of_us)
     logged_heads, answer_heads = zip(*[heads[arm] for arm in chosen], strict=True)
     entities, request_ids = list(map(str.encode, asked.entities)), list(map(str.encode, asked.request_ids))
-    ids = list(map(str.encode, map(prediction_ids(use_case.name), entities, request_ids)))
+    ids = prediction_ids(use_case.name)(entities, request_ids)
     scores = [_double(score) for score, _ in answers]
     vectors = asked.inputs.vectors()
+    is_stood_in = any(fallbacks)
     payloads = [
         logged_heads,
         ids,
         repeat(_ENTITY),
-        map(length, map(len, entities)),
+        lengths(entities),
         entities,
         repeat(_REQUEST_ID),
-        map(length, map(len, request_ids)),
+        lengths(request_ids),
         request_ids,
         repeat(_LOGGED_SCORE),
         scores,
         repeat(_VECTOR),
-        map(length, map(len, vectors)),
+        lengths(vectors),
         vectors,
     ]
     parts = [answer_heads, ids, repeat(_SCORE), scores]
     for arm, found in said:
         alone, named = _scored_head(arm.model_id)
-        payloads.append([b"" if each is None else _scored(alone, named, each) for each in found])
+        if len(said) == 1 and use_case.predict.task != "multiclass" and not is_stood_in:  # what it said is the answer
+            payloads += [repeat(alone), scores]
+        else:
+            payloads.append([b"" if each is None else _scored(alone, named, each) for each in found])
     for column in asked.inputs.views:
         parts.append(
             [packed.fresh if packed.fresh_as_of_us == as_of_us else freshness(packed, as_of_us) for packed in column]
         )
     if any(asked.inputs.defaulted):
         parts.append([SerializedResponse(defaulted=names).SerializeToString() for names in asked.inputs.defaulted])
-    if any(fallbacks) or any([chances for _, chances in answers]):
+    if is_stood_in or any([chances for _, chances in answers]):
         extras = [(chances, fallback) for (_, chances), fallback in zip(answers, fallbacks, strict=True)]
         payloads.append(
             [SerializedPrediction(class_probabilities=c, fallback=f).SerializeToString() for c, f in extras]

@@ -129,6 +129,12 @@ class Router:
             left -= arm.share
         return self.lead
 
+    def arms_for(self, entities: Sequence[str]) -> list[LoadedArm]:
+        """Who answers each entity."""
+        if self.lead is not None and not self._sharing:
+            return [self.lead] * len(entities)
+        return list(map(self.arm_for, entities))
+
     def stand_ins(self, arm: LoadedArm) -> tuple[LoadedArm, ...]:
         """Who answers instead, in order, where `arm` gives no usable score."""
         return tuple(other for other in self._stand_ins if other is not arm)

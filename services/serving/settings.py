@@ -51,12 +51,17 @@ class ServingSettings(BaseSettings):
         default=4_194_304, gt=0, description="one call: a full batch of requests with room to spare"
     )
     batch_requests_max: int = Field(
-        default=512, gt=0, description="requests in a call: 60 ms during which no other call is served"
+        default=512, gt=0, description="requests in a call: 15 ms during which no other call is served"
     )
     waiting_requests_max: int = Field(
         default=4_096,
         gt=0,
         description="requests in batches that wait for their turn: 0.2 s; behind so many the next is RESOURCE_EXHAUSTED",
+    )
+    together_requests_max: int = Field(
+        default=128,
+        gt=0,
+        description="requests in waiting batches that are answered as one: 4 ms, during which nothing else is read or refused",
     )
     pending_calls_max: int = Field(
         default=512,

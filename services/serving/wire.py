@@ -6,7 +6,7 @@ Field numbers and types are read from the descriptors: nothing of a contract is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any, TypeVar
 
@@ -48,6 +48,13 @@ _SHORT_LENGTHS = [varint(length) for length in range(_SHORT)]
 def length(size: int) -> bytes:
     """What stands between the tag and the bytes of a text, a message or packed numbers."""
     return _SHORT_LENGTHS[size] if size < _SHORT else varint(size)
+
+
+def lengths(texts: Sequence[bytes]) -> Iterable[bytes]:
+    """`length` of each text."""
+    if max(map(len, texts), default=0) < _SHORT:
+        return map(_SHORT_LENGTHS.__getitem__, map(len, texts))
+    return map(length, map(len, texts))
 
 
 def rows_of(kind: type[Row], *columns: Iterable[Any]) -> list[Row]:

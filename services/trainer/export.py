@@ -142,31 +142,39 @@ def _places(own: Sequence[str], words: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def _encoded(graph: _Graph, preprocessing: Preprocessing, weight: npt.NDArray[np.float32], more: int) -> str:
-    """Piecewise-linear shares, missing flags and standardised values times their part of the first layer."""
-    graph.node("IsNaN", [ONNX_NUMBERS], "missing")
+    """Piecewise-linear shares, missing flags and standardised values times their part of the first layer.
+
+    Inputs lie in rows here, requests in columns: so the values of an input are copied to each of its bins in one piece.
+    """
+    by_input = graph.node("Transpose", [ONNX_NUMBERS], "by_input", perm=[1, 0])
+    graph.node("IsNaN", [by_input], "missing")
     graph.node("Cast", ["missing"], "missing_flags", to=TensorProto.FLOAT)
-    means = graph.constant("input_means", np.array(preprocessing.means, dtype=np.float64))
-    graph.node("Where", ["missing", means, ONNX_NUMBERS], "known")
-    graph.node("Sub", ["known", means], "from_mean")
-    graph.node("Max", ["from_mean", graph.constant("farthest_below", -preprocessing.farthest)], "not_too_low")
-    graph.node("Min", ["not_too_low", graph.constant("farthest_above", preprocessing.farthest)], "bounded")
-    graph.node("Mul", ["bounded", graph.constant("slopes", preprocessing.slopes)], "wide_standardised")
+    graph.node("Where", ["missing", _down(graph, "input_means", preprocessing.means), by_input], "known")
+    graph.node("Sub", ["known", "input_means"], "from_mean")
+    graph.node("Max", ["from_mean", _down(graph, "farthest_below", -preprocessing.farthest)], "not_too_low")
+    graph.node("Min", ["not_too_low", _down(graph, "farthest_above", preprocessing.farthest)], "bounded")
+    graph.node("Mul", ["bounded", _down(graph, "slopes", preprocessing.slopes)], "wide_standardised")
     graph.node("Cast", ["wide_standardised"], "standardised", to=TensorProto.FLOAT)
     parts = ["missing_flags", "standardised"]
     if len(preprocessing.columns):
         # A missing value is put at the lower edge, where its share of every bin is nothing.
-        lowest = np.array([edges[0] for edges in preprocessing.edges], dtype=np.float64)
-        graph.node("Where", ["missing", graph.constant("lowest", lowest), ONNX_NUMBERS], "present")
-        graph.node("Gather", ["present", graph.constant("columns", preprocessing.columns)], "binned", axis=1)
-        graph.node("Sub", ["binned", graph.constant("lows", preprocessing.lows)], "above")
-        graph.node("Div", ["above", graph.constant("widths", preprocessing.widths)], "unbounded")
+        lowest = _down(graph, "lowest", [edges[0] for edges in preprocessing.edges])
+        graph.node("Where", ["missing", lowest, by_input], "present")
+        graph.node("Gather", ["present", graph.constant("columns", preprocessing.columns)], "binned", axis=0)
+        graph.node("Sub", ["binned", _down(graph, "lows", preprocessing.lows)], "above")
+        graph.node("Div", ["above", _down(graph, "widths", preprocessing.widths)], "unbounded")
         bounds = [graph.constant("zero", np.array(0.0)), graph.constant("whole", np.array(1.0))]
         graph.node("Clip", ["unbounded", *bounds], "wide_shares")
         graph.node("Cast", ["wide_shares"], "shares", to=TensorProto.FLOAT)
         parts.insert(0, "shares")
-    encoded = graph.node("Concat", parts, "encoded", axis=1)
+    encoded = graph.node("Concat", parts, "encoded", axis=0)
     padded = np.concatenate([weight.T, np.zeros((preprocessing.width, more), np.float32)], axis=1)
-    return graph.node("MatMul", [encoded, graph.constant("first_numbers", padded)], "from_numbers")
+    return graph.node("Gemm", [encoded, graph.constant("first_numbers", padded)], "from_numbers", transA=1)
+
+
+def _down(graph: _Graph, name: str, values: npt.ArrayLike) -> str:
+    """A constant of one double for each row."""
+    return graph.constant(name, np.array(values, dtype=np.float64)[:, None])
 
 
 def _looked_up(

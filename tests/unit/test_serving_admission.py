@@ -28,7 +28,7 @@ async def test_a_batch_right_behind_an_answer_waits_until_no_other_is_on_its_way
     pause_s: float, let_through: bool
 ) -> None:
     now_s = 10.0
-    admission = Admission(1_000, lambda: now_s)
+    admission = Admission(1_000, 64, lambda: now_s)
     await admission.enter(64)
     admission.answered()
     now_s += pause_s
@@ -40,7 +40,7 @@ async def test_a_batch_right_behind_an_answer_waits_until_no_other_is_on_its_way
 
 
 async def test_batches_wait_until_the_bound_is_reached_and_the_next_is_turned_away_whatever_it_holds() -> None:
-    admission = Admission(100)
+    admission = Admission(100, 64)
     waiting = [asyncio.create_task(admission.enter(requests)) for requests in (64, 30, 512)]
     await turns(1)
     assert not admission.announce()
@@ -48,6 +48,20 @@ async def test_batches_wait_until_the_bound_is_reached_and_the_next_is_turned_aw
         await admission.enter(1)
     await asyncio.gather(*waiting)
     assert admission.announce()
+
+
+async def test_batches_that_wait_are_let_through_together_up_to_a_bound_and_a_larger_one_alone() -> None:
+    admission, let_through = Admission(100_000, 128), []
+
+    async def enter(requests: int) -> None:
+        await admission.enter(requests)
+        if not let_through[-1]:
+            asyncio.get_running_loop().call_soon(let_through.append, [])  # behind all that are woken with it
+        let_through[-1].append(requests)
+
+    let_through.append([])
+    await asyncio.gather(*[enter(requests) for requests in (64, 64, 1, 512, 100, 28, 64)])
+    assert [each for each in let_through if each] == [[64, 64], [1], [512], [100, 28], [64]]
 
 
 async def test_under_a_burst_of_batches_the_rest_is_refused_unread_and_told_when_to_come_again(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -30,7 +31,14 @@ from driftloop.contracts.serving.v1.serving_pb2 import (
     WaitForClockRequest,
 )
 from driftloop.messaging import MemoryBus
-from services.serving.errors import AlreadyRunning, CannotStart, Overloaded
+from services.serving.errors import (
+    AlreadyRunning,
+    CannotStart,
+    DeadlinePassed,
+    InvalidRequest,
+    NoUsableScore,
+    Overloaded,
+)
 from services.serving.view import Entry
 from tests.unit.serving_twin import RIDER, SHOP, SPREAD, Constant, Twin, request, twin
 
@@ -67,6 +75,67 @@ async def test_of_more_batches_than_can_wait_the_first_are_answered_and_the_rest
         told = {answer.prediction_id for each in answered for answer in each.responses}
         assert told < {record.message.id for record in replica.records("predictions")}
         assert len(replica.records("predictions")) == 6 * 64
+
+
+class Seen(Constant):
+    """Remembers how many rows it was asked for at once; has no answer where an order is expensive."""
+
+    def __init__(self) -> None:
+        super().__init__(0.1)
+        self.rows: list[int] = []
+
+    def predict(self, numbers: np.ndarray, texts: Sequence[Sequence[str]]) -> np.ndarray:
+        self.rows.append(len(texts))
+        return np.where(numbers[:, 0] > 400, math.nan, numbers[:, 0] / 1_000)
+
+
+async def test_batches_that_wait_are_scored_together_and_each_gets_its_own_answers(tmp_path: Path) -> None:
+    model = Seen()
+    async with twin(tmp_path, {"m1": model}, together_requests_max=16) as replica:
+        await replica.released(("m1", ROLE_CHAMPION))
+        handlers = replica.replica.served.by_use_case("orders")
+        made = [
+            PredictBatchRequest(requests=[request(f"o{n}-{i}", price=float(10 * n + i)) for i in range(1, n)])
+            for n in range(2, 8)
+        ]
+        found = await asyncio.gather(*[handlers.predict_batch(each, "", None) for each in made])
+        assert model.rows == [1 + 2 + 3 + 4 + 5, 6]
+        told = [PredictBatchResponse.FromString(each).responses for each in found]
+        assert [[answer.score for answer in each] for each in told] == [
+            [(10 * n + i) / 1_000 for i in range(1, n)] for n in range(2, 8)
+        ]
+        await replica.marked(9_000)
+        logged = {record.message.id: record.message.payload for record in replica.records("predictions")}
+        assert {answer.prediction_id: answer.score for each in told for answer in each} == {
+            name: prediction.score for name, prediction in logged.items()
+        }
+
+
+async def test_of_batches_that_wait_together_only_that_fails_which_is_wrong_or_has_no_answer(tmp_path: Path) -> None:
+    model = Seen()
+    async with twin(tmp_path, {"m1": model}) as replica:
+        await replica.released(("m1", ROLE_CHAMPION))
+        handlers = replica.replica.served.by_use_case("orders")
+        prices = {"good": 10.0, "wrong": 900.0, "unanswerable": 450.0, "gone": 20.0, "late": 30.0, "fine": 40.0}
+        calls = {
+            name: asyncio.create_task(
+                handlers.predict_batch(
+                    PredictBatchRequest(requests=[request(f"{name}-{n}", price=price) for n in range(3)]),
+                    "",
+                    1e-9 if name == "late" else None,
+                )
+            )
+            for name, price in prices.items()
+        }
+        await asyncio.sleep(0)
+        calls["gone"].cancel()
+        found = await asyncio.gather(*calls.values(), return_exceptions=True)
+        kinds = [bytes, InvalidRequest, NoUsableScore, asyncio.CancelledError, DeadlinePassed, bytes]
+        assert [type(each) for each in found] == kinds
+        assert model.rows[0] == 9
+        await replica.marked(9_000)
+        logged = [record.message.key for record in replica.records("predictions")]
+        assert sorted(logged) == [f"{name}-{n}" for name in ("fine", "good") for n in range(3)]
 
 
 async def test_a_batch_whose_caller_has_gone_holds_up_nobody(tmp_path: Path) -> None:

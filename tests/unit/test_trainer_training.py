@@ -9,13 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 
 from driftloop.scoring import ScoringModel
+from driftloop.scoring.model import ONNX_CODES, ONNX_NUMBERS
 from driftloop.usecase import Event, Field, Label, Prediction, Request, UseCase, Window, before
 from services.trainer.candidates import Asked
 from services.trainer.measures import log_losses
+from services.trainer.published import members_of
 from services.trainer.training import TrainingSet, train
 from tests.trainer_twin import QUICK, STEP_US, mean_of, part, rows, trained_on, trips
 
@@ -109,6 +113,25 @@ def test_the_published_graph_answers_as_the_network_does() -> None:
     assert trained.model.predict(odd, texts) == pytest.approx(
         1 / (1 + np.exp(-mean_of(trained.model, odd, texts))), abs=1e-6
     )
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 64, 300])
+def test_the_published_graph_encodes_numbers_as_the_network_learned_them_bit_for_bit(count: int) -> None:
+    found = rows(600)
+    found.numbers[::3, 0] = np.nan
+    found.numbers[:, 1] = found.numbers[:, 1] > np.median(found.numbers[:, 1])  # fewer bins than the others
+    found.numbers[:, 2] = 4.0  # none at all
+    trained = trained_on(found)
+    graph = onnx.load_from_string(trained.onnx)
+    graph.graph.output.append(onnx.helper.make_empty_tensor_value_info("encoded"))
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    asked = np.random.default_rng(5).normal(0.0, 30.0, (count, 3))
+    asked[::2, 0], asked[::3, 1], asked[::5, 2], asked[1::7] = np.nan, np.inf, -np.inf, 0.0
+    codes = trained.model.codes([["red"] * len(trained.model.text_inputs)] * count)
+    (encoded,) = session.run(["encoded"], {ONNX_NUMBERS: asked, ONNX_CODES: codes})
+    preprocessing = members_of(trained.model, 0.0)[0].preprocessing
+    assert {len(edges) for edges in preprocessing.edges} > {1, 2}
+    assert np.array_equal(encoded.T, preprocessing.encode(asked))
 
 
 def test_a_row_is_answered_the_same_alone_and_among_others() -> None:

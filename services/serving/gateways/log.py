@@ -117,10 +117,9 @@ class PredictionLog:
 
     def write(self, answers: Sequence[Logged], as_of_us: int) -> None:
         """Logs answers given as of one clock, all or none; LogFull: they must not leave. After it they survive the process."""
-        position = self._spool.append(
-            [answer.payload for answer in answers],
-            [_TRACE_LENGTHS[len(answer.traceparent)] + answer.traceparent for answer in answers],
-        )
+        traces = [answer.traceparent for answer in answers]
+        heads = {trace: _TRACE_LENGTHS[len(trace)] + trace for trace in set(traces)}  # one for each call
+        position = self._spool.append([answer.payload for answer in answers], [heads[trace] for trace in traces])
         self._take(_Written(position, answers, as_of_us, len(answers)))
 
     async def drained(self) -> None:
