@@ -154,7 +154,7 @@ def sampled(setting: Setting, recent_rows: int, most: int) -> Places:
     rows = setting.places(setting.since)
     if len(rows) <= most:
         return rows
-    kept = min(recent_rows, most // 2)
+    kept = max(1, min(recent_rows, most // 2))
     drawn = np.random.default_rng(setting.seed).choice(rows[:-kept], most - kept, replace=False)
     return np.concatenate([np.sort(drawn), rows[-kept:]])
 

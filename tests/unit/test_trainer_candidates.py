@@ -94,6 +94,13 @@ def test_of_all_rows_a_draw_is_fitted_where_they_cost_more_than_is_allowed_and_t
     assert np.histogram(drawn.rows[:-5_000], 5, (0, 95_000))[0] == pytest.approx(3_000, rel=0.1)
 
 
+@pytest.mark.parametrize("rows_max", [1, 2, 3])
+def test_a_request_that_pays_for_hardly_any_row_still_gets_the_newest(rows_max):
+    (drawn,) = candidates(setting(1_000, 0, 600), Asked(recent_rows=2_000, rows_max=rows_max))
+    assert len(drawn.rows) == rows_max
+    assert drawn.rows[-1] == 999
+
+
 @pytest.mark.parametrize(
     ("total", "asked", "expected"),
     [
