@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from services.monitor.matching import Matching
 from services.monitor.release import Releases
 from services.serving.assembly import Assembly, Inputs
 from services.serving.gateways.log import PredictionLog
-from services.serving.routing import Router
+from services.serving.routing import LoadedArm, Router
 from services.trainer.handlers import RetrainHandler
 from simulation.faults import Faults, parsed
 from simulation.invariants import AT_THE_END, EACH_STEP, FOLLOWED
@@ -148,8 +149,8 @@ class TakesAnything(Admission):
 class LetsShadowsAnswer(Router):
     """Every entity is answered by the arm that came last."""
 
-    def arm_for(self, entity: str) -> Any:
-        return super().arm_for(entity) and self.arms[-1]
+    def arms_for(self, entities: Sequence[str]) -> list[LoadedArm]:
+        return [self.arms[-1] for _ in super().arms_for(entities)]
 
 
 class ForgetsAnswers(PredictionLog):
