@@ -110,7 +110,7 @@ def test_a_canary_answers_the_more_the_likelier_it_is_the_better_one_and_less_as
     assert not any(arm.share for arm in releases.arms()[1])
 
 
-def test_what_was_held_out_alone_lets_nobody_answer_more_than_half():
+def test_a_small_gain_that_was_held_out_alone_lets_nobody_answer_more_than_half():
     releases = started()
     releases.published(candidate("b"), Trial((0.1, 0.11, 0.09, 0.1, 0.1), 200, 1.0))
     assert [step.kind for step in releases.decide()] == [DECISION_KIND_CANARY]
