@@ -19,6 +19,7 @@ from services.monitor.arms import Candidate, Trial
 from services.monitor.drift import RISE_SHARE, RisingError
 from services.monitor.policy import RetrainPolicy
 from services.monitor.release import Releases
+from services.monitor.wanted import Challenger
 from services.trainer.gates import GateSettings
 
 LABELS = 10_000
@@ -83,7 +84,7 @@ def trial(kind: Kind, relative: float, seed: int, *, every: bool) -> Trialled:
                 retrain.failed()
         retrain.pace = watch.pace
         on_trial = releases.is_on_trial
-        verdict = retrain.decide(at_us, (), on_trial)
+        verdict = retrain.decide(at_us, (), Challenger(on_trial))
         if verdict is None or verdict.not_now or releases.champion.model_id != "champion":
             continue
         outcome.made += 1

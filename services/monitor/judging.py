@@ -182,16 +182,10 @@ class Judging:
                 self._policy.rolled_back()
         self._watch_decay()
         self._policy.pace, self._policy.burst_pace = self._pace, self._watch.burst_pace
-        self._policy.errs(self._watch.recent_error)
+        self._policy.error_measured(self._watch.recent_error)
         if self._watch.take_warning() and not self._releases.is_on_trial:
             self._policy.warned(tuple(self._recent))
-        verdict = self._policy.decide(
-            self.clock_us,
-            tuple(self._recent),
-            self._releases.is_on_trial,
-            self._releases.waits_for_slices,
-            self._releases.answers_beside,
-        )
+        verdict = self._policy.decide(self.clock_us, tuple(self._recent), self._releases.challenger)
         if verdict is None:
             return
         wanted = verdict.wanted

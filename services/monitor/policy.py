@@ -36,7 +36,7 @@ from services.monitor.arms import GAIN_MIN
 from services.monitor.drift import COLLAPSE
 from services.monitor.floor import Decay
 from services.monitor.series import Alarm
-from services.monitor.wanted import Verdict, Wanted
+from services.monitor.wanted import Challenger, Verdict, Wanted
 from services.monitor.world import World
 
 SNAPSHOT_VERSION = 1
@@ -62,6 +62,7 @@ UNPROVEN_TRIES = (
 COLLAPSED_ROWS = 120  # rows since a collapse that are enough to look: three blocks
 FREE_ROWS = 4_000  # of fits, seconds of them: while a history is short, to look often is cheap
 KEPT_ROWS = 200_000  # prediction times kept to count the rows since a change
+NO_CHALLENGER = Challenger()
 _LABELS_ALONE = {
     "binary": "the label's own rate",
     "multiclass": "the classes' own frequencies",
@@ -213,7 +214,7 @@ class RetrainPolicy:
         """Share of production's loss that a promotion must bring: the less, the longer the regime has become since the last one."""
         return max(self._policy.gain, min(PROMOTED_GAIN, YOUNG_GAIN * self._promoted_rows / max(self.regime_rows, 1)))
 
-    def errs(self, error: float) -> None:
+    def error_measured(self, error: float) -> None:
         """Production's mean loss over its newest blocks."""
         self.error = error
         if error > 0.0 and self.has_model and self._rows - self._answers_since_rows >= LASTING_ROWS:
@@ -269,23 +270,15 @@ class RetrainPolicy:
         """There is no model that could answer, as before the first: one is asked for as soon as there are more rows."""
         self.has_model = False
 
-    def decide(
-        self,
-        clock_us: int,
-        recent: tuple[str, ...],
-        on_trial: bool = False,
-        is_proven: bool = False,
-        answers: bool = True,
-    ) -> Verdict | None:
+    def decide(self, clock_us: int, recent: tuple[str, ...], challenger: Challenger = NO_CHALLENGER) -> Verdict | None:
         """The verdict at a clock, or None where there is nothing to say. `recent`: ids of the newest scores, as causes.
 
-        A challenger that has not been `on_trial` for long is not replaced for the sake of more rows or a schedule; one that
-        `is_proven`, and waits for its slices only, is not at all: the next candidate starts from it. After an alarm, one that the
-        odds let nobody `answer` is no reason to wait.
+        A challenger that has not been on trial for long is not replaced for the sake of more rows or a schedule; one that is
+        proven is not at all: the next candidate starts from it. After an alarm, one that answers nobody is no reason to wait.
         """
         self._reconsider()
-        on_trial = on_trial and (answers or not self.supposes_change)
-        wanted = self._wanted or (None if is_proven else self._due(clock_us, recent, on_trial))
+        on_trial = challenger.is_on_trial and (challenger.answers or not self.supposes_change)
+        wanted = self._wanted or (None if challenger.is_proven else self._due(clock_us, recent, on_trial))
         if wanted is None or self.open_request:
             return None
         offered = self._offered(wanted)

@@ -34,6 +34,7 @@ from services.monitor.arms import Candidate, Step, Trial, arm_of, plain
 from services.monitor.comparison import Comparison
 from services.monitor.orders import Orders, restored
 from services.monitor.proof import Proof
+from services.monitor.wanted import Challenger
 
 SNAPSHOT_VERSION = 1
 ARCHIVE_MAX = 8  # former champions kept: a concept may come back
@@ -78,9 +79,9 @@ class Releases:
         return self.has_challenger and not self._waits
 
     @property
-    def answers_beside(self) -> bool:
-        """Whether the odds let the model beside the champion answer somebody."""
-        return self._share > 0.0
+    def challenger(self) -> Challenger:
+        """What the next candidate depends on of the challenger: whether it is on trial, waits for slices only, and answers somebody."""
+        return Challenger(self.is_on_trial, self.waits_for_slices, answers=self._share > 0.0)
 
     @property
     def beside(self) -> str:

@@ -1,4 +1,4 @@
-"""What the policy says: why a model is wanted, and whether one is asked for now, of which rows and at what cost."""
+"""What the policy is told and says: why a model is wanted, and whether one is asked for now, of which rows and at what cost."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ class Wanted:
     is_suspicion: bool = False  # no alarm yet: worth a cheap look at the newest rows
     is_collapse: bool = False  # production is worse than nothing: whatever is known of the newest rows is better
     is_of_all: bool = False  # a candidate of all rows that there are, whatever alarms have dated
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """What a next candidate depends on of the model that is on its way up; by default there is none."""
+
+    is_on_trial: bool = False  # it is open what it is worth
+    is_proven: bool = False  # and waits for its slices only
+    answers: bool = True  # somebody, by the odds
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from driftloop.usecase import DAY_US, HOUR_US, Policy
 from services.monitor.floor import Decay
 from services.monitor.policy import COLLAPSED_ROWS, FREE_ROWS, RetrainPolicy
 from services.monitor.series import Alarm
+from services.monitor.wanted import Challenger
 
 CHANGE_ROWS = Policy().change_rows
 
@@ -120,7 +121,7 @@ def test_a_promotion_that_leaves_far_more_than_has_been_attained_makes_the_next_
     for name, left in (("attained", 0.4), ("far off", 0.5)):
         policy = policies[name] = with_model()
         rows(policy, 4_000)
-        policy.errs(0.3)
+        policy.error_measured(0.3)
         tried(policy, DAY_US, published=True)
         if name == "far off":
             restored.restore(policy.snapshot())
@@ -136,7 +137,7 @@ def test_the_error_of_a_champions_first_rows_is_not_taken_for_what_can_be_attain
     tried(policy, DAY_US, published=True)
     policy.promoted(of_all_rows=True)
     rows(policy, 500)
-    policy.errs(0.1)
+    policy.error_measured(0.1)
     rows(policy, 2_000)
     tried(policy, 2 * DAY_US, published=True)
     policy.promoted(of_all_rows=True, gained=0.1, left=0.5)
@@ -191,10 +192,10 @@ def rows_until_asked(policy: RetrainPolicy, at_us: int) -> int:
 def test_new_rows_are_a_reason_unless_a_challenger_has_just_begun_its_trial():
     policy = with_model()
     rows(policy, 500)
-    assert policy.decide(DAY_US, (), on_trial=True) is None
+    assert policy.decide(DAY_US, (), Challenger(is_on_trial=True)) is None
     assert policy.decide(DAY_US, ()).wanted.reason == RETRAIN_REASON_NEW_DATA
     rows(policy, 500)
-    assert policy.decide(DAY_US, (), on_trial=True).wanted.reason == RETRAIN_REASON_NEW_DATA
+    assert policy.decide(DAY_US, (), Challenger(is_on_trial=True)).wanted.reason == RETRAIN_REASON_NEW_DATA
 
 
 def test_after_an_alarm_a_challenger_that_the_odds_are_against_is_not_waited_for():
@@ -203,19 +204,22 @@ def test_after_an_alarm_a_challenger_that_the_odds_are_against_is_not_waited_for
     policy.alarmed(alarm(5), "d1")
     tried(policy, DAY_US, published=True)
     rows(policy, 420, 6)
-    assert policy.decide(2 * DAY_US, (), on_trial=True, answers=True) is None
-    assert policy.decide(2 * DAY_US, (), on_trial=True, answers=False).wanted.reason == RETRAIN_REASON_NEW_DATA
+    assert policy.decide(2 * DAY_US, (), Challenger(is_on_trial=True, answers=True)) is None
+    assert (
+        policy.decide(2 * DAY_US, (), Challenger(is_on_trial=True, answers=False)).wanted.reason
+        == RETRAIN_REASON_NEW_DATA
+    )
     stable = with_model()
     rows(stable, 500)
-    assert stable.decide(DAY_US, (), on_trial=True, answers=False) is None
+    assert stable.decide(DAY_US, (), Challenger(is_on_trial=True, answers=False)) is None
 
 
 def test_a_proven_challenger_is_not_replaced_for_more_rows_but_a_change_waits_for_nobody():
     policy = with_model()
     rows(policy, 1_000, 6)
-    assert policy.decide(DAY_US, (), on_trial=True, is_proven=True) is None
+    assert policy.decide(DAY_US, (), Challenger(is_on_trial=True, is_proven=True)) is None
     policy.alarmed(alarm(5), "d1")
-    assert policy.decide(DAY_US, (), on_trial=True, is_proven=True).wanted.reason == RETRAIN_REASON_DRIFT
+    assert policy.decide(DAY_US, (), Challenger(is_on_trial=True, is_proven=True)).wanted.reason == RETRAIN_REASON_DRIFT
 
 
 def test_where_nothing_is_left_to_gain_nothing_is_tried():
