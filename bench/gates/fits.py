@@ -22,7 +22,7 @@ from driftloop.scoring import ScoringModel
 from driftloop.usecase import HOUR_US, Event, Field, Label, Latest, Policy, Prediction, Request, UseCase, before
 from services.monitor.agreement import HeldOutRows, ProductionRecord
 from services.monitor.arms import Candidate, Trial
-from services.monitor.policy import EVIDENCE_ROWS, RECENT_ROWS_MIN
+from services.monitor.budget import EVIDENCE_ROWS, RECENT_ROWS_MIN
 from services.monitor.release import Releases
 from services.trainer.fitting import fit_request
 from services.trainer.gates import GateSettings

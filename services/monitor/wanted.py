@@ -31,6 +31,15 @@ class Challenger:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """How many rows there are: mature labelled ones, those of the regime, and blocks per independent piece of evidence (`pace`)."""
+
+    rows: int
+    regime_rows: int
+    pace: int = 1
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What to do about the strongest trigger: retrain, on which rows and at what cost (rows of all fits), or why not now."""
 

@@ -18,8 +18,9 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     SERIES_KIND_INPUT,
 )
 from driftloop.usecase import DAY_US, HOUR_US, Policy
+from services.monitor.budget import FREE_ROWS
 from services.monitor.floor import Decay
-from services.monitor.policy import COLLAPSED_ROWS, FREE_ROWS, RetrainPolicy
+from services.monitor.policy import COLLAPSED_ROWS, RetrainPolicy
 from services.monitor.series import Alarm
 from services.monitor.wanted import Challenger
 
@@ -382,7 +383,7 @@ def test_where_errors_come_in_bursts_all_rows_are_drawn_from_whatever_alarms_hav
         verdict = policy.decide(DAY_US * known, ("s",))
         if verdict is None or verdict.not_now:
             continue
-        interval = policy.snapshot()["tries"][1]
+        interval = policy.snapshot()["interval"]["candidates"][0]
         if verdict.wanted.since_us:  # a candidate of the new regime
             tried(policy, DAY_US * known, published=False)
             continue
@@ -390,7 +391,7 @@ def test_where_errors_come_in_bursts_all_rows_are_drawn_from_whatever_alarms_hav
         assert verdict.recent_rows > known
         assert verdict.rows_max == 3_200 * pace
         tried(policy, DAY_US * known, published=False, cost_rows=verdict.rows_max)
-        assert policy.snapshot()["tries"][1] == interval
+        assert policy.snapshot()["interval"]["candidates"][0] == interval
         due.append(known)
     assert due == [12_800, 19_200, 25_600, 32_000, 40_000, 50_000]
 
@@ -465,3 +466,88 @@ def test_a_restored_policy_decides_the_same():
     other.restore(policy.snapshot())
     assert other.snapshot() == policy.snapshot()
     assert other.decide(DAY_US, ()) == policy.decide(DAY_US, ())
+
+
+def suspected_and_alarmed() -> RetrainPolicy:
+    """With a model, after a look at the newest rows in vain and an alarm."""
+    policy = with_model(4_000, fit_budget=10.0)
+    rows(policy, 1_100, 2)
+    policy.error_measured(0.3)
+    policy.warned(("s1",))
+    tried(policy, HOUR_US * 12, published=False, cost_rows=2_000)
+    policy.alarmed(alarm(5), "d1")
+    rows(policy, CHANGE_ROWS, 6)
+    return policy
+
+
+WHOLE = {  # as it was written when interval and budget were the policy's own
+    "version": 1,
+    "rows_at": [0] * 4_000 + [2] * 1_100 + [6] * 240,
+    "rows": 5_340,
+    "spent_us": [0],
+    "wanted": [
+        2,
+        "the error rose from 0.300 to 0.800 nats over 700 mature labels",
+        ["d1"],
+        5,
+        False,
+        False,
+        False,
+        False,
+    ],
+    "excused": "",
+    "regime": [5, 240],
+    "tries": [4_000, 0.0, 3_500, 1],
+    "supposed": [0, 2_000.0, 0.55, 5_100, 0],
+    "promoted_rows": 4_000,
+    "error": 0.3,
+    "attained": [0.3, 0],
+    "suspicion": [800.0, 5_100, True],
+    "world": [False, 0, 5_340, 4_000],
+    "has_model": True,
+    "open_request": "",
+    "asked_at_us": 0,
+}
+
+
+def test_a_checkpoint_of_when_interval_and_budget_were_the_policys_own_goes_on_the_same():
+    policy, restored = suspected_and_alarmed(), RetrainPolicy(Policy(bootstrap_rows=4_000, fit_budget=10.0))
+    restored.restore(WHOLE)
+    assert restored.snapshot() == policy.snapshot()
+    for each in (policy, restored):
+        tried(each, DAY_US, published=True, cost_rows=50_000)
+        each.promoted(of_all_rows=False)
+    assert restored.snapshot() == policy.snapshot()
+    assert rows_until_asked(restored, 2 * DAY_US) == rows_until_asked(policy, 2 * DAY_US)
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "interval", "suspicions"),
+    [((False, False), 1_600, 800.0), ((False, True), 1_000, 1_600.0), ((True, False), 1_000, 800.0)],
+)
+def test_what_the_newest_request_of_an_older_checkpoint_was_for_says_what_its_failure_means(
+    asked_for, interval, suspicions
+):
+    policy, (of_all, of_suspicion) = RetrainPolicy(Policy()), asked_for
+    policy.restore(
+        WHOLE
+        | {
+            "regime": [0, 5_340],
+            "tries": [4_000, 1_000.0, 3_500, 1],
+            "suspicion": [800.0, 5_100, of_suspicion],
+            "world": [of_all, 0, 5_340, 4_000],
+        }
+    )
+    policy.failed()
+    state = policy.snapshot()["interval"]
+    assert (state["candidates"][0], state["suspicions"][0]) == (interval, suspicions)
+
+
+def test_what_the_oldest_checkpoints_lack_begins_anew():
+    lacking = ("supposed", "promoted_rows", "error", "attained", "suspicion", "world")
+    policy = RetrainPolicy(Policy())
+    policy.restore({name: value for name, value in WHOLE.items() if name not in lacking})
+    assert (policy.supposes_change, policy.error, policy.least_gain) == (False, 0.0, Policy().gain)
+    state = policy.snapshot()
+    assert state["interval"]["suspicions"] == [Policy().recent_rows, 0]
+    assert (state["interval"]["attained"], state["world"]) == ([0.0, 5_340], [0, 5_340, 5_340])
