@@ -43,7 +43,7 @@ class LocalSettings(BaseSettings):
     # Formatting and starting take 5 s on two idle cores; five services importing beside it can make that 30.
     kafka_ready_timeout_s: float = Field(default=90.0, gt=0)
     # A broker that someone else runs is up or it is not.
-    broker_answer_timeout_s: float = Field(default=15.0, gt=0)
+    broker_answer_timeout_s: float = Field(default=5.0, gt=0)
     kafka_stop_timeout_s: float = Field(default=20.0, gt=0)
     topics_timeout_s: float = Field(default=30.0, gt=0)
     java_version_timeout_s: float = Field(default=20.0, gt=0)

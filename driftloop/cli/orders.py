@@ -34,7 +34,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 )
 from driftloop.contracts.serving.v1.serving_pb2 import GetReleaseRequest
 from driftloop.contracts.serving.v1.serving_pb2_grpc import PredictionServiceStub
-from driftloop.messaging import KafkaProducer, KafkaReader, MessagingError
+from driftloop.messaging import KafkaProducer, KafkaReader, KafkaSettings, MessagingError
 
 _POLL_S, _BATCH_RECORDS = 0.5, 1_000
 _ASK_AGAIN_S, _SEND_TIMEOUT_S = 0.02, 10.0
@@ -66,8 +66,17 @@ class Asked:
 
     def __init__(self, servers: str, use_case: str, message: Message[Command]) -> None:
         self._id = message.id
-        self._reader = KafkaReader(servers, use_case, ["decisions", "releases"], from_start=False, client_id="orders")
-        producer = KafkaProducer(servers, use_case, "orders")
+        settings = KafkaSettings()
+        self._reader = KafkaReader(
+            servers,
+            use_case,
+            ["decisions", "releases"],
+            from_start=False,
+            settings=settings,
+            client_id="orders",
+            connect_timeout_s=settings.connect_timeout_s,
+        )
+        producer = KafkaProducer(servers, use_case, "orders", settings)
         try:
             producer.send(message)
         finally:
