@@ -25,6 +25,8 @@ class LocalSettings(BaseSettings):
 
     # Services listen on base + 1 … 5 (HTTP: base + 21 … 25), Kafka on base + 92, its controller on base + 93.
     base_port: int = Field(default=7000, ge=1024, le=65000)
+    # Where any ports will do: others are tried when a program takes one between looking and binding, which is rare.
+    free_ports_attempts_max: int = Field(default=3, ge=1)
     state_dir: Path = REPOSITORY_ROOT / "build" / "local"
     # Of the topics that follow entities: two show every effect of partitioning, and two cores can carry them.
     partitions: int = Field(default=2, ge=1)
