@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import socket
 import time
 import uuid
@@ -202,6 +203,15 @@ def _made(name: str, kind: CommandKind, summary: str) -> click.Command:
     return click.command(name, help=summary)(with_order(model(run)))
 
 
+def myself() -> str:
+    """Who runs this process, and where; by number where the machine knows no name."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # the former until Python 3.12
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
+
+
 def with_order(run: Callable[..., None]) -> Callable[..., None]:
     """Gives a command the options that every order to monitor has, as its first argument, an `Order`."""
 
@@ -236,9 +246,7 @@ def with_order(run: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
         ),
         click.option("--why", default="no reason was given", help="For the log."),
-        click.option(
-            "--who", default=lambda: f"{getpass.getuser()}@{socket.gethostname()}", help="For the log: by default you."
-        ),
+        click.option("--who", default=myself, help="For the log: by default you."),
         click.argument("use_case", default="flights"),
     ):
         found = option(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from driftloop.cli.__main__ import main
+from driftloop.cli.orders import myself
 from driftloop.messaging import KafkaSettings
 
 
@@ -74,3 +76,15 @@ def test_a_broker_that_is_away_is_said_in_one_line_with_why_before_anybody_gives
     assert found.output.startswith("Error: the broker at 127.0.0.1:9 does not answer: start it, or correct KAFKA_BOOT")
     assert "Connection refused" in found.output
     assert len(found.output.splitlines()) == 1
+
+
+def test_an_order_by_a_user_whom_the_machine_has_no_name_for_is_given_by_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54_321)  # as in a container that is given any user
+    monkeypatch.setattr(socket, "gethostname", lambda: "there")
+    assert myself() == "54321@there"
+    monkeypatch.setenv("USER", "ada")
+    assert myself() == "ada@there"
