@@ -12,13 +12,13 @@ from typing import Literal, Self
 
 from deploy.local.claim import Claim
 from deploy.local.deadline import wait_until
-from deploy.local.errors import CheckTheBroker, ChooseAnotherFolder, FreeDiskSpace
+from deploy.local.errors import CheckTheBroker, ChooseAnotherFolder, FreeDiskSpace, FreeThePort, ReadTheLog
 from deploy.local.health import BrokerHealth, ServiceHealth
 from deploy.local.kafka import NAME as KAFKA
 from deploy.local.kafka import KafkaNode
 from deploy.local.machine import require_disk, require_free_ports
 from deploy.local.memory import PeakMemory
-from deploy.local.ports import Ports
+from deploy.local.ports import Ports, free_base_port
 from deploy.local.processes import Processes
 from deploy.local.settings import REPOSITORY_ROOT, LocalSettings
 from deploy.local.supervisor import Command, Reporter, Supervisor
@@ -51,7 +51,7 @@ class LocalLoop:
 
     use_case     name of the use case
     state_dir    folder for Kafka's data, services' state, artifacts and logs
-    base_port    see `Ports`; `free_base_port()` finds a free one
+    base_port    see `Ports`; "free" looks for ports that are free, and for others where one is taken before it is bound
     clock_mode   "live" or "replay"; None leaves it to the use case
     fresh        remove what an earlier loop left in the folder (not the topics of a broker of the user's own)
     reporter     takes one line of text for people at a time, from any thread
@@ -64,7 +64,7 @@ class LocalLoop:
         self,
         use_case: str = "flights",
         state_dir: Path | None = None,
-        base_port: int | None = None,
+        base_port: int | Literal["free"] | None = None,
         clock_mode: ClockMode | None = None,
         fresh: bool = False,
         reporter: Reporter = lambda line: None,
@@ -74,27 +74,32 @@ class LocalLoop:
         self.settings = settings or LocalSettings()
         self.use_case = use_case
         self.state_dir = (state_dir or self.settings.state_dir).absolute()
-        self._ports = Ports(self.settings.base_port if base_port is None else base_port)
         self._clock_mode = clock_mode
         self._fresh = fresh
         self._report = reporter
         self._commands = service_commands() if commands is None else commands
-        service_ports = self._ports.services(self._commands)
+        self._takes_any_ports = base_port == "free"
+        if base_port == "free":
+            base_port = free_base_port()
+        self._use_ports(Ports(self.settings.base_port if base_port is None else base_port))
+        self._claim: Claim | None = None
+        self._processes: Processes | None = None
+        self._supervisor: Supervisor | None = None
+        self._memory: PeakMemory | None = None
+
+    def _use_ports(self, ports: Ports) -> None:
+        service_ports = ports.services(self._commands)
         self.addresses = {name: f"127.0.0.1:{port}" for name, port in service_ports.items()}
         """host:port of each service's gRPC door."""
-        http_ports = self._ports.http(self._commands)
+        http_ports = ports.http(self._commands)
         self.http_addresses = {name: f"127.0.0.1:{port}" for name, port in http_ports.items()}
         """host:port where a service that has an HTTP door opens it."""
         self._node: KafkaNode | None = None
         if not self.settings.kafka_bootstrap_servers:
             log = self.log_dir / "kafka.log"
-            self._node = KafkaNode(self.state_dir / "kafka", self._ports.kafka, self._ports.controller, log)
+            self._node = KafkaNode(self.state_dir / "kafka", ports.kafka, ports.controller, log)
         http_uses = {f"{name}'s HTTP door": port for name, port in http_ports.items()}
         self._used_ports = {**service_ports, **http_uses, **(self._node.ports if self._node else {})}
-        self._claim: Claim | None = None
-        self._processes: Processes | None = None
-        self._supervisor: Supervisor | None = None
-        self._memory: PeakMemory | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -118,6 +123,20 @@ class LocalLoop:
 
     def start(self) -> Self:
         """Returns when every service is ready. Raises a LocalError, after stopping what had been started."""
+        attempts_left = self.settings.free_ports_attempts_max if self._takes_any_ports else 1
+        while True:
+            attempts_left -= 1
+            try:
+                self._start_once()
+            except FreeThePort as error:
+                if not attempts_left:
+                    raise
+                self._report(f"{error} Trying other ports.")
+                self._use_ports(Ports(free_base_port()))
+            else:
+                return self
+
+    def _start_once(self) -> None:
         try:
             self._start()
         except OSError as error:
@@ -129,10 +148,14 @@ class LocalLoop:
             raise ChooseAnotherFolder(
                 f"{error.filename or self.state_dir} cannot be used ({error.strerror}): choose another folder with --state."
             ) from error
+        except ReadTheLog:
+            self.stop()
+            # With ours gone, it says which port another program has taken meanwhile.
+            require_free_ports(self._used_ports)
+            raise
         except BaseException:
             self.stop()
             raise
-        return self
 
     def _start(self) -> None:
         settings = self.settings

@@ -25,6 +25,8 @@ class LocalSettings(BaseSettings):
 
     # Services listen on base + 1 … 5 (HTTP: base + 21 … 25), Kafka on base + 92, its controller on base + 93.
     base_port: int = Field(default=7000, ge=1024, le=65000)
+    # Where any ports will do: others are tried when a program takes one between looking and binding, which is rare.
+    free_ports_attempts_max: int = Field(default=3, ge=1)
     state_dir: Path = REPOSITORY_ROOT / "build" / "local"
     # Of the topics that follow entities: two show every effect of partitioning, and two cores can carry them.
     partitions: int = Field(default=2, ge=1)
@@ -43,7 +45,7 @@ class LocalSettings(BaseSettings):
     # Formatting and starting take 5 s on two idle cores; five services importing beside it can make that 30.
     kafka_ready_timeout_s: float = Field(default=90.0, gt=0)
     # A broker that someone else runs is up or it is not.
-    broker_answer_timeout_s: float = Field(default=15.0, gt=0)
+    broker_answer_timeout_s: float = Field(default=5.0, gt=0)
     kafka_stop_timeout_s: float = Field(default=20.0, gt=0)
     topics_timeout_s: float = Field(default=30.0, gt=0)
     java_version_timeout_s: float = Field(default=20.0, gt=0)

@@ -7,6 +7,7 @@ from driftloop.artifacts.errors import (
     BundleRefused,
     SchemaRefused,
     StoreFull,
+    StoreUnavailable,
 )
 from driftloop.artifacts.store import ArtifactStore
 
@@ -18,4 +19,5 @@ __all__ = [
     "BundleRefused",
     "SchemaRefused",
     "StoreFull",
+    "StoreUnavailable",
 ]

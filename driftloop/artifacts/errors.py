@@ -13,6 +13,10 @@ class NoStore(ArtifactError):
     """No files can be kept at such a URL: correct DRIFTLOOP_ARTIFACTS_URL, or install what speaks its protocol."""
 
 
+class StoreUnavailable(ArtifactError):
+    """The store does not let itself be used (credentials, bucket, network, permissions): stop; a restart may cure it, or a person."""
+
+
 class ArtifactNotFound(ArtifactError):
     """Nothing lies at that path: it was never written, or somebody removed it."""
 

@@ -13,7 +13,14 @@ from typing import Any, BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from driftloop.artifacts.errors import ArtifactNotFound, ArtifactTooLarge, NoStore, StoreFull
+from driftloop.artifacts.errors import (
+    ArtifactError,
+    ArtifactNotFound,
+    ArtifactTooLarge,
+    NoStore,
+    StoreFull,
+    StoreUnavailable,
+)
 
 _COPY_BYTES = 1 << 20
 _UNFINISHED = ".unfinished"
@@ -23,7 +30,8 @@ class ArtifactStore:
     """Files under one root, given as a path or an fsspec URL ("file:///…", "s3://bucket/prefix").
 
     Paths are relative and use "/". A reader never sees half a file: local files are written beside and renamed,
-    object stores show an object only when it is complete. NoStore where nothing can be kept at such a URL.
+    object stores show an object only when it is complete. NoStore where nothing can be kept at such a URL; every method raises
+    StoreUnavailable where the store does not let itself be used: no credentials, no such bucket, no answer, no permission.
     """
 
     def __init__(self, url: str | Path, **storage_options: Any) -> None:
@@ -45,62 +53,84 @@ class ArtifactStore:
     def put(self, path: str, data: bytes, *, private: bool = False) -> None:
         """Writes a whole file, replacing what was there; StoreFull. `private`: readable by its owner only (local files)."""
         full = self.full_path(path)
-        if not self.is_local:
-            self.filesystem.pipe_file(full, data)
-            return
-        with _written_beside(full, private=private) as beside:
-            beside.write(data)
+        with self._available():
+            if not self.is_local:
+                self.filesystem.pipe_file(full, data)
+                return
+            with _written_beside(full, private=private) as beside:
+                beside.write(data)
 
     def put_file(self, path: str, source: Path) -> None:
         """Copies a local file in, in pieces of 1 MiB; StoreFull."""
         full = self.full_path(path)
-        if not self.is_local:
-            self.filesystem.put_file(str(source), full)
-            return
-        with source.open("rb") as origin, _written_beside(full, private=False) as beside:
-            while piece := origin.read(_COPY_BYTES):
-                beside.write(piece)
+        with self._available():
+            if not self.is_local:
+                self.filesystem.put_file(str(source), full)
+                return
+            with source.open("rb") as origin, _written_beside(full, private=False) as beside:
+                while piece := origin.read(_COPY_BYTES):
+                    beside.write(piece)
 
     def get(self, path: str, max_bytes: int) -> bytes:
         """The file's bytes; ArtifactNotFound, or ArtifactTooLarge if it has more than `max_bytes`."""
         full = self.full_path(path)
-        try:
-            with self.filesystem.open(full, "rb") as file:
-                data: bytes = file.read(max_bytes + 1)
-        except FileNotFoundError as error:
-            raise ArtifactNotFound(f"{path} is not in {self.url}") from error
+        with self._available():
+            try:
+                with self.filesystem.open(full, "rb") as file:
+                    data: bytes = file.read(max_bytes + 1)
+            except FileNotFoundError as error:
+                raise ArtifactNotFound(f"{path} is not in {self.url}") from error
         if len(data) > max_bytes:
             raise ArtifactTooLarge(f"{path} in {self.url} has more than {max_bytes} bytes")
         return data
 
     def exists(self, path: str) -> bool:
         """Whether a file lies at `path`."""
-        self.filesystem.invalidate_cache()
-        return bool(self.filesystem.isfile(self.full_path(path)))
+        full = self.full_path(path)
+        with self._available():
+            self.filesystem.invalidate_cache()
+            return bool(self.filesystem.isfile(full))
 
     def list(self, prefix: str) -> Iterator[str]:
         """Paths of the files below folder `prefix`, sorted; none where the folder does not exist."""
-        self.filesystem.invalidate_cache()
         full = self.full_path(prefix.rstrip("/"))
-        for found in sorted(self.filesystem.find(full)):
+        with self._available():
+            self.filesystem.invalidate_cache()
+            files = sorted(self.filesystem.find(full))
+        for found in files:
             path = found[len(self.root) + 1 :]
             if not path.endswith(_UNFINISHED):
                 yield path
 
     def size_bytes(self, path: str) -> int:
         """The file's size; ArtifactNotFound."""
-        self.filesystem.invalidate_cache()
-        try:
-            return int(self.filesystem.size(self.full_path(path)))
-        except FileNotFoundError as error:
-            raise ArtifactNotFound(f"{path} is not in {self.url}") from error
+        full = self.full_path(path)
+        with self._available():
+            self.filesystem.invalidate_cache()
+            try:
+                return int(self.filesystem.size(full))
+            except FileNotFoundError as error:
+                raise ArtifactNotFound(f"{path} is not in {self.url}") from error
 
     def delete(self, path: str) -> None:
         """Removes a file; nothing happens where there is none."""
+        full = self.full_path(path)
+        with self._available(), suppress(FileNotFoundError):
+            self.filesystem.rm_file(full)
+
+    @contextmanager
+    def _available(self) -> Iterator[None]:
+        # Each object store's client raises errors of its own, with no base that they share.
+        faults = OSError if self.is_local else Exception
         try:
-            self.filesystem.rm_file(self.full_path(path))
-        except FileNotFoundError:
-            return
+            yield
+        except ArtifactError:
+            raise
+        except faults as error:
+            raise StoreUnavailable(
+                f"the artifact store {self.url} cannot be used: {type(error).__name__}: {error}; give what it asks for "
+                "(credentials, address, permissions), or correct DRIFTLOOP_ARTIFACTS_URL"
+            ) from error
 
 
 @contextmanager

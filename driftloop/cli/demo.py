@@ -115,12 +115,12 @@ def demo(
 
 def _local_loop(name: str, out: Path, console: Console) -> LocalLoop:
     settings = local_settings()
-    from deploy.local import LocalLoop, free_base_port
+    from deploy.local import LocalLoop
 
     return LocalLoop(
         name,
         out / "local",
-        base_port=free_base_port(),
+        base_port="free",
         clock_mode="replay",
         fresh=True,
         reporter=lambda line: console.print(f"  {line}"),

@@ -29,7 +29,9 @@ def read_topics(
     wanted = list(names) or [topic for topic in topics() if topic != _DOOR]
     # The ends of empty topics are told behind polls for what may come: 22 partitions took six seconds of a person's time.
     settings = KafkaSettings().model_copy(update={"fetch_wait_ms_max": _POLLED_MS})
-    reader = KafkaReader(bootstrap_servers, use_case, wanted, settings=settings)
+    reader = KafkaReader(
+        bootstrap_servers, use_case, wanted, settings=settings, connect_timeout_s=settings.connect_timeout_s
+    )
     try:
         ends = reader.end_offsets()
         left = {place for place, end in ends.items() if end > 0}

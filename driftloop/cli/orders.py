@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import socket
 import time
 import uuid
@@ -34,7 +35,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 )
 from driftloop.contracts.serving.v1.serving_pb2 import GetReleaseRequest
 from driftloop.contracts.serving.v1.serving_pb2_grpc import PredictionServiceStub
-from driftloop.messaging import KafkaProducer, KafkaReader, MessagingError
+from driftloop.messaging import KafkaProducer, KafkaReader, KafkaSettings, MessagingError
 
 _POLL_S, _BATCH_RECORDS = 0.5, 1_000
 _ASK_AGAIN_S, _SEND_TIMEOUT_S = 0.02, 10.0
@@ -66,8 +67,17 @@ class Asked:
 
     def __init__(self, servers: str, use_case: str, message: Message[Command]) -> None:
         self._id = message.id
-        self._reader = KafkaReader(servers, use_case, ["decisions", "releases"], from_start=False, client_id="orders")
-        producer = KafkaProducer(servers, use_case, "orders")
+        settings = KafkaSettings()
+        self._reader = KafkaReader(
+            servers,
+            use_case,
+            ["decisions", "releases"],
+            from_start=False,
+            settings=settings,
+            client_id="orders",
+            connect_timeout_s=settings.connect_timeout_s,
+        )
+        producer = KafkaProducer(servers, use_case, "orders", settings)
         try:
             producer.send(message)
         finally:
@@ -193,6 +203,15 @@ def _made(name: str, kind: CommandKind, summary: str) -> click.Command:
     return click.command(name, help=summary)(with_order(model(run)))
 
 
+def myself() -> str:
+    """Who runs this process, and where; by number where the machine knows no name."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # the former until Python 3.12
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
+
+
 def with_order(run: Callable[..., None]) -> Callable[..., None]:
     """Gives a command the options that every order to monitor has, as its first argument, an `Order`."""
 
@@ -227,9 +246,7 @@ def with_order(run: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
         ),
         click.option("--why", default="no reason was given", help="For the log."),
-        click.option(
-            "--who", default=lambda: f"{getpass.getuser()}@{socket.gethostname()}", help="For the log: by default you."
-        ),
+        click.option("--who", default=myself, help="For the log: by default you."),
         click.argument("use_case", default="flights"),
     ):
         found = option(found)

@@ -155,16 +155,15 @@ class Replay:
         self.played.wait_s.append(time.monotonic() - started)
 
 
-def require_doors(ingest_address: str, serving_address: str) -> None:
-    """ClickException names the door at which nobody answers."""
-    for option, address in (("--ingest", ingest_address), ("--serving", serving_address)):
-        with grpc.insecure_channel(address) as channel:
-            try:
-                grpc.channel_ready_future(channel).result(DOOR_TIMEOUT_S)
-            except grpc.FutureTimeoutError as error:
-                raise click.ClickException(
-                    f"nothing answers at {address}: start the loop (driftloop up), or say {option}."
-                ) from error
+def require_door(option: str, address: str) -> None:
+    """ClickException names the door at which nobody answers, and the option that says where it is."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(DOOR_TIMEOUT_S)
+        except grpc.FutureTimeoutError as error:
+            raise click.ClickException(
+                f"nothing answers at {address}: start the loop (driftloop up), or say {option}."
+            ) from error
 
 
 class NoSuchOption(UseCaseError):
@@ -250,7 +249,8 @@ def replay(
         use_case, stretch = load_stretch(name, start=start, days=days, rows=rows, inject=inject)
     except UseCaseError as error:
         raise click.UsageError(str(error)) from error
-    require_doors(ingest_address, serving_address)
+    require_door("--ingest", ingest_address)
+    require_door("--serving", serving_address)
     player = Replay(use_case, ingest_address, serving_address)
     with replay_progress(use_case, stretch, Console()) as after_step:
         try:

@@ -38,7 +38,8 @@ class KafkaReader:
 
     Without `group` it reads all partitions of its topics, from their start or (`from_start=False`) their end, and commits
     nothing. With one it shares them with the group's members and goes on where the group stopped; `group_instance_id` is
-    then needed too, so that a restart moves no partitions.
+    then needed too, so that a restart moves no partitions. `connect_timeout_s`: for the broker's first answer, where somebody
+    waits for it; otherwise as long as for any other. ReadFailed says that there is none, and why.
     """
 
     def __init__(
@@ -51,8 +52,11 @@ class KafkaReader:
         from_start: bool = True,
         settings: KafkaSettings | None = None,
         client_id: str = "driftloop-reader",
+        connect_timeout_s: float | None = None,
     ) -> None:
         self._settings = settings or KafkaSettings()
+        self._connect_timeout_s = connect_timeout_s
+        self._last_fault = ""
         self._prefix = f"{use_case}."
         self._servers = bootstrap_servers
         self._topics = list(topics)
@@ -64,6 +68,7 @@ class KafkaReader:
             "fetch.wait.max.ms": self._settings.fetch_wait_ms_max,
             "queued.max.messages.kbytes": self._settings.read_queue_kbytes_max,
             "session.timeout.ms": int(self._settings.session_timeout_s * 1000),
+            "error_cb": self._on_error,
         }
         if group is not None:
             if group_instance_id is None:
@@ -169,18 +174,24 @@ class KafkaReader:
                     raise ReadFailed(f"the end of {topic} is not known: {error.args[0].str()}") from error
                 time.sleep(_ASK_AGAIN_S)
 
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says no more than that the call failed
+            self._last_fault = error.str()
+
     def _partitions(self) -> list[interfaces.TopicPartition]:
         deadline = time.monotonic() + self._settings.answer_timeout_s
+        first_s = self._connect_timeout_s
         found: list[interfaces.TopicPartition] = []
         for topic in self._topics:
+            left_s = deadline - time.monotonic()
+            timeout_s, first_s = left_s if first_s is None else min(first_s, left_s), None
             try:
-                listing = self._consumer.list_topics(
-                    self._prefix + topic, timeout=max(0.1, deadline - time.monotonic())
-                )
+                listing = self._consumer.list_topics(self._prefix + topic, timeout=max(0.1, timeout_s))
             except KafkaException as error:
+                self._consumer.poll(0)  # tells `_on_error` what is known of the connection
                 raise ReadFailed(
                     f"the broker at {self._servers} does not answer: start it, or correct KAFKA_BOOTSTRAP_SERVERS "
-                    f"({error.args[0].str()})"
+                    f"({self._last_fault or error.args[0].str()})"
                 ) from error
             described = listing.topics[self._prefix + topic]
             if described.error is not None:

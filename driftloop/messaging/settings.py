@@ -66,6 +66,11 @@ class KafkaSettings(BaseSettings):
         default=250, gt=0, description="longest long poll: bounds the delay when a fetch left a partition out"
     )
     answer_timeout_s: float = Field(default=15.0, gt=0, description="one request for metadata, offsets or a commit")
+    connect_timeout_s: float = Field(
+        default=4.0,
+        gt=0,
+        description="a command's first answer from a broker: a person waits, and one that runs answers in milliseconds",
+    )
     reconnect_ms_max: int = Field(default=1_000, gt=0, description="longest pause between two attempts to connect")
     close_timeout_s: float = Field(
         default=3.0, gt=0, description="for a reader to leave: librdkafka may wait for ever for a broker that is gone"

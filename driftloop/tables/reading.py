@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "?")
 # Not BOOLEAN: it would make "true" of "yes", and what a table calls its classes is what people know them by.
 CSV_TYPES = ("NULL", "BIGINT", "DOUBLE", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "VARCHAR")
 CSV_ERROR_LINES = 4  # which line, what it holds, what was expected
+DELIMITERS = ",;\t|"
 REGULAR_ROWS = "give one header line, and as many fields in every row as in the header"
 UTC_US = pa.timestamp("us", tz="UTC")
 
@@ -172,10 +174,35 @@ def _read_csv(path: Path) -> pa.Table:
     except duckdb.Error as error:
         wrong = _not_utf8(path) or f"{path} cannot be read as CSV: {_lines(error, CSV_ERROR_LINES)}; {REGULAR_ROWS}"
         raise UnreadableTable(wrong) from error
+    # DuckDB takes what falls into no columns for one, and leaves out all rows above the last that differs from the others.
+    if irregular := _irregular(path, arrow.num_columns):
+        raise UnreadableTable(f"{path} falls into no columns: {irregular}; {REGULAR_ROWS}")
     only = arrow.column_names[0]
-    if arrow.num_columns == 1 and any(delimiter in only for delimiter in ",;\t|"):
+    if arrow.num_columns == 1 and any(delimiter in only for delimiter in DELIMITERS):
         raise UnreadableTable(f"{path} falls into no columns (its header is {only!r}): {REGULAR_ROWS}")
     return arrow
+
+
+def _irregular(path: Path, columns: int) -> str:
+    """Where the rows of a file differ from its header, if that has not as many columns; "" where they do not."""
+    if path.suffix in (".gz", ".zst"):
+        return ""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        header = file.readline()
+        if columns > 1 and columns in {header.count(delimiter) + 1 for delimiter in DELIMITERS}:
+            return ""
+        file.seek(0)
+        rows = csv.reader(file, delimiter=max(DELIMITERS, key=header.count))
+        try:
+            fields = len(next(rows))
+            if fields in (1, columns):
+                return ""
+            for row in rows:
+                if row and len(row) != fields:
+                    return f"line {rows.line_num:,} has {len(row):,} fields, the header {fields:,}"
+        except csv.Error as error:
+            return f"line {rows.line_num:,}: {error}"
+    return ""
 
 
 def _literal(path: Path) -> str:
@@ -193,14 +220,15 @@ def _not_utf8(path: Path) -> str:
     if path.suffix in (".gz", ".zst"):
         return ""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    place = 0
+    line = 1
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             try:
                 decoder.decode(chunk)
-            except UnicodeDecodeError:
-                return f"{path} is not written in UTF-8 (around byte {place:,}): save it as UTF-8"
-            place += len(chunk)
+            except UnicodeDecodeError as error:
+                line += error.object[: error.start].count(b"\n")
+                return f"{path} is not written in UTF-8 (line {line:,}): save it as UTF-8"
+            line += chunk.count(b"\n")
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import math
@@ -266,13 +267,31 @@ def test_dead_letters_are_listed_shown_and_sent_again_with_their_ids_and_times(
     (row,) = [json.loads(line) for line in listed.output.splitlines()]
     assert row["event_id"] == "a1"
     assert "price" in runner.invoke(dead_letters, ["show", *options, row["id"]]).output
+    whole = json.loads(runner.invoke(dead_letters, ["show", *options, "--json", row["id"]]).output)
+    assert whole.items() >= (row | {"place": None}).items()
+    assert whole["event"]["fields"]["price"] == {"number": 5.0}
+    assert Event.FromString(base64.b64decode(whole["base64"]["value"])).id == "a1"
     unknown = runner.invoke(dead_letters, ["redrive", *options, "--ingest", ingest.address, row["id"], "nobody"])
     assert (unknown.exit_code, unknown.output) == (1, f"Error: no dead letter of {ingest.name} has the id nobody\n")
     assert ingest.events() == []
     for expected in ("1 accepted, 1 refused again", "1 duplicate, 1 refused again"):
         sent = runner.invoke(dead_letters, ["redrive", *options, "--ingest", ingest.address, "--all"])
         assert sent.output.splitlines()[-1] == expected
+    told = runner.invoke(dead_letters, ["redrive", *options, "--ingest", ingest.address, "--all", "--json"]).output
+    again = {found["event_id"]: found for found in map(json.loads, told.splitlines())}
+    assert {event_id: found["outcome"] for event_id, found in again.items()} == {
+        "a1": "duplicate",
+        "a2": "refused again",
+    }
+    assert "price" in again["a2"]["reason"]
     (record,) = ingest.events()
     assert (record.message.id, record.message.time_us) == ("a1", NOON_US + 2)
     assert record.message.known_at_us > NOON_US + STEP_US
     assert len(ingest.written("dead-letters")) == 2
+    ingest.end(signal.SIGTERM)
+    monkeypatch.setattr("driftloop.cli.replay.DOOR_TIMEOUT_S", 0.2)
+    alone = runner.invoke(dead_letters, ["redrive", *options, "--ingest", ingest.address, "--all"])
+    assert alone.exit_code == 1
+    assert (
+        alone.output == f"Error: nothing answers at {ingest.address}: start the loop (driftloop up), or say --ingest.\n"
+    )

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import pytest
 
 from deploy.local import LocalLoop, LocalSettings, free_base_port, stop_holder
 from deploy.local.deadline import wait_until
-from deploy.local.errors import ReadTheLog, StartAgain, StopTheOther
+from deploy.local.errors import FreeThePort, ReadTheLog, StartAgain, StopTheOther
 from deploy.local.settings import REPOSITORY_ROOT
 
 SERVICE = str(Path(__file__).with_name("health_service.py"))
@@ -74,6 +76,40 @@ def test_a_service_that_never_gets_ready_ends_the_start_with_its_last_words_and_
     said = r'trainer died 3 times before it was ready \(exit code 3\); its log ends with "trainer cannot live": read .*trainer\.log'
     with pytest.raises(ReadTheLog, match=said):
         loop.start()
+    assert loop.pids() == {}
+
+
+@pytest.mark.parametrize("base_port", ["free", "given"])
+def test_a_port_that_is_taken_before_it_is_bound_is_named_or_another_is_tried(
+    base_port: Literal["free", "given"], kafka_bootstrap_servers: str, tmp_path: Path
+) -> None:
+    taken: list[socket.socket] = []
+
+    def take_once(line: str) -> None:
+        if line.startswith("using the broker") and not taken:
+            host, _, port = loop.addresses["ingest"].partition(":")
+            taken.append(socket.create_server((host, int(port))))
+
+    loop = LocalLoop(
+        "flights",
+        tmp_path,
+        "free" if base_port == "free" else free_base_port(),
+        reporter=take_once,
+        commands={"ingest": command("ingest")},
+        settings=LocalSettings(kafka_bootstrap_servers=kafka_bootstrap_servers),
+    )
+    refused = loop.addresses["ingest"]
+    try:
+        if base_port == "free":
+            with loop:
+                assert loop.addresses["ingest"] != refused
+        else:
+            with pytest.raises(
+                FreeThePort, match=rf"^Port {refused.rpartition(':')[2]}, which ingest needs, is in use"
+            ):
+                loop.start()
+    finally:
+        taken.pop().close()
     assert loop.pids() == {}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.artifacts import ArtifactNotFound, ArtifactStore, ArtifactTooLarge, StoreFull
+from driftloop.artifacts import ArtifactNotFound, ArtifactStore, ArtifactTooLarge, StoreFull, StoreUnavailable
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -92,3 +92,12 @@ def test_a_full_disk_is_said_and_leaves_the_former_file_whole(tmp_path: Path, mo
         store.put("a/checkpoint", b"newer")
     assert store.get("a/checkpoint", max_bytes=6) == b"former"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["checkpoint"]
+
+
+def test_a_place_that_is_no_folder_is_said_with_its_address_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = ArtifactStore(tmp_path / "file")
+    with pytest.raises(
+        StoreUnavailable, match=rf"^the artifact store {tmp_path}/file cannot be used: .*DRIFTLOOP_ARTIFACTS_URL$"
+    ):
+        store.put("a/b", b"1")

@@ -11,7 +11,7 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
-from driftloop.artifacts import ArtifactNotFound, ArtifactStore
+from driftloop.artifacts import ArtifactNotFound, ArtifactStore, StoreUnavailable
 from driftloop.artifacts.checkpoints import CheckpointStore
 from driftloop.contracts import Message
 from driftloop.featurestore.definitions import join_key, service_name
@@ -90,6 +90,14 @@ def test_the_log_is_cut_merged_and_joined(store: ArtifactStore, tmp_path: Path) 
     mean = found[SOLD.features[0].name]
     assert pd.isna(mean[0])
     assert list(mean[1:]) == [2.0, PARTS_PER_MERGE + 2.0]
+
+
+def test_a_bucket_that_is_not_there_is_said_with_the_address_and_what_to_do(store: ArtifactStore) -> None:
+    elsewhere = ArtifactStore("s3://nobodys/artifacts")
+    with pytest.raises(
+        StoreUnavailable, match=r"^the artifact store s3://nobodys/artifacts cannot be used: .*DRIFTLOOP_ARTIFACTS_URL$"
+    ):
+        elsewhere.put("a/b", b"1")
 
 
 def test_a_checkpoint_is_restored(store: ArtifactStore) -> None:

@@ -339,8 +339,16 @@ def test_rows_told_twice_pass_where_their_owner_says_that_they_happened(tmp_path
         ("table.json", b"{}", "neither Parquet nor named as CSV"),
         ("broken.parquet", b"PAR1 and nothing else", "no readable Parquet"),
         ("ragged.csv", b"a,b\n1,2\n1,2,3\n" * 5, "as many fields in every row"),
+        ("long.csv", b"a,b\n" + b"1,2\n" * 30 + b"1,Doe, John\n" + b"3,4\n" * 9, "line 32 has 3 fields, the header 2"),
+        (
+            "last.csv",
+            b"a,b\n" + b"1,2\n" * 30 + b"1,Doe, John\n",
+            "line 32 has 3 fields, the header 2; give one header",
+        ),
+        ("short.csv", b"a;b;c\n" + b"1;2;3\n" * 30 + b"1;2\n", "line 32 has 2 fields, the header 3"),
         (".", None, "is a folder"),
         ("latin.csv", "größe,label\n1,2\n".encode("latin-1") * 9, "not written in UTF-8"),
+        ("later.csv", b"a,label\n" + b"1,2\n" * 9 + b"\xff,1\n", r"not written in UTF-8 \(line 11\)"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused(tmp_path, name, content, said):
@@ -366,6 +374,13 @@ def test_delimiters_spaces_and_words_for_nothing_are_understood(tmp_path, separa
     assert (table.kind("size"), table.kind("kind"), table.kind("label")) == ("number", "text", "number")
     assert set(table.texts("kind")) == {"x", None}
     assert int(table.missing("label").sum()) == 1
+
+
+def test_a_header_with_another_delimiter_in_its_names_and_a_title_above_it_are_understood(tmp_path):
+    (tmp_path / "odd.csv").write_text("size, colour, or kind;label\n" + "1;0\n2;1\n" * 9)
+    assert read_table(tmp_path / "odd.csv").names == ("size, colour, or kind", "label")
+    (tmp_path / "titled.csv").write_text("Orders of May\n\nsize,kind,label\n" + "1,a,0\n2,b,1\n" * 9)
+    assert read_table(tmp_path / "titled.csv").names == ("size", "kind", "label")
 
 
 def test_every_refusal_is_a_table_error():
