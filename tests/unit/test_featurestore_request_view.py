@@ -20,11 +20,20 @@ from tests.featurestore_twin import Writer, update
 FLIGHTS = load_use_case("flights")
 AT_US = 1_363_800_000_000_000
 ROWS: list[Fields] = [
-    {"carrier": "UA", "origin": "EWR", "dest": "IAH", "tail_number": "N1", "distance": 1400.5, "departs_at": AT_US},
+    {
+        "carrier": "UA",
+        "origin": "EWR",
+        "dest": "IAH",
+        "number": "UA1",
+        "tail_number": "N1",
+        "distance": 1400.5,
+        "departs_at": AT_US,
+    },
     {
         "carrier": "DL",
         "origin": "JFK",
         "dest": "ATL",
+        "number": "DL2",
         "tail_number": "N2",
         "distance": 0.0,
         "departs_at": AT_US + 7_777,

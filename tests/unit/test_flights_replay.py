@@ -66,6 +66,7 @@ def test_the_default_stretch_has_the_flights_of_42_local_days(recorded: Any, eve
         "flight_arrived": 38_201,
         "flight_cancelled": 1_051,
         "flight_diverted": 111,
+        "flight_overdue": 7_154,
         "weather_observed": 3_090,
     }
     late = [USE_CASE.label.value(event.fields) for event in of_type(events, "flight_arrived").values()]
@@ -200,6 +201,40 @@ def test_no_outcome_is_known_when_the_flight_is_asked_about(which: str, request:
         assert event.known_at_us > USE_CASE.prediction_time_us(announced[entity].fields)
 
 
+@pytest.mark.parametrize("which", ["events", "shuffled"])
+def test_a_flight_is_overdue_20_minutes_after_its_time_if_it_leaves_later(
+    which: str, request: pytest.FixtureRequest
+) -> None:
+    events: list[ReplayEvent] = request.getfixturevalue(which)
+    announced = of_type(events, "flight_scheduled")
+    departed = of_type(events, "flight_departed")
+    overdue = of_type(events, "flight_overdue")
+    assert set(overdue) == {entity for entity, event in departed.items() if float(event.fields["delay"]) > 20}
+    for entity, event in overdue.items():
+        due_us = int(announced[entity].fields["departs_at"])
+        assert event.event_time_us == event.known_at_us == due_us + 20 * MINUTE_US
+        assert event.known_at_us < departed[entity].known_at_us
+        assert event.fields == {name: announced[entity].fields[name] for name in ("carrier", "origin", "dest")}
+
+
+def test_an_arrival_tells_what_was_lost_on_the_way_and_every_event_whose_flight_it_is(
+    events: list[ReplayEvent], injected: Any
+) -> None:
+    announced = of_type(events, "flight_scheduled")
+    departed = of_type(events, "flight_departed")
+    for replayed in (events, list(injected.events())):
+        for entity, event in of_type(replayed, "flight_arrived").items():
+            late = float(departed[entity].fields["delay"])
+            assert event.fields["lost"] == float(event.fields["delay"]) - late
+            assert event.fields["number"] == announced[entity].fields["number"]
+            assert entity.split("-")[3] == event.fields["number"]
+    for kind in ("flight_departed", "flight_arrived"):
+        for entity, event in of_type(events, kind).items():
+            assert event.fields.get("tail_number") == announced[entity].fields.get("tail_number")
+    for entity, event in of_type(events, "flight_cancelled").items():
+        assert event.fields["dest"] == announced[entity].fields["dest"]
+
+
 def test_weather_is_known_when_its_hour_is_over(events: list[ReplayEvent]) -> None:
     observations = [event for event in events if event.type == "weather_observed"]
     assert {event.entity for event in observations} == {"EWR", "JFK", "LGA"}
@@ -222,7 +257,9 @@ def test_injection_reflects_arrival_delays_of_two_carriers_after_the_onset_and_n
         fields = dict(event.fields)
         after = int(announced[event.entity].fields["departs_at"]) >= onset_us if event.entity in announced else False
         if after and event.type == "flight_arrived" and fields["carrier"] in ("UA", "DL"):
-            fields["delay"] = max(60 - float(fields["delay"]), -120.0)
+            before = float(fields["delay"])
+            fields["delay"] = max(60 - before, -120.0)
+            fields["lost"] = float(fields["lost"]) - before + float(fields["delay"])
             reflected += 1
         expected.append((event.id, event.event_time_us, event.known_at_us, fields))
     assert [(e.id, e.event_time_us, e.known_at_us, dict(e.fields)) for e in injected.events()] == expected

@@ -31,6 +31,7 @@ Times = npt.NDArray[np.int64]
 STEP_US = 15 * MINUTE_US
 ANNOUNCED_BEFORE_US = DAY_US  # schedules are public for months; a day ahead is before anything here asks for them
 ASKED_BEFORE_US = 60 * MINUTE_US
+OVERDUE_AFTER_US = 20 * MINUTE_US  # fewer minutes are a closed door that waits; more are known too late to say much
 WEATHER_KNOWN_AFTER_US = HOUR_US  # a row covers the hour that begins at `time_hour`: its rain is summed up to minute 51
 
 ORIGIN_ZONE = "America/New_York"
@@ -52,10 +53,11 @@ TYPES = (
     "flight_cancelled",
     "flight_departed",
     "flight_diverted",
+    "flight_overdue",
     "flight_scheduled",
     "weather_observed",
 )
-ARRIVED, CANCELLED, DEPARTED, DIVERTED, SCHEDULED, WEATHER = range(len(TYPES))
+ARRIVED, CANCELLED, DEPARTED, DIVERTED, OVERDUE, SCHEDULED, WEATHER = range(len(TYPES))
 
 
 class ReplayDataMissing(UseCaseError):
@@ -165,6 +167,8 @@ class Stretch:
         add(ARRIVED, _times(flights, "arrived_us"), names, landed)
         add(CANCELLED, departs_us, names, ~left)
         add(DIVERTED, _diverted_us(flights), names, left & ~landed)
+        overdue_us = departs_us + OVERDUE_AFTER_US
+        add(OVERDUE, overdue_us, names, left & (departed_us > overdue_us))
         observed = np.ones(len(weather), dtype=bool)
         add(WEATHER, _times(weather, "known_at_us"), _ranks(_texts(weather, "name")), observed)
 
@@ -176,9 +180,9 @@ class Stretch:
 def load_flights(first: date, days: int) -> pd.DataFrame:
     """The recorded flights of `days` local days from `first`, one row each, with every time in microseconds UTC.
 
-    Columns: flight_id, carrier, origin, dest, tail_number (None where missing), distance (miles), departs_us and
-    arrives_us (scheduled), departed_us and arrived_us (0 where not `left`, not `landed`), departure_delay and
-    arrival_delay (minutes).
+    Columns: flight_id, carrier, number (with the carrier: "UA1545"), origin, dest, tail_number (None where missing), distance
+    (miles), departs_us and arrives_us (scheduled), departed_us and arrived_us (0 where not `left`, not `landed`),
+    departure_delay and arrival_delay (minutes).
     """
     folder = _data_folder()
     wanted = ["year", "month", "day", "sched_dep_time", "dep_delay", "sched_arr_time", "arr_delay", "carrier", "flight"]
@@ -192,6 +196,7 @@ def load_flights(first: date, days: int) -> pd.DataFrame:
     clock = raw["sched_dep_time"].astype(str).str.zfill(4)
     number = raw["carrier"] + raw["flight"].astype(str)
     flights["flight_id"] = local_day.dt.strftime("%Y-%m-%d") + "-" + number + "-" + raw["origin"] + "-" + clock
+    flights["number"] = number
     flights["tail_number"] = raw["tailnum"].astype(object).where(raw["tailnum"].notna(), None)
     flights["distance"] = raw["distance"].astype(float)
     flights["departure_delay"] = raw["dep_delay"].astype(float)
@@ -288,10 +293,12 @@ def _shuffled(
 def _event_makers(flights: pd.DataFrame, weather: pd.DataFrame) -> list[Callable[[int, int], ReplayEvent]]:
     """For each type's code: (row, known_at_us) → the event."""
     ids: list[str] = flights["flight_id"].tolist()
-    carriers, origins, dests = (flights[name].tolist() for name in ("carrier", "origin", "dest"))
+    carriers, origins, dests, numbers = (flights[name].tolist() for name in ("carrier", "origin", "dest", "number"))
     tails: list[str | None] = flights["tail_number"].tolist()
     departure_delays: list[float] = flights["departure_delay"].tolist()
     arrival_delays: list[float] = flights["arrival_delay"].tolist()
+    lost_min: list[float] = (flights["arrival_delay"] - flights["departure_delay"]).tolist()
+    prefixes = [f"{name}:" for name in TYPES]
     announced = _announced_fields(flights)
     stations: list[str] = weather["origin"].tolist()
     observations: list[str] = weather["name"].tolist()
@@ -299,14 +306,19 @@ def _event_makers(flights: pd.DataFrame, weather: pd.DataFrame) -> list[Callable
     readings = [(name, weather[name].tolist()) for name in ("wind_speed", "visibility", "precipitation")]
 
     def of_flight(code: int, row: int, at_us: int, fields: Fields) -> ReplayEvent:
-        return ReplayEvent(TYPES[code], f"{TYPES[code]}:{ids[row]}", ids[row], at_us, at_us, fields)
+        return ReplayEvent(TYPES[code], prefixes[code] + ids[row], ids[row], at_us, at_us, fields)
+
+    def of_route(row: int) -> dict[str, FieldValue]:
+        return {"carrier": carriers[row], "origin": origins[row], "dest": dests[row]}
 
     def arrived(row: int, at_us: int) -> ReplayEvent:
         fields: dict[str, FieldValue] = {
             "carrier": carriers[row],
             "origin": origins[row],
             "dest": dests[row],
+            "number": numbers[row],
             "delay": arrival_delays[row],
+            "lost": lost_min[row],
         }
         tail = tails[row]
         if tail is not None:
@@ -314,14 +326,21 @@ def _event_makers(flights: pd.DataFrame, weather: pd.DataFrame) -> list[Callable
         return of_flight(ARRIVED, row, at_us, fields)
 
     def cancelled(row: int, at_us: int) -> ReplayEvent:
-        return of_flight(CANCELLED, row, at_us, {"carrier": carriers[row], "origin": origins[row]})
+        return of_flight(CANCELLED, row, at_us, of_route(row))
 
     def departed(row: int, at_us: int) -> ReplayEvent:
-        fields = {"carrier": carriers[row], "origin": origins[row], "dest": dests[row], "delay": departure_delays[row]}
+        fields = of_route(row)
+        fields["delay"] = departure_delays[row]
+        tail = tails[row]
+        if tail is not None:
+            fields["tail_number"] = tail
         return of_flight(DEPARTED, row, at_us, fields)
 
     def diverted(row: int, at_us: int) -> ReplayEvent:
         return of_flight(DIVERTED, row, at_us, {"carrier": carriers[row], "origin": origins[row]})
+
+    def overdue(row: int, at_us: int) -> ReplayEvent:
+        return of_flight(OVERDUE, row, at_us, of_route(row))
 
     def scheduled(row: int, at_us: int) -> ReplayEvent:
         return of_flight(SCHEDULED, row, at_us, announced(row))
@@ -334,12 +353,12 @@ def _event_makers(flights: pd.DataFrame, weather: pd.DataFrame) -> list[Callable
         name = f"{TYPES[WEATHER]}:{observations[row]}"
         return ReplayEvent(TYPES[WEATHER], name, stations[row], observed_us[row], known_at_us, fields)
 
-    return [arrived, cancelled, departed, diverted, scheduled, observed]
+    return [arrived, cancelled, departed, diverted, overdue, scheduled, observed]
 
 
 def _announced_fields(flights: pd.DataFrame) -> Callable[[int], Fields]:
     """Row → what the schedule says of a flight; a request carries exactly the same."""
-    carriers, origins, dests = (flights[name].tolist() for name in ("carrier", "origin", "dest"))
+    carriers, origins, dests, numbers = (flights[name].tolist() for name in ("carrier", "origin", "dest", "number"))
     tails: list[str | None] = flights["tail_number"].tolist()
     distances: list[float] = flights["distance"].tolist()
     departs_us: list[int] = flights["departs_us"].tolist()
@@ -349,6 +368,7 @@ def _announced_fields(flights: pd.DataFrame) -> Callable[[int], Fields]:
             "carrier": carriers[row],
             "origin": origins[row],
             "dest": dests[row],
+            "number": numbers[row],
             "distance": distances[row],
             "departs_at": departs_us[row],
         }
