@@ -12,7 +12,8 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from services.serving.errors import Overloaded
 from services.serving.gathering import BUSY_S, QUIET_TURNS
@@ -48,8 +49,16 @@ class Admission:
         self._arrived += 1
         return self._requests < self._requests_max
 
-    async def enter(self, requests: int) -> float:
-        """Returns when a batch of so many requests may be answered: the seconds that it has waited. Overloaded: not soon."""
+    @asynccontextmanager
+    async def turn(self, requests: int) -> AsyncIterator[float]:
+        """The turn of a batch of so many requests, to be answered within: the seconds that it has waited. Overloaded: not soon."""
+        waited_s = await self._wait(requests)
+        try:
+            yield waited_s
+        finally:  # one that fails is one of several callers', too
+            self._answered_s = self._now_s()
+
+    async def _wait(self, requests: int) -> float:
         if not self.announce():
             raise overloaded()
         came_s = self._now_s()
@@ -67,10 +76,6 @@ class Admission:
         finally:
             self._requests -= requests
         return self._now_s() - came_s
-
-    def answered(self) -> None:
-        """A batch that was let through is answered."""
-        self._answered_s = self._now_s()
 
     def _turn(self) -> None:
         if self._arrived == self._seen:
