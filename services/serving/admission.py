@@ -12,7 +12,8 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from services.serving.errors import Overloaded
 from services.serving.gathering import BUSY_S, QUIET_TURNS
@@ -28,12 +29,20 @@ def overloaded() -> Overloaded:
 class Admission:
     """Batches that wait for their turn: none comes to `requests_max` requests or more that wait already.
 
-    Those that are let through in one turn of the event loop have `together_max` requests at the most, or are one.
+    Those that are let through in one turn of the event loop have `together_max` requests at the most, or are one; `crowded_max`
+    where more than half of `requests_max` wait: then some are likely to be refused, and what is saved is answers.
     """
 
-    def __init__(self, requests_max: int, together_max: int, now_s: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        requests_max: int,
+        together_max: int,
+        crowded_max: int,
+        now_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._requests_max = requests_max
         self._together_max = together_max
+        self._crowded_max = crowded_max
         self._now_s = now_s
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -48,8 +57,16 @@ class Admission:
         self._arrived += 1
         return self._requests < self._requests_max
 
-    async def enter(self, requests: int) -> float:
-        """Returns when a batch of so many requests may be answered: the seconds that it has waited. Overloaded: not soon."""
+    @asynccontextmanager
+    async def turn(self, requests: int) -> AsyncIterator[float]:
+        """The turn of a batch of so many requests, to be answered within: the seconds that it has waited. Overloaded: not soon."""
+        waited_s = await self._wait(requests)
+        try:
+            yield waited_s
+        finally:  # one that fails is one of several callers', too
+            self._answered_s = self._now_s()
+
+    async def _wait(self, requests: int) -> float:
         if not self.announce():
             raise overloaded()
         came_s = self._now_s()
@@ -68,10 +85,6 @@ class Admission:
             self._requests -= requests
         return self._now_s() - came_s
 
-    def answered(self) -> None:
-        """A batch that was let through is answered."""
-        self._answered_s = self._now_s()
-
     def _turn(self) -> None:
         if self._arrived == self._seen:
             self._quiet_turns += 1
@@ -84,11 +97,11 @@ class Admission:
         self._quiet_turns = 0
         # Where a batch came alone, the next is not kept waiting.
         self._wanted_turns = QUIET_TURNS if len(self._waiting) > 1 else 1
-        together = 0
+        together, most = 0, self._crowded_max if self._requests > self._requests_max / 2 else self._together_max
         while self._waiting:
             requests, turn = self._waiting[0]
             if not turn.done():  # else its caller has gone
-                if together and together + requests > self._together_max:
+                if together and together + requests > most:
                     break
                 together += requests
                 turn.set_result(None)

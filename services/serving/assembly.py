@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from driftloop.contracts import UNSET_US
 from driftloop.contracts.serving.v1.serving_pb2 import Freshness, PredictResponse, Reading, Vector
@@ -26,6 +26,12 @@ Lookup = Callable[[Sequence[str | None]], Sequence[Entry | None]]
 _DIGEST, _NUMBERS, _TEXTS = (tag(Vector, field) for field in ("inputs_digest", "numbers", "texts"))
 _KEYS_KEPT = 65_536  # of a view: about 0.2 KB each
 _UNKNOWN_KEPT = 4_096  # keys of which nothing is known, kept ready: clients ask for the same ones again
+Value = TypeVar("Value")
+
+
+def joined(parts: Sequence[Sequence[Value]]) -> Sequence[Value]:
+    """One column of the parts of a column, one behind the other."""
+    return parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))
 
 
 class Assembled(NamedTuple):
@@ -92,6 +98,15 @@ class Inputs(NamedTuple):
         """The columns of some rows."""
         digests, numbers, texts, views, defaulted = zip(*rows, strict=True)
         return cls(digests, [numbers], texts, list(zip(*views, strict=True)), defaulted)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Inputs]) -> Inputs:
+        """The requests of some parts of one use case, one behind the other."""
+        if len(parts) == 1:
+            return parts[0]
+        digests, numbers, texts, views, defaulted = zip(*parts, strict=True)
+        columns, readings = list(map(joined, zip(*numbers, strict=True))), list(map(joined, zip(*views, strict=True)))
+        return cls(joined(digests), columns, joined(texts), readings, joined(defaulted))
 
     @property
     def matrix_bytes(self) -> bytes:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, groupby, islice
-from typing import TypeVar
+from itertools import accumulate, groupby, islice
 
 from opentelemetry.trace import SpanKind
 
@@ -34,7 +33,7 @@ from driftloop.usecase import SECOND_US, UseCase
 from services.serving.admission import Admission
 from services.serving.answering import Answering
 from services.serving.asking import Asking, EventAsked
-from services.serving.assembly import Lookup
+from services.serving.assembly import Inputs, Lookup, joined
 from services.serving.clock import LoopClock
 from services.serving.errors import (
     InvalidRequest,
@@ -60,7 +59,6 @@ from services.serving.view import FeatureView
 _ASKED_IN_TURN = 64  # events: two milliseconds; then calls have their turn
 _LINKS_MAX = 16  # feature updates that the span of a batch names
 _logger = logging.getLogger(__name__)
-Part = TypeVar("Part")
 
 
 class Served:
@@ -75,7 +73,11 @@ class Served:
             handlers.announce_call()
 
     def announce_batch(self) -> bool:
-        """A batch is on its way, of whichever use case: whether it may wait. False: it is Overloaded."""
+        """A batch is on its way, of whichever use case: whether it may wait. False: it is Overloaded.
+
+        Each use case has a queue of its own, so that one that floods does not have another's batches refused; which it is
+        stands in what is not read yet. So False where no queue has room; else the batch finds out when it is read.
+        """
         return any([handlers.announce_batch() for handlers in self._handlers.values()])
 
     def by_use_case(self, use_case: str) -> Handlers:
@@ -131,7 +133,9 @@ class Handlers:
         self._moved = releases.moved
         self._loop = asyncio.get_running_loop()
         self._gathering = Gathering(self._answer_calls, settings.gathered_calls_max)
-        self._admission = Admission(settings.waiting_requests_max, settings.together_requests_max)
+        self._admission = Admission(
+            settings.waiting_requests_max, settings.together_requests_max, settings.crowded_requests_max
+        )
         self._batches: list[_Call] = []
 
     def ready(self) -> None:
@@ -174,26 +178,16 @@ class Handlers:
         most, rows = self._settings.batch_requests_max, len(request.requests)
         if rows > most:
             raise InvalidRequest([Violation("requests", "size", f"{rows} requests in a call, more than {most}")])
-        is_alone = method != "PredictBatch"  # a stream holds itself up: its next message waits for this one's answer
-        if not is_alone:
-            waited_s = await self._admission.enter(rows)
-            left_s = None if left_s is None else left_s - waited_s
-        with span(f"serving.{method}", traceparent) as traced:
-            requests = list(request.requests)  # protobuf makes a message's Python object anew each time it is looked at
-            read = self._answering.read(requests, left_s, 0)
-            if not requests:
-                return b""
-            lookup = await self._answering.lookup(read.columns, left_s)
-            shown = [request.include_vector for request in requests]
-            call = _Call(read, shown, lookup, traced, self._loop.create_future())
-            if is_alone:
-                self._answer_calls([call])
-            else:
-                self._join(call)
-            answered = await call.answered
-        self._admission.answered()
+        if method != "PredictBatch":  # a stream holds itself up: its next message waits for this one's answer
+            answer = await self._answer_batch(
+                request, traceparent, left_s, method, lambda call: self._answer_calls([call])
+            )
+        else:
+            async with self._admission.turn(rows) as waited_s:
+                left_s = None if left_s is None else left_s - waited_s
+                answer = await self._answer_batch(request, traceparent, left_s, method, self._join)
         self._instruments.took(method, time.perf_counter() - started_s)
-        return batch_response(answered)
+        return answer
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
         """What each input contributed to an answer."""
@@ -322,6 +316,26 @@ class Handlers:
         self._instruments.dead_letter(record.rule)
         self._producer.send(dead_letter(record, "serving", self._use_case.name))
 
+    async def _answer_batch(
+        self,
+        request: PredictBatchRequest,
+        traceparent: str,
+        left_s: float | None,
+        method: str,
+        hand_over: Callable[[_Call], None],
+    ) -> bytes:
+        """Reads a batch and returns its answers, serialised, once they are given to the call that is handed over."""
+        with span(f"serving.{method}", traceparent) as traced:
+            requests = list(request.requests)  # protobuf makes a message's Python object anew each time it is looked at
+            read = self._answering.read(requests, left_s, 0)
+            if not requests:
+                return b""
+            lookup = await self._answering.lookup(read.columns, left_s)
+            shown = [request.include_vector for request in requests]
+            call = _Call(read, shown, lookup, traced, self._loop.create_future())
+            hand_over(call)
+            return batch_response(await call.answered)
+
     def _join(self, call: _Call) -> None:
         """Has a batch answered with those that were let through with it: they are woken before what is scheduled here."""
         if not self._batches:
@@ -356,26 +370,22 @@ class Handlers:
 
     def _asked(self, calls: Sequence[_Call]) -> Together:
         """What calls ask, in order; the inputs of those that read alike are put together at once."""
-        alike = [self._alike(list(group)) for _, group in groupby(calls, lambda call: call.lookup)]
-        return alike[0] if len(alike) == 1 else Together.joined(alike)
+        traces = [[call.traced.traceparent] * len(call.read.entities) for call in calls]
+        return Together(
+            joined([call.read.entities for call in calls]),
+            joined([call.read.request_ids for call in calls]),
+            Inputs.joined([self._inputs(list(group)) for _, group in groupby(calls, lambda call: call.lookup)]),
+            joined(traces),
+            joined([call.with_vector for call in calls]),
+        )
 
-    def _alike(self, calls: Sequence[_Call]) -> Together:
-        read, rows = [call.read for call in calls], [len(call.read.entities) for call in calls]
-        columns = {name: _joined([each.columns[name] for each in read]) for name in read[0].columns}
-        inputs = self._answering.assembled(columns, sum(rows), calls[0].lookup)
-        for call, stop in zip(calls, accumulate(rows), strict=True):
+    def _inputs(self, alike: Sequence[_Call]) -> Inputs:
+        """The inputs of calls with one look-up; each call's trace learns what was read for it."""
+        read, rows = [call.read for call in alike], [len(call.read.entities) for call in alike]
+        columns = {name: joined([each.columns[name] for each in read]) for name in read[0].columns}
+        inputs = self._answering.assembled(columns, sum(rows), alike[0].lookup)
+        for call, stop in zip(alike, accumulate(rows), strict=True):
             if call.traced.is_recorded:
                 own = inputs.part(stop - len(call.read.entities), stop)
                 call.traced.link(own.traceparents[:_LINKS_MAX])
-        return Together(
-            _joined([each.entities for each in read]),
-            _joined([each.request_ids for each in read]),
-            inputs,
-            _joined([[call.traced.traceparent] * count for call, count in zip(calls, rows, strict=True)]),
-            _joined([call.with_vector for call in calls]),
-        )
-
-
-def _joined(parts: Sequence[Sequence[Part]]) -> Sequence[Part]:
-    """What is in the parts, one behind the other."""
-    return parts[0] if len(parts) == 1 else list(chain(*parts))
+        return inputs

@@ -6,7 +6,7 @@ import logging
 import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import repeat
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -64,15 +64,6 @@ class Together(NamedTuple):
         """The columns of some rows."""
         entities, request_ids, assembled, traceparents, with_vector = zip(*asked, strict=True)
         return cls(entities, request_ids, Inputs.of(assembled), traceparents, with_vector)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Together]) -> Together:
-        """The requests of some parts, one behind the other."""
-        entities, request_ids, inputs, traceparents, with_vector = zip(*parts, strict=True)
-        together = Inputs.of([row for each in inputs for row in each.rows()])
-        return cls(
-            [*chain(*entities)], [*chain(*request_ids)], together, [*chain(*traceparents)], [*chain(*with_vector)]
-        )
 
 
 class Unusable(NamedTuple):

@@ -111,15 +111,22 @@ class Router:
         """The revision of the release."""
         return self.release.revision
 
-    def arm_for(self, entity: str) -> LoadedArm:
-        """Who answers an entity: always the same arm while the arms are the same, each for its share of entities.
+    def arms_for(self, entities: Sequence[str]) -> list[LoadedArm]:
+        """Who answers each entity: always the same arm while the arms are the same, each for its share of entities.
 
         Growing a share keeps the entities that were in it: an entity's point depends on the entity and the model only.
         """
-        if self.lead is None:
+        lead = self.lead
+        if lead is None:
             raise LookupError(f"release {self.revision} has no arm that could answer")
-        if not self._sharing:
-            return self.lead
+        return [self._sharer(entity) or lead for entity in entities] if self._sharing else [lead] * len(entities)
+
+    def stand_ins(self, arm: LoadedArm) -> tuple[LoadedArm, ...]:
+        """Who answers instead, in order, where `arm` gives no usable score."""
+        return tuple(other for other in self._stand_ins if other is not arm)
+
+    def _sharer(self, entity: str) -> LoadedArm | None:
+        """The canary or A/B arm in whose share an entity is."""
         left = 1.0
         for arm in self._sharing:
             if left <= 0:
@@ -127,17 +134,7 @@ class Router:
             if _point(arm.model_id, entity) < arm.share / left:
                 return arm
             left -= arm.share
-        return self.lead
-
-    def arms_for(self, entities: Sequence[str]) -> list[LoadedArm]:
-        """Who answers each entity."""
-        if self.lead is not None and not self._sharing:
-            return [self.lead] * len(entities)
-        return list(map(self.arm_for, entities))
-
-    def stand_ins(self, arm: LoadedArm) -> tuple[LoadedArm, ...]:
-        """Who answers instead, in order, where `arm` gives no usable score."""
-        return tuple(other for other in self._stand_ins if other is not arm)
+        return None
 
 
 def next_router(release: Release, models: Mapping[str, Model], current: Router | None) -> Router | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -11,11 +12,16 @@ import pytest
 from driftloop.contracts.monitor.v1.monitor_pb2 import ROLE_CHAMPION
 from driftloop.contracts.serving.v1.serving_pb2 import PredictBatchRequest
 from services.serving.admission import Admission
-from services.serving.errors import Overloaded
+from services.serving.errors import InvalidRequest, Overloaded
 from services.serving.gathering import BUSY_S, QUIET_TURNS
 from tests.unit.serving_twin import request, twin
 
 _PREDICT_BATCH = "/driftloop.serving.v1.PredictionService/PredictBatch"
+
+
+async def passed(admission: Admission, requests: int) -> None:
+    async with admission.turn(requests):
+        pass
 
 
 async def turns(count: int) -> None:
@@ -23,16 +29,19 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize(("pause_s", "let_through"), [(0.0, False), (BUSY_S, True)])
-async def test_a_batch_right_behind_an_answer_waits_until_no_other_is_on_its_way(
-    pause_s: float, let_through: bool
+async def test_a_batch_right_behind_an_answer_or_a_failure_waits_until_no_other_is_on_its_way(
+    pause_s: float, let_through: bool, fails: bool
 ) -> None:
     now_s = 10.0
-    admission = Admission(1_000, 64, lambda: now_s)
-    await admission.enter(64)
-    admission.answered()
+    admission = Admission(1_000, 64, 64, lambda: now_s)
+    with suppress(InvalidRequest):
+        async with admission.turn(64):
+            if fails:
+                raise InvalidRequest([])
     now_s += pause_s
-    second = asyncio.create_task(admission.enter(64))
+    second = asyncio.create_task(passed(admission, 64))
     await turns(QUIET_TURNS)
     assert second.done() is let_through
     await turns(QUIET_TURNS)
@@ -40,28 +49,38 @@ async def test_a_batch_right_behind_an_answer_waits_until_no_other_is_on_its_way
 
 
 async def test_batches_wait_until_the_bound_is_reached_and_the_next_is_turned_away_whatever_it_holds() -> None:
-    admission = Admission(100, 64)
-    waiting = [asyncio.create_task(admission.enter(requests)) for requests in (64, 30, 512)]
+    admission = Admission(100, 64, 64)
+    waiting = [asyncio.create_task(passed(admission, requests)) for requests in (64, 30, 512)]
     await turns(1)
     assert not admission.announce()
     with pytest.raises(Overloaded):
-        await admission.enter(1)
+        await passed(admission, 1)
     await asyncio.gather(*waiting)
     assert admission.announce()
 
 
-async def test_batches_that_wait_are_let_through_together_up_to_a_bound_and_a_larger_one_alone() -> None:
-    admission, let_through = Admission(100_000, 128), []
+@pytest.mark.parametrize(
+    ("requests_max", "expected"),
+    [
+        (100_000, [[64, 64], [1], [512], [100, 28], [64]]),
+        (1_000, [[64, 64, 1], [512], [100, 28], [64]]),  # of 833 that wait, then 704, then 192
+    ],
+)
+async def test_batches_that_wait_are_let_through_together_up_to_a_bound_and_a_larger_one_alone(
+    requests_max: int, expected: list[list[int]]
+) -> None:
+    """The bound is higher where more than half of those wait that may."""
+    admission, let_through = Admission(requests_max, 128, 256), []
 
     async def enter(requests: int) -> None:
-        await admission.enter(requests)
-        if not let_through[-1]:
-            asyncio.get_running_loop().call_soon(let_through.append, [])  # behind all that are woken with it
-        let_through[-1].append(requests)
+        async with admission.turn(requests):
+            if not let_through[-1]:
+                asyncio.get_running_loop().call_soon(let_through.append, [])  # behind all that are woken with it
+            let_through[-1].append(requests)
 
     let_through.append([])
     await asyncio.gather(*[enter(requests) for requests in (64, 64, 1, 512, 100, 28, 64)])
-    assert [each for each in let_through if each] == [[64, 64], [1], [512], [100, 28], [64]]
+    assert [each for each in let_through if each] == expected
 
 
 async def test_under_a_burst_of_batches_the_rest_is_refused_unread_and_told_when_to_come_again(tmp_path: Path) -> None:

@@ -251,15 +251,19 @@ def test_a_batch_is_answered_to_the_bit_as_its_requests_are_one_by_one(requests:
         found = answer(orders, router, asks, 100)
         return list(zip(found.serialized, [each.payload for each in found.logged], strict=True))
 
-    def answered_together(some: Sequence[PredictRequest]) -> list[tuple[bytes, bytes]]:
-        read = reader.read_all(some, 0)
-        inputs = assembly.assemble_columns(read.columns, len(some), view.read_all)
+    def inputs_of(some: Sequence[PredictRequest]) -> Inputs:
+        return assembly.assemble_columns(reader.read_all(some, 0).columns, len(some), view.read_all)
+
+    def answered_together(some: Sequence[PredictRequest], parts: int) -> list[tuple[bytes, bytes]]:
+        read, size = reader.read_all(some, 0), -(-len(some) // parts)
+        inputs = Inputs.joined([inputs_of(some[start : start + size]) for start in range(0, len(some), size)])
         asks = Together(read.entities, read.request_ids, inputs, [""] * len(some), [False] * len(some))
         found = answer_together(orders, router, asks, 100)
         return list(zip(found.serialized, [each.payload for each in found.logged], strict=True))
 
     assert answered(requests) == [alone for one in requests for alone in answered([one])]
-    assert answered_together(requests) == answered(requests)
+    assert answered_together(requests, parts=1) == answered(requests)
+    assert answered_together(requests, parts=3) == answered(requests)
 
 
 def test_inputs_that_are_all_numbers_are_the_same_by_column_and_by_row() -> None:
@@ -354,8 +358,8 @@ def test_every_arm_scores_every_prediction_the_champion_first() -> None:
     entities = [f"o{n}" for n in range(40)]
     answered = answer(orders, router, asked(FeatureView(orders, 10), entities), 1_000)
     assert not answered.unusable
-    for entity, response, prediction in zip(entities, answered.responses, answered.predictions, strict=True):
-        arm = router.arm_for(entity)
+    rows = zip(entities, router.arms_for(entities), answered.responses, answered.predictions, strict=True)
+    for entity, arm, response, prediction in rows:
         assert [(s.model_id, s.score) for s in prediction.scores] == [("m1", 0.1), ("m3", 0.3), ("m2", 0.2)]
         assert (prediction.model_id, prediction.arm, prediction.score) == (
             arm.model_id,
