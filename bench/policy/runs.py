@@ -20,6 +20,7 @@ import numpy as np
 from bench.policy.awkward import AWKWARD
 from bench.policy.boosting import train_boosted
 from bench.policy.generated import GENERATED
+from bench.policy.observed import OBSERVED
 from bench.policy.packaged import PACKAGED
 from bench.policy.streams import Stream
 from services.trainer.training import TrainingSettings, train
@@ -33,7 +34,7 @@ from simulation.backtest.workers import run_all
 FOLDER = Path("build/bench/policy")
 FLIGHTS = "flights"
 BOOSTED = {"boosted": LOOP, "boosted-static": "static"}  # by name: the policy that runs with boosted trees
-STREAMS: dict[str, Stream] = {stream.name: stream for stream in (*GENERATED, *AWKWARD, *PACKAGED)}
+STREAMS: dict[str, Stream] = {stream.name: stream for stream in (*GENERATED, *AWKWARD, *PACKAGED, *OBSERVED)}
 BLOCKS = 40  # of scored rows, whose mean losses are kept
 BACKTEST = ("simulation/history.py", "simulation/backtest", "driftloop/tables", "driftloop/usecase")
 LOOP_TOO = ("services/trainer", "services/monitor", "simulation/loop.py")
