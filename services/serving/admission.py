@@ -29,20 +29,12 @@ def overloaded() -> Overloaded:
 class Admission:
     """Batches that wait for their turn: none comes to `requests_max` requests or more that wait already.
 
-    Those that are let through in one turn of the event loop have `together_max` requests at the most, or are one; `crowded_max`
-    where more than half of `requests_max` wait: then some are likely to be refused, and what is saved is answers.
+    Those that are let through in one turn of the event loop have `together_max` requests at the most, or are one.
     """
 
-    def __init__(
-        self,
-        requests_max: int,
-        together_max: int,
-        crowded_max: int,
-        now_s: Callable[[], float] = time.perf_counter,
-    ) -> None:
+    def __init__(self, requests_max: int, together_max: int, now_s: Callable[[], float] = time.perf_counter) -> None:
         self._requests_max = requests_max
         self._together_max = together_max
-        self._crowded_max = crowded_max
         self._now_s = now_s
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -97,11 +89,11 @@ class Admission:
         self._quiet_turns = 0
         # Where a batch came alone, the next is not kept waiting.
         self._wanted_turns = QUIET_TURNS if len(self._waiting) > 1 else 1
-        together, most = 0, self._crowded_max if self._requests > self._requests_max / 2 else self._together_max
+        together = 0
         while self._waiting:
             requests, turn = self._waiting[0]
             if not turn.done():  # else its caller has gone
-                if together and together + requests > most:
+                if together and together + requests > self._together_max:
                     break
                 together += requests
                 turn.set_result(None)

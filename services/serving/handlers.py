@@ -133,9 +133,7 @@ class Handlers:
         self._moved = releases.moved
         self._loop = asyncio.get_running_loop()
         self._gathering = Gathering(self._answer_calls, settings.gathered_calls_max)
-        self._admission = Admission(
-            settings.waiting_requests_max, settings.together_requests_max, settings.crowded_requests_max
-        )
+        self._admission = Admission(settings.waiting_requests_max, settings.together_requests_max)
         self._batches: list[_Call] = []
 
     def ready(self) -> None:

@@ -63,11 +63,6 @@ class ServingSettings(BaseSettings):
         gt=0,
         description="requests in waiting batches that are answered as one: 4 ms, during which nothing else is read or refused",
     )
-    crowded_requests_max: int = Field(
-        default=512,
-        gt=0,
-        description="the same where more than half of the batches that may wait do: 15 ms, but fewer are refused",
-    )
     pending_calls_max: int = Field(
         default=512,
         gt=0,
