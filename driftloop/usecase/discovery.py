@@ -14,6 +14,7 @@ from driftloop.usecase.declaration import UseCase
 from driftloop.usecase.errors import DeclarationError, UnknownUseCase, UseCaseError
 
 ENTRY_POINT_GROUP = "driftloop.usecases"
+_PACKAGE = "driftloop_usecases"
 
 
 def search_path(configured: str = "") -> list[Path]:
@@ -41,6 +42,21 @@ def _load(path: Path, module_name: str) -> ModuleType:
     return module
 
 
+def _package(folder: Path, name: str) -> str:
+    """The package that the files of `folder` are loaded into, so that they can import what lies beside them (`from .tables import …`).
+
+    Another folder's files of the same use case are forgotten, so that nobody is given those of the one that was asked for before.
+    """
+    package = f"{_PACKAGE}.{name}"
+    if getattr(sys.modules.get(package), "__path__", None) != [str(folder)]:
+        for loaded in [module for module in sys.modules if module.startswith(f"{package}.")]:
+            del sys.modules[loaded]
+        for module, path in ((_PACKAGE, []), (package, [str(folder)])):
+            sys.modules[module] = ModuleType(module)
+            sys.modules[module].__path__ = path
+    return package
+
+
 def _place(error: Exception, path: Path) -> str:
     """The line of the file that an error comes from, and what it is."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -55,7 +71,7 @@ def _module(name: str, part: str, configured: str) -> ModuleType:
     for folder in folders:
         path = (folder / name / f"{part}.py").resolve()
         if path.is_file():
-            return _load(path, f"driftloop_usecases.{name}.{part}")
+            return _load(path, f"{_package(path.parent, name)}.{part}")
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name == name:
             return importlib.import_module(f"{entry.module}.{part}")

@@ -171,6 +171,26 @@ own = UseCase("own", [asked, told], Prediction(asked, before("at", "1m")), [Requ
     assert load_use_case("own", str(tmp_path)).numeric_inputs == ("x",)
 
 
+@pytest.mark.parametrize("importing", ["from .tables import ROWS", "from . import tables\n\nROWS = tables.ROWS"])
+def test_a_use_cases_file_can_import_what_lies_beside_it_and_gets_that_of_its_own_folder(tmp_path, importing):
+    for folder, rows in (("first", 1), ("second", 2)):
+        beside = tmp_path / folder / "split-up"
+        beside.mkdir(parents=True)
+        (beside / "tables.py").write_text(f"ROWS = {rows}\n")
+        (beside / "replay.py").write_text(f"{importing}\n")
+    found = [load_replay("split-up", str(tmp_path / folder)).ROWS for folder in ("first", "second", "first")]
+    assert found == [1, 2, 1]
+
+
+def test_an_error_in_a_file_beside_is_refused_with_its_name(tmp_path):
+    (tmp_path / "split").mkdir()
+    (tmp_path / "split" / "tables.py").write_text("x = 1\ndef (\n")
+    (tmp_path / "split" / "replay.py").write_text("\nfrom .tables import x\n")
+    for _ in range(2):
+        with pytest.raises(DeclarationError, match=r"line 2: SyntaxError: invalid syntax \(tables.py, line 2\)$"):
+            load_replay("split", str(tmp_path))
+
+
 def test_a_file_that_declares_no_use_case_of_its_name_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "usecase.py").write_text("x = 1\n")
