@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bench.policy.streams import Made, Stream
-from usecases.flights.replay import WIND_MOST_MPH, data_folder
+from usecases.flights.recorded import WIND_MOST_MPH, data_folder
 
 STATIONS = 3  # that are read every hour, one row each
 VISIBILITY_AHEAD_H, TEMPERATURE_AHEAD_H = 3, 6

