@@ -10,6 +10,7 @@ from pydantic import AliasChoices, ValidationError
 from pydantic_settings import BaseSettings
 
 WRONG_USE = 2
+PORT_MAX = 65_535
 T = TypeVar("T", bound=BaseSettings)
 
 
@@ -28,6 +29,7 @@ def settings_from_environment(kind: type[T], *others: type[BaseSettings]) -> T:
             wrong += complaints(each, error)
         else:
             found = read if isinstance(read, kind) else found
+            wrong += _misaddressed(read)
     if wrong or found is None:
         sys.stderr.write(f"cannot start: {'; '.join(wrong)}\n")
         sys.exit(WRONG_USE)
@@ -40,6 +42,14 @@ def complaints(kind: type[BaseSettings], error: ValidationError) -> Iterator[str
         what = detail["msg"].removeprefix("Value error, ")
         name = _variable(kind, str(detail["loc"][0])) if detail["loc"] else ""
         yield f"{name}: {what}" if name else what
+
+
+def _misaddressed(settings: BaseSettings) -> Iterator[str]:
+    """What is wrong with the ports that a process is to listen on: servers take one too high modulo 65,536, and say nothing."""
+    for field, value in settings:
+        port = value.rpartition(":")[2] if field.endswith("address") and isinstance(value, str) else ""
+        if port.isdecimal() and int(port) > PORT_MAX:
+            yield f"{_variable(type(settings), field)}: there is no port {port}, they end at {PORT_MAX}"
 
 
 def _variable(kind: type[BaseSettings], name: str) -> str:

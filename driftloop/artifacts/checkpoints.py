@@ -97,6 +97,10 @@ class CheckpointStore:
         self._store = store
         self._use_case = use_case
 
+    def require(self) -> None:
+        """StoreUnavailable where no checkpoint can be asked for. Blocks."""
+        self._store.require()
+
     def path(self, heart: str, partition: int) -> str:
         """Where a heart's checkpoint lies in the artifact store."""
         return f"{self._use_case}/checkpoints/{heart}/{partition}.ckpt"

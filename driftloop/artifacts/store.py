@@ -36,6 +36,8 @@ class ArtifactStore:
 
     def __init__(self, url: str | Path, **storage_options: Any) -> None:
         self.url = str(url)
+        if not self.url:
+            raise NoStore("an empty URL is no artifact store: correct DRIFTLOOP_ARTIFACTS_URL")
         try:
             self.filesystem, root = fsspec.core.url_to_fs(self.url, **storage_options)
         except (ValueError, ImportError) as error:
@@ -49,6 +51,11 @@ class ArtifactStore:
         if path.startswith("/") or ".." in parts or "" in parts:
             raise ValueError(f"{path!r} is no path inside the artifact store")
         return f"{self.root}/{path}"
+
+    def require(self) -> None:
+        """Returns if files can be asked for: to be told of a store that does not let itself be used before work ends in it."""
+        with suppress(ArtifactNotFound, ArtifactTooLarge):
+            self.get("any/file", 0)
 
     def put(self, path: str, data: bytes, *, private: bool = False) -> None:
         """Writes a whole file, replacing what was there; StoreFull. `private`: readable by its owner only (local files)."""

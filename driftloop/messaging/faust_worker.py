@@ -118,6 +118,7 @@ class Stage:
     async def start(self) -> None:
         """Returns when partitions are assigned and their hearts restored; raises what stands in the way."""
         async with asyncio.timeout(self._settings.start_timeout_s):
+            await self.host.require_checkpoints()
             await self.app.start()
         if self.app.crashed:
             raise self.app.crash_reason or Stalled(f"{self.host.name} crashed while it started")

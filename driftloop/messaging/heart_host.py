@@ -96,6 +96,10 @@ class HeartHost:
 
     # what the shell around the host calls -----------------------------------------------------------------------------
 
+    async def require_checkpoints(self) -> None:
+        """StoreUnavailable where no checkpoint could be read: asked before Faust starts, which tells of failures by their traces."""
+        await asyncio.to_thread(self._checkpoints.require)
+
     def on_commit(self, commit: Commit) -> None:
         """Names the function that tells the broker which offsets are durable; without one nothing is committed."""
         self._commit = commit

@@ -6,9 +6,10 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from opentelemetry import metrics, trace
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from driftloop.telemetry.spans import configure_sampling
@@ -32,6 +33,18 @@ class TelemetrySettings(BaseSettings):
         default=5.0, gt=0, description="s that one export may take: a slow collector must not hold work up"
     )
     bsp_max_queue_size: int = Field(default=2048, gt=0, description="spans waiting for export; more are dropped")
+
+    @field_validator("exporter_otlp_endpoint")
+    @classmethod
+    def _is_an_endpoint(cls, endpoint: str) -> str:
+        try:
+            parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+            is_one = parts.scheme in ("", "http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # of a port that is no number
+            is_one = False
+        if endpoint and not is_one:
+            raise ValueError("write http(s)://host:port")
+        return endpoint
 
 
 class Telemetry:

@@ -13,7 +13,7 @@ from functools import partial
 
 import uvloop
 
-from driftloop.artifacts import ArtifactStore
+from driftloop.artifacts import ArtifactError, ArtifactStore
 from driftloop.messaging import KafkaProducer, KafkaReader, KafkaSettings, LoopProducer, MessagingError, await_topics
 from driftloop.settings import settings_from_environment
 from driftloop.telemetry import TelemetrySettings, instruments, setup_logging, setup_telemetry
@@ -115,7 +115,7 @@ def main() -> int:
     _let_threads_finish()
     try:
         uvloop.run(serve(settings, [load_use_case(name, settings.usecases) for name in settings.use_cases]))
-    except (ServingError, MessagingError, UseCaseError, OSError) as error:
+    except (ServingError, MessagingError, UseCaseError, ArtifactError, OSError) as error:
         _logger.critical("stops: %s: %s", type(error).__name__, error)
         return 1
     except Exception:  # a defect: its trace is needed, in the one line that a stop may have

@@ -97,6 +97,8 @@ def test_a_full_disk_is_said_and_leaves_the_former_file_whole(tmp_path: Path, mo
 def test_a_place_that_is_no_folder_is_said_with_its_address_and_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = ArtifactStore(tmp_path / "file")
+    with pytest.raises(StoreUnavailable, match=rf"^the artifact store {tmp_path}/file cannot be used"):
+        store.require()
     with pytest.raises(
         StoreUnavailable, match=rf"^the artifact store {tmp_path}/file cannot be used: .*DRIFTLOOP_ARTIFACTS_URL$"
     ):
