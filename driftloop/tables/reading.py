@@ -6,8 +6,10 @@ import codecs
 import csv
 import re
 from dataclasses import dataclass
+from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import duckdb
 import numpy as np
@@ -33,6 +35,7 @@ MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "?")
 CSV_TYPES = ("NULL", "BIGINT", "DOUBLE", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "VARCHAR")
 CSV_ERROR_LINES = 4  # which line, what it holds, what was expected
 DELIMITERS = ",;\t|"
+QUOTE = '"'
 REGULAR_ROWS = "give one header line, and as many fields in every row as in the header"
 UTC_US = pa.timestamp("us", tz="UTC")
 
@@ -111,18 +114,23 @@ def read_table(path: Path | str, settings: TableSettings | None = None) -> Table
         is_parquet = file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
     if not is_parquet and not path.name.lower().endswith(CSV_SUFFIXES):
         raise UnreadableTable(f"{path} is neither Parquet nor named as CSV ({', '.join(CSV_SUFFIXES)}): convert it")
-    arrow = _read_parquet(path) if is_parquet else _read_csv(path)
-    if arrow.num_rows > settings.rows_max:
-        raise UnreadableTable(
-            f"{path} has {arrow.num_rows:,} rows, more than {settings.rows_max:,}: give a stretch of it, "
-            "or raise TABLES_ROWS_MAX"
-        )
-    if arrow.num_columns > settings.columns_max:
-        raise UnreadableTable(
-            f"{path} has {arrow.num_columns:,} columns, more than {settings.columns_max:,}: leave out what is not "
-            "needed, or raise TABLES_COLUMNS_MAX"
-        )
+    if not is_parquet:  # thousands of columns would be looked at for minutes first
+        _bounded(path, 0, _header_fields(path), settings)
+    arrow = _read_parquet(path, settings) if is_parquet else _read_csv(path)
+    _bounded(path, arrow.num_rows, arrow.num_columns, settings)
     return Table(path.name, pa.table({name: _typed(arrow.column(name)) for name in arrow.column_names}))
+
+
+def _bounded(path: Path, rows: int, columns: int, settings: TableSettings) -> None:
+    if rows > settings.rows_max:
+        raise UnreadableTable(
+            f"{path} has {rows:,} rows, more than {settings.rows_max:,}: give a stretch of it, or raise TABLES_ROWS_MAX"
+        )
+    if columns > settings.columns_max:
+        raise UnreadableTable(
+            f"{path} has {columns:,} columns, more than {settings.columns_max:,}: leave out what is not needed, "
+            "or raise TABLES_COLUMNS_MAX"
+        )
 
 
 def kind_of(kind: pa.DataType) -> ColumnKind:
@@ -156,9 +164,11 @@ def _flags_as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.cast(pc.cast(column, pa.int8()), pa.float64())
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(path: Path, settings: TableSettings) -> pa.Table:
     try:
-        return pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            _bounded(path, file.metadata.num_rows, len(file.schema_arrow), settings)
+            return file.read()
     except (pa.ArrowException, OSError) as error:
         raise UnreadableTable(f"{path} is no readable Parquet file: {_lines(error, 1)}") from error
 
@@ -172,15 +182,23 @@ def _read_csv(path: Path) -> pa.Table:
                 query, params=[_literal(path), list(MISSING_WORDS), list(CSV_TYPES)]
             ).to_arrow_table()
     except duckdb.Error as error:
-        wrong = _not_utf8(path) or f"{path} cannot be read as CSV: {_lines(error, CSV_ERROR_LINES)}; {REGULAR_ROWS}"
-        raise UnreadableTable(wrong) from error
-    # DuckDB takes what falls into no columns for one, and leaves out all rows above the last that differs from the others.
-    if irregular := _irregular(path, arrow.num_columns):
-        raise UnreadableTable(f"{path} falls into no columns: {irregular}; {REGULAR_ROWS}")
-    only = arrow.column_names[0]
-    if arrow.num_columns == 1 and any(delimiter in only for delimiter in DELIMITERS):
-        raise UnreadableTable(f"{path} falls into no columns (its header is {only!r}): {REGULAR_ROWS}")
+        lines = f"{path} cannot be read as CSV: {_lines(error, CSV_ERROR_LINES)}; {REGULAR_ROWS}"
+        raise UnreadableTable(_not_utf8(path) or _unclosed(path) or lines) from error
+    if wrong := _misread(path, arrow):
+        raise UnreadableTable(wrong)
     return arrow
+
+
+def _misread(path: Path, arrow: pa.Table) -> str:
+    """What is wrong with a file that DuckDB takes without a word; "" if nothing is."""
+    falls, only = "", arrow.column_names[0]
+    # It takes what falls into no columns for one, and leaves out all rows above the last that differs from the others.
+    if irregular := _irregular(path, arrow.num_columns):
+        falls = f"{path} falls into no columns: {irregular}; {REGULAR_ROWS}"
+    elif arrow.num_columns == 1 and any(delimiter in only for delimiter in DELIMITERS):
+        falls = f"{path} falls into no columns (its header is {only!r}): {REGULAR_ROWS}"
+    # It takes a field whose quote is not closed for a text that begins with one, as some are meant to.
+    return (_unclosed(path) or falls) if falls or _begins_with_quote(arrow) else ""
 
 
 def _irregular(path: Path, columns: int) -> str:
@@ -192,7 +210,7 @@ def _irregular(path: Path, columns: int) -> str:
         if columns > 1 and columns in {header.count(delimiter) + 1 for delimiter in DELIMITERS}:
             return ""
         file.seek(0)
-        rows = csv.reader(file, delimiter=max(DELIMITERS, key=header.count))
+        rows = csv.reader(file, delimiter=_delimiter(header))
         try:
             fields = len(next(rows))
             if fields in (1, columns):
@@ -203,6 +221,47 @@ def _irregular(path: Path, columns: int) -> str:
         except csv.Error as error:
             return f"line {rows.line_num:,}: {error}"
     return ""
+
+
+def _header_fields(path: Path) -> int:
+    """How many fields the first line of a file has."""
+    try:
+        with _opened(path) as file:
+            header = file.readline()
+            return len(next(csv.reader([header], delimiter=_delimiter(header))))
+    except (OSError, pa.ArrowException, csv.Error):  # the reader of the whole file says what is wrong
+        return 0
+
+
+def _begins_with_quote(arrow: pa.Table) -> bool:
+    texts = [column for column in arrow.columns if pa.types.is_string(column.type)]
+    return any(name.startswith(QUOTE) for name in arrow.column_names) or any(
+        pc.any(pc.starts_with(column, QUOTE)).as_py() for column in texts
+    )
+
+
+def _unclosed(path: Path) -> str:
+    """Where a field of a file begins with a quote and does not end with one; "" where none does, or it cannot be unpacked."""
+    begins = 1
+    try:
+        with _opened(path) as file:
+            header = file.readline()
+            rows = csv.reader(chain([header], file), delimiter=_delimiter(header), strict=True)
+            for _ in rows:
+                begins = rows.line_num + 1
+    except OSError:
+        return ""
+    except csv.Error:
+        return f"{path} cannot be read as CSV: line {begins:,}: a field begins with a quote and does not end with one; close it, or double it within"
+    return ""
+
+
+def _opened(path: Path) -> TextIO:
+    return TextIOWrapper(pa.input_stream(str(path), compression="detect"), "utf-8-sig", errors="replace", newline="")
+
+
+def _delimiter(header: str) -> str:
+    return max(DELIMITERS, key=header.count)
 
 
 def _literal(path: Path) -> str:
