@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ import pyarrow.parquet
 from driftloop.artifacts.errors import ArtifactNotFound
 from driftloop.artifacts.store import ArtifactStore
 from driftloop.contracts import UNSET_US, Message, Record
-from driftloop.featurestore.errors import LogBehind, LogDamaged
+from driftloop.featurestore.errors import FeatureStoreError, LogBehind, LogDamaged, PartUnreadable
 from driftloop.featurestore.manifest import (
     MANIFEST_BYTES_MAX,
     STAGES,
@@ -132,7 +133,7 @@ class LogCut:
             arrays = [pa.array(column, type=each.type) for column, each in zip(columns, schema, strict=True)]
             write_part(self.store, part.path, pa.Table.from_arrays(arrays, schema=schema))
         for part, schema, sources in self.merges:
-            write_part(self.store, part.path, parts_dataset(self.store, [s.path for s in sources], schema).to_table())
+            write_part(self.store, part.path, PartsRows(self.store, [s.path for s in sources], schema).to_table())
 
     def publish(self) -> None:
         """Shows the parts to readers and removes files that no manifest has named for a while."""
@@ -310,13 +311,13 @@ class LogSnapshot:
                 found[name] = (min(first, part.first), max(last, part.last))
         return found
 
-    def events(self) -> pyarrow.dataset.Dataset:
+    def events(self) -> PartsRows:
         """The accepted events, columns as in EVENTS_SCHEMA, in no order."""
-        return parts_dataset(self._store, self.paths("events"), EVENTS_SCHEMA)
+        return PartsRows(self._store, self.paths("events"), EVENTS_SCHEMA)
 
-    def updates(self, view: str, schema: pa.Schema) -> pyarrow.dataset.Dataset:
+    def updates(self, view: str, schema: pa.Schema) -> PartsRows:
         """The feature updates of a view, columns as in `view_schema`, in no order; features unknown to old parts are null."""
-        return parts_dataset(self._store, self.paths("features", view), schema)
+        return PartsRows(self._store, self.paths("features", view), schema)
 
 
 class OfflineLogReader:
@@ -376,9 +377,36 @@ def write_part(store: ArtifactStore, path: str, table: pa.Table) -> None:
     store.put(path, buffer.getvalue())
 
 
-def parts_dataset(store: ArtifactStore, paths: Sequence[str], schema: pa.Schema) -> pyarrow.dataset.Dataset:
-    """The rows of parts; columns that old ones lack are null."""
-    if not paths:
-        return pyarrow.dataset.dataset(schema.empty_table())
-    full = [store.full_path(path) for path in paths]
-    return pyarrow.dataset.dataset(full, schema=schema, format="parquet", filesystem=store.filesystem)
+class PartsRows:
+    """The rows of parts; columns that old ones lack are null. Nothing is read before it is asked for. PartUnreadable."""
+
+    def __init__(self, store: ArtifactStore, paths: Sequence[str], schema: pa.Schema) -> None:
+        self._store = store
+        self._paths = [store.full_path(path) for path in paths]
+        self._schema = schema
+
+    @property
+    def dataset(self) -> pyarrow.dataset.Dataset:
+        """The rows for who reads them in a way of its own, with errors of its own."""
+        if not self._paths:
+            return pyarrow.dataset.dataset(self._schema.empty_table())
+        with self._readable():
+            return pyarrow.dataset.dataset(
+                self._paths, schema=self._schema, format="parquet", filesystem=self._store.filesystem
+            )
+
+    def to_table(self, columns: Sequence[str] | None = None, filter: Any = None) -> pa.Table:
+        """The rows that a filter of pyarrow's lets pass, all or some columns."""
+        with self._readable():
+            return self.dataset.to_table(columns=columns, filter=filter)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        # Each object store's client raises errors of its own, with no base that they share.
+        faults = (pa.ArrowException, OSError) if self._store.is_local else Exception
+        try:
+            yield
+        except FeatureStoreError:
+            raise
+        except faults as error:
+            raise PartUnreadable(f" in {self._store.url}", error) from error

@@ -24,7 +24,7 @@ from feast.saved_dataset import SavedDatasetStorage
 
 from driftloop.artifacts.store import ArtifactStore
 from driftloop.featurestore.backfills import Span, backfills, owners
-from driftloop.featurestore.errors import FeatureStoreError
+from driftloop.featurestore.errors import FeatureStoreError, PartUnreadable
 from driftloop.featurestore.log import (
     EVENT_TIME,
     EVENT_TIME_US,
@@ -32,7 +32,7 @@ from driftloop.featurestore.log import (
     KNOWN_AT_US,
     SEQUENCE,
     OfflineLogReader,
-    parts_dataset,
+    PartsRows,
 )
 from driftloop.featurestore.source import OfflineLogSource
 
@@ -279,7 +279,8 @@ def _register(connection: Any, name: str, source: OfflineLogSource, backfilled: 
     `backfilled`: where a backfill owns a stretch of known time, it is that one's updates, and not the live ones.
     """
     store = ArtifactStore(source.artifacts_url)
-    connection.register(name, OfflineLogReader(store, source.use_case).snapshot().updates(source.view, source.schema()))
+    updates = OfflineLogReader(store, source.use_case).snapshot().updates(source.view, source.schema())
+    connection.register(name, updates.dataset)
     owning = owners(backfills(store, source.use_case), source.view) if backfilled else []
     if not owning:
         return name
@@ -287,7 +288,7 @@ def _register(connection: Any, name: str, source: OfflineLogSource, backfilled: 
     parts = [f"SELECT * FROM {name} WHERE NOT ({_within(everyone)})"]
     for backfill, spans in owning:
         table = f"{name}_{backfill.generation}"
-        connection.register(table, parts_dataset(store, backfill.parts[source.view], source.schema()))
+        connection.register(table, PartsRows(store, backfill.parts[source.view], source.schema()).dataset)
         parts.append(f"SELECT * FROM {table} WHERE {_within(spans)}")
     return f"({' UNION ALL BY NAME '.join(parts)})"
 
@@ -300,10 +301,17 @@ def _within(spans: Sequence[Span]) -> str:
 
 @contextmanager
 def _connected(threads: int) -> Iterator[Any]:
+    """DuckDB, for queries of the log; PartUnreadable."""
     connection = duckdb.connect(f":memory:{uuid.uuid4().hex}")
     try:
         connection.execute(f"SET TimeZone = 'UTC'; SET threads = {int(threads)}")
         yield connection
+    except (
+        duckdb.InvalidInputException,
+        pa.ArrowException,
+        OSError,
+    ) as error:  # of what is registered, by what reads it
+        raise PartUnreadable("", error) from error
     finally:
         connection.close()
 

@@ -60,7 +60,7 @@ def run(
     """Computes the updates known from a time until before another anew (None: all that the log holds); blocks.
 
     `open_online` is called only if the stretch reaches the log's end, since what held before is no current value. `progress` is
-    told the events done and to do. NothingToBackfill, LogBehind, LogDamaged, BackfillOvertaken.
+    told the events done and to do. NothingToBackfill, LogBehind, LogDamaged, PartUnreadable, BackfillOvertaken.
     """
     snapshot = OfflineLogReader(store, use_case.name).snapshot()
     end_us = snapshot.clock_us + 1

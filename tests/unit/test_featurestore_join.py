@@ -18,7 +18,8 @@ from driftloop.contracts import Message
 from driftloop.featurestore import offline
 from driftloop.featurestore.backfills import BackfillWriter, backfilled_sequence
 from driftloop.featurestore.definitions import join_key, service_name
-from driftloop.featurestore.log import EventLogWriter, FeatureLogWriter, view_schema
+from driftloop.featurestore.errors import PartUnreadable
+from driftloop.featurestore.log import EventLogWriter, FeatureLogWriter, OfflineLogReader, view_schema
 from driftloop.featurestore.store import FeatureStoreSettings, feature_store
 from tests.featurestore_twin import SEEN, SOLD, Writer, shop, update
 
@@ -100,6 +101,18 @@ def test_all_views_come_in_one_call_and_rows_keep_their_order(joined: Joined) ->
         (2.0, None, None),
         (None, None, None),
     ]
+
+
+def test_a_part_that_breaks_off_is_said_in_one_line(joined: Joined) -> None:
+    joined.log([known("a", 10, 1, 1.0)])
+    snapshot = OfflineLogReader(joined.artifacts, shop.name).snapshot()
+    (path,) = snapshot.paths("features", SOLD.name)
+    part = Path(joined.artifacts.full_path(path))
+    part.write_bytes(part.read_bytes()[:-50])
+    with pytest.raises(
+        PartUnreadable, match=rf"^a part of the offline log cannot be read: [^\n]*{path}[^\n]*restore the file$"
+    ):
+        joined.join([("a", None, 20)])
 
 
 def test_an_empty_log_gives_rows_without_values(joined: Joined) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from driftloop.artifacts import ArtifactStore
-from driftloop.featurestore.errors import LogBehind, LogDamaged
+from driftloop.featurestore.errors import LogBehind, LogDamaged, PartUnreadable
 from driftloop.featurestore.log import (
     OBSOLETE_CUTS,
     PARTS_PER_MERGE,
@@ -126,7 +126,7 @@ def test_a_reader_with_an_older_manifest_can_finish_after_a_merge(store: Artifac
         if number == PARTS_PER_MERGE - 2:
             snapshot = OfflineLogReader(store, "shop").snapshot()
     assert snapshot is not None
-    assert snapshot.updates(SOLD.name, view_schema(SOLD)).count_rows() == PARTS_PER_MERGE - 1
+    assert snapshot.updates(SOLD.name, view_schema(SOLD)).dataset.count_rows() == PARTS_PER_MERGE - 1
 
 
 def test_a_feature_that_an_old_part_does_not_have_is_null(store: ArtifactStore) -> None:
@@ -138,6 +138,24 @@ def test_a_feature_that_an_old_part_does_not_have_is_null(store: ArtifactStore) 
     wider = view_schema(SOLD).append(view_schema(SEEN).field(-1))
     table = OfflineLogReader(store, "shop").snapshot().updates(SOLD.name, wider).to_table()
     assert table[wider.names[-1]].to_pylist() == [None]
+
+
+@pytest.mark.parametrize("how", ["gone", "broken off"])
+def test_a_part_that_breaks_off_is_said_with_where_it_lies(store: ArtifactStore, how: str) -> None:
+    writer = started(store)
+    writer.take(0, Writer(updates=[sold(1)]), [])
+    cut = writer.cut(0, Writer())
+    cut.write()
+    cut.publish()
+    snapshot = OfflineLogReader(store, "shop").snapshot()
+    (path,) = snapshot.paths("features", SOLD.name)
+    part = Path(store.full_path(path))
+    if how == "gone":
+        part.unlink()
+    else:
+        part.write_bytes(part.read_bytes()[:-50])
+    with pytest.raises(PartUnreadable, match=rf"^a part of the offline log in {store.url} .*{path}.*restore the file$"):
+        snapshot.updates(SOLD.name, view_schema(SOLD)).to_table()
 
 
 def test_accepted_events_are_logged_with_their_offsets(store: ArtifactStore) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
@@ -15,7 +16,16 @@ from driftloop.artifacts import ArtifactNotFound, ArtifactStore, StoreUnavailabl
 from driftloop.artifacts.checkpoints import CheckpointStore
 from driftloop.contracts import Message
 from driftloop.featurestore.definitions import join_key, service_name
-from driftloop.featurestore.log import PARTS_PER_MERGE, EventLogWriter, FeatureLogWriter, OfflineLogReader, view_schema
+from driftloop.featurestore.errors import PartUnreadable
+from driftloop.featurestore.log import (
+    PARTS_PER_MERGE,
+    EventLogWriter,
+    FeatureLogWriter,
+    OfflineLogReader,
+    PartsRows,
+    view_schema,
+    write_part,
+)
 from driftloop.featurestore.store import FeatureStoreSettings, feature_store
 from tests.featurestore_twin import SEEN, SOLD, Writer, shop, update
 
@@ -75,7 +85,7 @@ def test_the_log_is_cut_merged_and_joined(store: ArtifactStore, tmp_path: Path) 
         cut.publish()
     snapshot = OfflineLogReader(store, shop.name).snapshot()
     assert len(snapshot.paths("features", SOLD.name)) == 3, "sixteen parts were merged into one"
-    assert snapshot.updates(SOLD.name, view_schema(SOLD)).count_rows() == PARTS_PER_MERGE + 2
+    assert snapshot.updates(SOLD.name, view_schema(SOLD)).dataset.count_rows() == PARTS_PER_MERGE + 2
     places = FeatureStoreSettings(tmp_path / "registry.db", store.url, tmp_path / "online.db")
     feast = feature_store(shop, places)
     frame = pd.DataFrame(
@@ -90,6 +100,27 @@ def test_the_log_is_cut_merged_and_joined(store: ArtifactStore, tmp_path: Path) 
     mean = found[SOLD.features[0].name]
     assert pd.isna(mean[0])
     assert list(mean[1:]) == [2.0, PARTS_PER_MERGE + 2.0]
+
+
+def test_a_part_that_breaks_off_while_it_is_read_is_said_with_where_it_lies(store: ArtifactStore) -> None:
+    rows = PartsRows(store, ["part.parquet"], pa.schema([("a", pa.int64())]))
+    write_part(store, "part.parquet", pa.table({"a": list(range(1000))}))
+    store.put("part.parquet", store.get("part.parquet", 1 << 20)[:-50])
+    with pytest.raises(
+        PartUnreadable, match=r"^a part of the offline log in s3://driftloop/artifacts cannot be read: "
+    ):
+        rows.to_table()
+
+
+def test_a_store_that_is_gone_while_a_part_is_read_is_said(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_part(store, "part.parquet", pa.table({"a": list(range(1000))}))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    s3fs.S3FileSystem.clear_instance_cache()
+    away = ArtifactStore(URL, config_kwargs={"retries": {"max_attempts": 1}, "connect_timeout": 1})
+    with pytest.raises(PartUnreadable, match=r"^a part .*part.parquet; try again if the store broke off"):
+        PartsRows(away, ["part.parquet"], pa.schema([("a", pa.int64())])).to_table()
 
 
 def test_a_bucket_that_is_not_there_is_said_with_the_address_and_what_to_do(store: ArtifactStore) -> None:

@@ -18,11 +18,31 @@ from driftloop.cli.__main__ import main
         ("serving", {"KAFKA_SASL_MECHANISM": "hunter2"}, "KAFKA_SASL_MECHANISM: Input should be 'PLAIN'"),
         ("serving", {"DRIFTLOOP_REPLICA": "-1"}, "DRIFTLOOP_REPLICA: Input should be greater than or equal to 0"),
         ("monitor", {"MONITOR_STAGES": "both"}, "MONITOR_STAGES: stages is a list of matching, judging"),
-        ("monitor", {"MONITOR_ADDRESS": "127.0.0.1:99999"}, "MONITOR_ADDRESS: there is no port 99999, they end at 65535"),
-        ("serving", {"SERVING_HTTP_ADDRESS": ":65536"}, "SERVING_HTTP_ADDRESS: there is no port 65536, they end at 65535"),
-        ("trainer", {"OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://x:1"}, "OTEL_EXPORTER_OTLP_ENDPOINT: write http(s)://host:port"),
-        ("ingest", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://"}, "OTEL_EXPORTER_OTLP_ENDPOINT: write http(s)://host:port"),
-        ("features", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:p"}, "OTEL_EXPORTER_OTLP_ENDPOINT: write http(s)://host:port"),
+        (
+            "monitor",
+            {"MONITOR_ADDRESS": "127.0.0.1:99999"},
+            "MONITOR_ADDRESS: there is no port 99999, they end at 65535",
+        ),
+        (
+            "serving",
+            {"SERVING_HTTP_ADDRESS": ":65536"},
+            "SERVING_HTTP_ADDRESS: there is no port 65536, they end at 65535",
+        ),
+        (
+            "trainer",
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://x:1"},
+            "OTEL_EXPORTER_OTLP_ENDPOINT: write http(s)://host:port",
+        ),
+        (
+            "ingest",
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://"},
+            "OTEL_EXPORTER_OTLP_ENDPOINT: write http(s)://host:port",
+        ),
+        (
+            "features",
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:p"},
+            "OTEL_EXPORTER_OTLP_ENDPOINT: write http(s)://host:port",
+        ),
     ],
 )
 def test_a_service_does_not_start_with_settings_that_cannot_be(
