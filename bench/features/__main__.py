@@ -20,7 +20,7 @@ from bench.features.join import PEER_PACKAGE, SIZES, Join
 from bench.features.processes import ROOT, environment
 from bench.features.streaming import Streaming
 from bench.results import Result, write
-from deploy.local import LocalKafka, Ports, free_base_port
+from deploy.local import LocalKafka
 from driftloop.usecase import load_use_case
 
 FOLDER = ROOT / "build" / "bench" / "features"
@@ -30,8 +30,7 @@ JOIN_CAP_S = 240.0
 
 @contextmanager
 def _broker() -> Iterator[str]:
-    ports = Ports(free_base_port())
-    with LocalKafka(FOLDER / "kafka", ports.kafka, ports.controller) as kafka:
+    with LocalKafka(FOLDER / "kafka") as kafka:
         yield kafka.bootstrap_servers
 
 

@@ -27,7 +27,7 @@ from bench.ingest.doors import GrpcDoor, HttpDoor, InboxDoor, accepted
 from bench.ingest.events import NAME, SPREAD, USE_CASES, batches, json_batches, json_events, requests, values
 from bench.ingest.machine import SERVER_CORES, Meter, client_cores
 from bench.results import Result, write
-from deploy.local import LocalKafka, Ports, create_topics, free_base_port
+from deploy.local import LocalKafka, create_topics, free_base_port
 from driftloop.contracts.cloudevents import BATCH as BATCH_JSON
 from driftloop.contracts.cloudevents import STRUCTURED
 
@@ -66,8 +66,7 @@ def _start(stack: ExitStack, *argv: str, pipe: bool = False, **environment: str)
 @contextmanager
 def _broker() -> Iterator[str]:
     shutil.rmtree(FOLDER, ignore_errors=True)
-    ports = Ports(free_base_port())
-    with LocalKafka(FOLDER / "kafka", ports.kafka, ports.controller) as kafka:
+    with LocalKafka(FOLDER / "kafka") as kafka:
         create_topics(kafka.bootstrap_servers, NAME, 30.0, SPREAD)
         yield kafka.bootstrap_servers
 

@@ -13,11 +13,11 @@ from typing import Self
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from deploy.local.errors import ReadTheLog
+from deploy.local.errors import FreeThePort, ReadTheLog
 from deploy.local.health import BrokerHealth
 from deploy.local.jars import ensure_jars
 from deploy.local.machine import choose_java, require_disk, require_free_ports, rotate_log
-from deploy.local.ports import Ports
+from deploy.local.ports import Ports, free_base_port
 from deploy.local.processes import Processes
 from deploy.local.settings import LocalSettings
 from deploy.local.supervisor import Command, Reporter, Supervisor
@@ -161,21 +161,32 @@ def _jars(settings: LocalSettings, report: Reporter) -> list[Path]:
         return ensure_jars(settings, show)
 
 
+def _node(data_dir: Path, port: int, controller_port: int) -> KafkaNode:
+    return KafkaNode(data_dir, port, controller_port, data_dir / "kafka.log")
+
+
+def _on_free_ports(data_dir: Path) -> KafkaNode:
+    ports = Ports(free_base_port())
+    return _node(data_dir, ports.kafka, ports.controller)
+
+
 class LocalKafka:
     """A Kafka node of its own, for tests and tools: started on entry, stopped on exit, never an orphan.
 
-    `port` and `controller_port` are fixed by the caller (`free_base_port` finds free ones). Raises a LocalError.
+    Without `port` it takes any that are free, and others where one is taken before it is bound; the controller's is the one
+    after it, unless it is given. Raises a LocalError.
     """
 
     def __init__(
         self,
         data_dir: Path,
-        port: int = Ports(7000).kafka,
+        port: int | None = None,
         controller_port: int | None = None,
         settings: LocalSettings | None = None,
         reporter: Reporter = lambda line: None,
     ) -> None:
-        self.node = KafkaNode(data_dir, port, controller_port or port + 1, data_dir / "kafka.log")
+        self._takes_any_ports = port is None
+        self.node = _on_free_ports(data_dir) if port is None else _node(data_dir, port, controller_port or port + 1)
         self._settings = settings or LocalSettings()
         self._report = reporter
         self._processes: Processes | None = None
@@ -208,6 +219,20 @@ class LocalKafka:
 
     def start(self) -> Self:
         """Returns when the broker answers."""
+        attempts_left = self._settings.free_ports_attempts_max if self._takes_any_ports else 1
+        while True:
+            attempts_left -= 1
+            try:
+                self._start()
+            except FreeThePort as error:
+                if not attempts_left:
+                    raise
+                self._report(f"{error} Trying other ports.")
+                self.node = _on_free_ports(self.node.data_dir)
+            else:
+                return self
+
+    def _start(self) -> None:
         settings = self._settings
         self.node.data_dir.mkdir(parents=True, exist_ok=True)
         require_disk([self.node.data_dir, settings.cache_dir], settings.free_disk_bytes_min)
@@ -218,10 +243,14 @@ class LocalKafka:
             self._supervisor = Supervisor(self._processes, settings, self._report)
             self._supervisor.add(command)
             self._supervisor.wait_ready()
+        except ReadTheLog:
+            self.stop()
+            # With ours gone, it says which port another program has taken meanwhile.
+            require_free_ports(self.node.ports)
+            raise
         except BaseException:
             self.stop()
             raise
-        return self
 
     def stop(self) -> None:
         """Stops the broker in order; its data stay. May be called again."""

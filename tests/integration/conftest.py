@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import LocalKafka, Ports, free_base_port
+from deploy.local import LocalKafka
 from tests.integration.ingest_process import Ingest
 
 
@@ -24,8 +24,7 @@ def kafka_bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield given
         return
-    ports = Ports(free_base_port())
-    with LocalKafka(tmp_path_factory.mktemp("kafka"), ports.kafka, ports.controller) as kafka:
+    with LocalKafka(tmp_path_factory.mktemp("kafka")) as kafka:
         yield kafka.bootstrap_servers
 
 

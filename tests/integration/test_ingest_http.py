@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local import LocalKafka, Ports, free_base_port
+from deploy.local import LocalKafka
 from driftloop.contracts import rfc3339
 from tests.integration.ingest_process import NOON_US, Ingest
 
@@ -81,13 +81,12 @@ def test_batches_over_http_lose_nothing_and_write_nothing_twice_when_it_is_kille
 
 
 def test_while_the_broker_is_away_http_says_when_to_come_again_and_none_is_lost(tmp_path: Path) -> None:
-    ports = Ports(free_base_port())
     bound = {
         "INGEST_IN_FLIGHT_MAX": "300",
         "INGEST_BATCH_EVENTS_MAX": "300",
         "INGEST_ACKNOWLEDGE_TIMEOUT_S": "0.5",
     }
-    with LocalKafka(tmp_path / "kafka", ports.kafka, ports.controller) as kafka, pytest.MonkeyPatch.context() as patch:
+    with LocalKafka(tmp_path / "kafka") as kafka, pytest.MonkeyPatch.context() as patch:
         for name, value in bound.items():
             patch.setenv(name, value)
         ingest = Ingest(kafka.bootstrap_servers, tmp_path)

