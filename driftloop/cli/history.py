@@ -33,15 +33,15 @@ def read_topics(
         bootstrap_servers, use_case, wanted, settings=settings, connect_timeout_s=settings.connect_timeout_s
     )
     try:
-        ends = reader.end_offsets()
-        left = {place for place, end in ends.items() if end > 0}
+        ranges = reader.offset_ranges()
+        left = {place for place, (first, end) in ranges.items() if end > first}
         while left:
             records = reader.poll(READ_TIMEOUT_S, BATCH_RECORDS)
             if not records:
                 raise TimeoutError(f"no records from {sorted(left)} within {READ_TIMEOUT_S:.0f} s: is the broker up?")
             for record in records:
                 place = (record.topic, record.partition)
-                if record.offset + 1 >= ends.get(place, 0):
+                if record.offset + 1 >= ranges.get(place, (0, 0))[1]:
                     left.discard(place)
                 if isinstance(record, Record) and (control or not record.message.is_watermark):
                     yield record

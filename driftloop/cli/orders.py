@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import math
 import os
 import socket
 import time
@@ -203,6 +204,16 @@ def _made(name: str, kind: CommandKind, summary: str) -> click.Command:
     return click.command(name, help=summary)(with_order(model(run)))
 
 
+class Seconds(click.FloatRange):
+    """A duration that ends: "nan" and "inf" are floats that Python reads, and no number of seconds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
+
+
 def myself() -> str:
     """Who runs this process, and where; by number where the machine knows no name."""
     try:
@@ -225,7 +236,7 @@ def with_order(run: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--timeout",
             "timeout_s",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Seconds(min=0, min_open=True),
             default=10.0,
             show_default=True,
             help="Seconds until it must be in effect.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from driftloop.client import (
     PredictionsClient,
     Unreachable,
 )
+from driftloop.contracts import rfc3339
 from driftloop.usecase import (
     DAY_US,
     ReplayStep,
@@ -233,6 +235,9 @@ def replay_progress(
 @click.option("--inject", help="A change to inject, such as 'concept'.")
 @click.option("--ingest", "ingest_address", envvar="INGEST_ADDRESS", default="127.0.0.1:7001", show_default=True)
 @click.option("--serving", "serving_address", envvar="SERVING_ADDRESS", default="127.0.0.1:7003", show_default=True)
+@click.option(
+    "--json", "as_json", is_flag=True, help="What was played as one JSON object; progress goes to the error stream."
+)
 def replay(
     name: str,
     start: str | None,
@@ -241,6 +246,7 @@ def replay(
     inject: str | None,
     ingest_address: str,
     serving_address: str,
+    as_json: bool,
 ) -> None:
     """Replay a recorded stretch of use case NAME against a running loop (`driftloop up`)."""
     from rich.console import Console
@@ -252,7 +258,7 @@ def replay(
     require_door("--ingest", ingest_address)
     require_door("--serving", serving_address)
     player = Replay(use_case, ingest_address, serving_address)
-    with replay_progress(use_case, stretch, Console()) as after_step:
+    with replay_progress(use_case, stretch, Console(stderr=as_json)) as after_step:
         try:
             played = player.run(steps_of(use_case, stretch), after_step)
         except ClockBehind as error:
@@ -262,6 +268,11 @@ def replay(
             raise click.ClickException(f"the replay stopped: {error}") from error
         finally:
             player.close()
-    click.echo(f"events {played.events}, predictions {played.predictions}")
+    if as_json:
+        told = {"events": played.events, "predictions": played.predictions, "steps": played.steps}
+        told |= {"clock": rfc3339(played.clock_us), "failures": len(played.failures)}
+        click.echo(json.dumps(told))
+    else:
+        click.echo(f"events {played.events}, predictions {played.predictions}")
     if played.failures:
         raise click.ClickException(f"{len(played.failures)} calls failed, the first: {played.failures[0]}")

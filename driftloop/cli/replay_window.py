@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -28,6 +30,7 @@ _FAR_US = 1 << 62
 @click.option("--bootstrap-servers", envvar="KAFKA_BOOTSTRAP_SERVERS", default="127.0.0.1:7092", show_default=True)
 @click.option("--usecases", envvar="DRIFTLOOP_USECASES", default="", help="Folders that hold use cases.")
 @click.option("--serving-replicas", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def replay_window(
     name: str,
     from_text: str | None,
@@ -37,6 +40,7 @@ def replay_window(
     bootstrap_servers: str,
     usecases: str,
     serving_replicas: int,
+    as_json: bool,
 ) -> None:
     """Replay what use case NAME recorded between two moments through the same code: the same ids and decisions must follow.
 
@@ -59,9 +63,13 @@ def replay_window(
             save(window, save_to)
         if window.use_case != name:
             raise WindowUnusable(f"the window is of use case {window.use_case}, not of {name}")
-    except (UseCaseError, WindowUnusable, TimeoutError) as error:
+    except (UseCaseError, WindowUnusable) as error:
         raise click.UsageError(str(error)) from error
     found = replay(use_case, window, lambda heart: click.echo(f"folding {heart}", err=True))
+    if as_json:
+        differences = [asdict(difference) for difference in found.differences]
+        click.echo(json.dumps({"same": dict(sorted(found.same.items())), "differences": differences}))
+        sys.exit(1 if found.differences else 0)
     click.echo("the same: " + ", ".join(f"{count} {topic}" for topic, count in sorted(found.same.items())))
     if not found.differences:
         click.echo("nothing differs")

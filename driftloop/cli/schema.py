@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 
 from driftloop.artifacts import ArtifactStore
 from driftloop.artifacts.schemas import SchemaHistory
-from driftloop.contracts.evolution import compare
+from driftloop.contracts.evolution import Change, compare
 from driftloop.contracts.schemas import schema_of
 from driftloop.usecase import UnknownUseCase, UseCase, UseCaseError, load_use_case
 
@@ -42,6 +44,10 @@ def _history(artifacts: str, use_case: str) -> SchemaHistory:
     return SchemaHistory(ArtifactStore(url), use_case)
 
 
+def _plain(changes: Iterable[Change]) -> list[dict[str, Any]]:
+    return [{"place": c.place, "what": c.what, "breaks": list(c.breaks)} for c in changes]
+
+
 @click.group()
 def schema() -> None:
     """See what a change of a use case's schema would break, before it does."""
@@ -55,9 +61,9 @@ def check(use_case: str, artifacts: str, as_json: bool) -> None:
     declared = _declared(use_case)
     verdict = _history(artifacts, use_case).judged(declared)
     if as_json:
-        changes = [{"place": c.place, "what": c.what, "breaks": list(c.breaks)} for c in verdict.changes]
         version = declared.schema_version
-        click.echo(json.dumps({"version": version, "changes": changes, "refused": list(verdict.refused)}))
+        told = {"version": version, "changes": _plain(verdict.changes), "refused": list(verdict.refused)}
+        click.echo(json.dumps(told))
     else:
         for change in verdict.changes:
             click.echo(f"{'breaks ' if change.breaks else 'allowed'}  {change}")
@@ -71,14 +77,21 @@ def check(use_case: str, artifacts: str, as_json: bool) -> None:
 
 @schema.command()
 @_options
-def history(use_case: str, artifacts: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def history(use_case: str, artifacts: str, as_json: bool) -> None:
     """The versions that were in use, with what each of them changed."""
     versions = _history(artifacts, use_case).stored()
+    changes = [compare(former, version) for former, version in pairwise(versions)]
+    told = list(zip(versions, [(), *changes], strict=False))
+    if as_json:
+        rows = [{"version": v.version, "digest": v.digest, "changes": _plain(changed)} for v, changed in told]
+        click.echo(json.dumps({"use_case": use_case, "versions": rows}))
+        return
     if not versions:
         click.echo(f"no schema of {use_case} is stored in {artifacts}: ingest stores the first one when it starts")
-    for place, version in enumerate(versions):
+    for version, changed in told:
         click.echo(f"version {version.version} ({version.digest})")
-        for change in compare(versions[place - 1], version) if place else ():
+        for change in changed:
             click.echo(f"  {change}")
 
 

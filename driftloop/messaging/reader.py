@@ -147,6 +147,10 @@ class KafkaReader:
         """See `Reader.end_offsets`."""
         return {place: self._watermark_offsets(place)[1] for place in self._partitions()}
 
+    def offset_ranges(self) -> dict[interfaces.TopicPartition, tuple[int, int]]:
+        """Of every partition the first offset that is still there, and that after the last; equal where nothing is. Blocks."""
+        return {place: self._watermark_offsets(place) for place in self._partitions()}
+
     def close(self) -> None:
         """See `Reader.close`; within `close_timeout_s`, whatever the broker does."""
         # librdkafka knows no bound for it. A daemon: what hangs in there must not keep the process from ending.

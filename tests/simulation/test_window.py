@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -145,3 +146,10 @@ def test_the_command_says_what_is_the_same_and_ends_with_1_where_something_diffe
     other = CliRunner().invoke(replay_window, ["trips", "--file", str(tmp_path / "other"), *options])
     assert other.exit_code == 1
     assert "matching" in other.output
+    plain = CliRunner().invoke(replay_window, ["trips", "--file", str(tmp_path / "same"), *options, "--json"])
+    told = json.loads(plain.stdout)
+    assert (plain.exit_code, told["differences"]) == (0, [])
+    assert told["same"]["scores"] > 0
+    plain = CliRunner().invoke(replay_window, ["trips", "--file", str(tmp_path / "other"), *options, "--json"])
+    assert plain.exit_code == 1
+    assert all(difference["heart"] and difference["what"] for difference in json.loads(plain.stdout)["differences"])

@@ -39,6 +39,8 @@ def stretch():
         (["ab", "start", "--arm", "treatment=m2:2"], "a share lies between 0 and 1"),
         (["ab", "start", "--arm", "treatment=m2:nan"], "a share lies between 0 and 1"),
         (["rollback", "--timeout", "-1"], "-1.0 is not in the range x>0"),
+        (["rollback", "--timeout", "nan"], "'nan' is no number of seconds"),
+        (["ab", "start", "--arm", "b=m2:0.2", "--timeout", "inf"], "'inf' is no number of seconds"),
         (["dead-letters", "redrive", "an-id", "--all"], "either by id, or --all"),
         (["replay-window", "flights", "--from", "2013-03-09", "--to", "2013-03-08"], "--from lies at or after --to"),
         (["features", "backfill", "flights", "--from", "2013-03-09", "--to", "2013-03-09"], "--from lies at or after"),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from driftloop.artifacts import ArtifactStore, SchemaRefused
 from driftloop.artifacts.schemas import SchemaHistory
+from driftloop.cli.__main__ import main
 from driftloop.contracts import to_value
 from driftloop.contracts.event.v1.event_pb2 import Event as Wire
 from driftloop.contracts.evolution import LOG, PRODUCERS, compare, judge
@@ -215,3 +218,10 @@ def test_history_is_kept_and_a_refused_schema_is_not(tmp_path: Path) -> None:
     assert "placed.price" in str(refused.value)
     assert "feature placed_price_by_shop" in str(refused.value)
     assert [schema.version for schema in history.stored()] == [1, 2]
+    found = CliRunner().invoke(
+        main, ["schema", "history", "--use-case", "orders", "--artifacts", str(tmp_path), "--json"]
+    )
+    told = json.loads(found.output)
+    assert [(version["version"], len(version["digest"]) > 8) for version in told["versions"]] == [(1, True), (2, True)]
+    assert told["versions"][0]["changes"] == []
+    assert [change["place"] for change in told["versions"][1]["changes"]] == ["placed.colour"]
