@@ -24,7 +24,8 @@ def test_a_topic_whose_records_retention_has_removed_is_read_as_empty(
     asyncio.run(producer.drained())
     producer.close(5)
     emptied = [TopicPartition("removed.events", 0, 1)]
-    for done in AdminClient({"bootstrap.servers": kafka_bootstrap_servers}).delete_records(emptied).values():
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap_servers})
+    for done in admin.delete_records(emptied).values():
         done.result(30)
     monkeypatch.setattr("driftloop.cli.history.READ_TIMEOUT_S", 5.0)
     found = read_topics(kafka_bootstrap_servers, "removed", ["events", "scores"], control=True)
