@@ -19,7 +19,6 @@ from services.monitor.arms import Candidate, Trial
 from services.monitor.drift import RISE_SHARE, RisingError
 from services.monitor.policy import RetrainPolicy
 from services.monitor.release import Releases
-from services.monitor.wanted import Challenger
 from services.trainer.gates import GateSettings
 
 LABELS = 10_000
@@ -83,8 +82,7 @@ def trial(kind: Kind, relative: float, seed: int, *, every: bool) -> Trialled:
                 outcome.rolled_back += step.kind == DECISION_KIND_ROLL_BACK
                 retrain.failed()
         retrain.pace = watch.pace
-        on_trial = releases.is_on_trial
-        verdict = retrain.decide(at_us, (), Challenger(on_trial))
+        verdict = retrain.decide(at_us, (), releases.challenger)
         if verdict is None or verdict.not_now or releases.champion.model_id != "champion":
             continue
         outcome.made += 1
@@ -94,7 +92,7 @@ def trial(kind: Kind, relative: float, seed: int, *, every: bool) -> Trialled:
         tried = [losses(kind, found, relative, rng) for _ in range(CANDIDATES)]
         chosen, gains = _chosen(tried, champion, row + 1, held, verdict.block_rows)
         refused = chosen is None
-        retrain.answered(name, not refused, verdict.recent_rows * 2, on_trial)
+        retrain.answered(name, not refused, verdict.recent_rows * 2, releases.is_on_trial)
         if chosen is None:
             outcome.refused += 1
             continue
