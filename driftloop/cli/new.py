@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 def new(name: str, data: Path, into: Path, options: InferenceOptions | None) -> None:
     """Write the use case NAME from a table: usecase.py, replay.py, README.md and the data."""
     from driftloop.tables import infer, read_table
+    from driftloop.tables.source import demo_command
 
     folder = into / name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
@@ -57,7 +58,7 @@ def new(name: str, data: Path, into: Path, options: InferenceOptions | None) -> 
     click.echo(f"\nRead {folder / 'usecase.py'} and correct what is wrong. Then:")
     if into.resolve() != Path("usecases").resolve():
         click.echo(f"  export DRIFTLOOP_USECASES={into.resolve()}")
-    click.echo(f"  driftloop demo {name}" + (" --rows 5000" if table.rows > 5_000 else ""))
+    click.echo(f"  {demo_command(inferred)}")
 
 
 def write_use_case(table: Table, inferred: Inferred, folder: Path) -> list[Path]:

@@ -332,7 +332,10 @@ class OfflineLogReader:
         manifests, missing = self._manifests()
         if missing:
             where = f"{self._use_case}'s offline log in {self._store.url}"
-            raise LogBehind(f"{where}: not yet written: {', '.join(missing)}")
+            raise LogBehind(
+                f"{where}: not yet written: {', '.join(missing)}; features writes them once it runs (driftloop up), or "
+                "correct DRIFTLOOP_ARTIFACTS_URL"
+            )
         return LogSnapshot(self._store, manifests)
 
     def await_clock(self, clock_us: int, timeout_s: float, stop: threading.Event, pause_s: float = 0.1) -> LogSnapshot:

@@ -35,6 +35,7 @@ from driftloop.usecase import (
 
 INDENT = " " * 4
 LINE_CHARACTERS_MAX = 120
+DEMO_ROWS = 5_000  # some minutes
 UNITS = ((DAY_US, "DAY_US"), (HOUR_US, "HOUR_US"), (MINUTE_US, "MINUTE_US"), (SECOND_US, "SECOND_US"))
 POLICY_REASONS: Mapping[str, str] = {
     "budget": "about 4 per 1,000 rows",
@@ -89,9 +90,14 @@ def declaration_source(inferred: Inferred) -> str:
     return "\n".join([*_opening(inferred), "", *_import(imports), "", text])
 
 
+def demo_command(inferred: Inferred) -> str:
+    """What to type to see the use case run: with all rows, or as many as a person waits for."""
+    return f"driftloop demo {inferred.name}" + (f" --rows {DEMO_ROWS}" if len(inferred.clock.at_us) > DEMO_ROWS else "")
+
+
 def readme(inferred: Inferred, data_bytes: int) -> str:
     """The text of `README.md`: what is in the folder, what was inferred, and how to run, correct and keep it."""
-    name = inferred.name
+    name, rows = inferred.name, len(inferred.clock.at_us)
     lines = [
         f"# {name}",
         "",
@@ -100,14 +106,14 @@ def readme(inferred: Inferred, data_bytes: int) -> str:
         "| File | What |",
         "|---|---|",
         "| `usecase.py` | the declaration: fields, features, label, policy; read it and correct it |",
-        f"| `data.parquet` | the table, {len(inferred.clock.at_us):,} rows, {_size(data_bytes)}: columns named as fields, with "
+        f"| `data.parquet` | the table, {rows:,} rows, {_size(data_bytes)}: columns named as fields, with "
         f"`{inferred.time_field}` and `{LABEL_KNOWN_AT}` as they are replayed |",
         "| `replay.py` | replays the table as the declaration says |",
         "",
         "The folder needs no other file of its making: put it in any folder that is on `DRIFTLOOP_USECASES`.",
         "",
         "```sh",
-        f"driftloop demo {name} --rows 5000   # the first 5,000 rows through the whole loop",
+        f"{demo_command(inferred)}   # {'its' if rows <= DEMO_ROWS else f'the first {DEMO_ROWS:,}'} rows through the whole loop",
         f"driftloop backtest usecases/{name} --out build/backtest",
         "```",
         "",

@@ -223,6 +223,10 @@ def test_a_name_that_cannot_be_a_use_case_is_refused(tmp_path, name):
     assert "cannot name a use case" in result.output
 
 
+def test_a_table_of_few_rows_is_shown_whole(tickets_folder):
+    assert "driftloop demo tickets   # its rows" in (tickets_folder / "README.md").read_text()
+
+
 def test_the_data_keep_every_column_so_that_one_left_out_can_be_taken_in(tickets_folder):
     table = read_table(tickets_folder / "data.parquet")
     assert set(table.names) == {"asked_at", "product", "severity", "words", "weekend", "team", "label_known_at"}
