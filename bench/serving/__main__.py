@@ -20,14 +20,15 @@ import uvloop
 from bench.ingest.machine import SERVER_CORES, Meter, client_cores
 from bench.results import Result, write
 from bench.serving.load import Ask, GrpcCaller, Load, arriving, closed
-from bench.serving.parcels import NAME, batches, requests, shipment
+from bench.serving.parcels import NAME, batches, predict_request, requests, shipment
 from bench.serving.peer import GluedClient
 from bench.serving.world import FOLDER, ROOT, SERVING, Server, World, await_http, stop, world
 from deploy.local import free_base_port
 from driftloop.contracts import prediction_id
-from driftloop.contracts.serving.v1.serving_pb2 import ExplainRequest, PredictStreamResponse
+from driftloop.contracts.serving.v1.serving_pb2 import ExplainRequest, PredictResponse, PredictStreamResponse
 
 IN_FLIGHT, BATCH, AHEAD = 32, 64, 8
+EXPLAINED = 12  # at once: enough for two workers, fewer than may wait at one
 STEADY, OVERLOAD = 0.7, 3.0  # of what is served at most
 DEADLINE_S = 1.0  # of a call under overload: later answers are worth nothing
 
@@ -291,36 +292,54 @@ async def _start(bench: Bench) -> list[Result]:
 
 
 async def _workers(bench: Bench) -> list[Result]:
-    """One process and two on the same address, the client beside them on the same cores."""
-    count = bench.calls * 8 // BATCH * BATCH
+    """One process and two on the same address, the client beside them on the same cores; each caller has its own connection."""
+    count, explained = bench.calls * 8 // BATCH * BATCH, bench.calls // 10
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, bench.cores)
-    callers = {}
-    servers = []
-    for workers in (1, 2):
-        server = await asyncio.to_thread(bench.world.serving, bench.cores, workers)
-        servers.append(server)
-        callers[workers] = GrpcCaller(server.address, connections=16)
-        await callers[workers].ready()
+    servers = {
+        name: await asyncio.to_thread(bench.world.serving, bench.cores, workers)
+        for name, workers in (("1 worker", 1), ("2 workers", 2))
+    }
+    callers = {workers: GrpcCaller(server.address, connections=IN_FLIGHT) for workers, server in servers.items()}
+    for caller in callers.values():
+        await caller.ready()
     for repetition in range(bench.repetitions + 1):
         for workers, caller in callers.items():
+            server = servers[workers]
             made = batches(bench.world.use_case, bench.run(), count, BATCH)
-            load = await closed(caller.asks("PredictBatch", made), len(made), IN_FLIGHT)
-            assert not load.refused, load.refused
-            bench.note(f"{workers} workers", rate=count / load.seconds)
+            await bench.measured(f"{workers}, batches", server, caller.asks("PredictBatch", made), len(made), IN_FLIGHT)
+            explain = [await _to_explain(bench, caller)] * explained
+            await bench.measured(f"{workers}, explain", server, caller.asks("Explain", explain), explained, EXPLAINED)
         if repetition == 0:
             bench.forget()
     for caller in callers.values():
         await caller.close()
-    for server in servers:
+    for server in servers.values():
         stop(server.process)
     os.sched_setaffinity(0, before)
-    grown = bench.ratio("2 workers", "1 workers", "rate")
+    found = []
+    for workers in servers:
+        case = f"{workers}, batches"
+        found += [
+            Result(case, "predictions", bench.median(case, "rate") * BATCH, "1/s"),
+            Result(case, "CPU per prediction", bench.median(case, "cpu_us") / BATCH, "µs"),
+            Result(f"{workers}, explain", "explanations", bench.median(f"{workers}, explain", "rate"), "1/s"),
+        ]
+    grown = bench.ratio("2 workers, batches", "1 worker, batches", "rate")
+    explaining = bench.ratio("2 workers, explain", "1 worker, explain", "rate")
     return [
-        Result("1 worker", "predictions in batches", bench.median("1 workers", "rate"), "1/s"),
-        Result("2 workers", "predictions in batches", bench.median("2 workers", "rate"), "1/s"),
+        *found,
         Result("2 workers", "throughput of 1, the client on the same two cores", grown, "x", target=1.2, at_most=False),
+        Result("2 workers", "explanations of 1, which cost a client next to nothing", explaining, "x"),
     ]
+
+
+async def _to_explain(bench: Bench, caller: GrpcCaller) -> bytes:
+    """Asks to explain what an answer rested on: any replica can, as the vector is in the request."""
+    request = predict_request(bench.world.use_case, bench.run(), 0)
+    request.include_vector = True
+    answer = PredictResponse.FromString(await caller.answer("Predict", request.SerializeToString()))
+    return ExplainRequest(use_case=NAME, model_id=answer.model_id, vector=answer.vector).SerializeToString()
 
 
 async def _overload(bench: Bench) -> list[Result]:

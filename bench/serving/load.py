@@ -63,13 +63,25 @@ class GrpcCaller:
             await channel.close(None)
 
     def asks(self, method: str, requests: Sequence[bytes], timeout_s: float | None = None) -> Ask:
-        """Unary calls, spread over the connections."""
+        """Unary calls, each on the connection with the fewest unanswered: a slow server's get no more than it answers."""
         calls: list[Any] = [channel.unary_unary(_SERVICE + method, None, None) for channel in self._channels]
 
+        unanswered = [0] * len(calls)
+
         async def ask(number: int) -> None:
-            await calls[number % len(calls)](requests[number], timeout=timeout_s)
+            at = unanswered.index(min(unanswered))
+            unanswered[at] += 1
+            try:
+                await calls[at](requests[number], timeout=timeout_s)
+            finally:
+                unanswered[at] -= 1
 
         return ask
+
+    async def answer(self, method: str, request: bytes) -> bytes:
+        """One unary call's answer."""
+        call: Any = self._channels[0].unary_unary(_SERVICE + method, None, None)
+        return bytes(await call(request))
 
     async def stream(self, requests: Sequence[bytes], unanswered: int) -> list[bytes]:
         """One PredictStream, so many messages ahead of the answers."""

@@ -91,15 +91,12 @@ class World:
     ) -> subprocess.Popen[bytes]:
         """Starts a process, on some cores only if they are named; it ends with the world."""
 
-        def pin() -> None:
-            if cores:
-                os.sched_setaffinity(0, cores)
-
         log = (FOLDER / "servers.log").open("ab")
-        process = subprocess.Popen(
-            argv, cwd=ROOT, env=os.environ | dict(environment or {}), stdout=log, stderr=log, preexec_fn=pin
-        )
+        process = subprocess.Popen(argv, cwd=ROOT, env=os.environ | dict(environment or {}), stdout=log, stderr=log)
         log.close()
+        if cores:
+            # Not by preexec_fn: it runs gRPC's fork handlers, which now and then abort a child of a client with connections.
+            os.sched_setaffinity(process.pid, cores)
         self._stack.callback(stop, process)
         return process
 
