@@ -323,20 +323,17 @@ async def test_the_answers_of_many_calls_travel_together(tmp_path: Path) -> None
         await kept.drained()
 
 
-async def test_while_many_answers_are_on_their_way_the_others_wait_for_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("answers", "turns"), [(40, [32, 8]), (400, [50] * 8), (1_200, [512, 512, 176])])
+async def test_few_answers_are_sent_in_small_turns_and_many_in_large_ones(
+    tmp_path: Path, answers: int, turns: list[int]
+) -> None:
     producer = HeldProducer()
-    kept = log(spool(tmp_path, max_bytes=1_000_000), producer)
-    kept.write([answer(number) for number in range(1_000)], 1)
-    kept.write([answer(number) for number in range(1_000, 1_200)], 1)
-    drained = asyncio.create_task(kept.drained())
+    kept = log(spool(tmp_path), producer)
+    for number in range(answers):
+        kept.write([answer(number)], 1)
     async with running(kept.run()):
-        await settled()
-        assert producer.turns == [1_000]
-        producer.acknowledge(0)
-        await producer.has_sent(1_200)
-        assert producer.ids() == [f"p{number}" for number in range(1_200)]
-        producer.acknowledge(1)
-        await drained
+        await producer.has_sent(answers)
+        assert producer.turns == turns
 
 
 async def test_what_the_broker_did_not_take_is_sent_again_and_holds_the_watermark_back(
@@ -386,36 +383,6 @@ async def test_a_watermark_that_the_broker_did_not_take_is_written_again(tmp_pat
         producer.acknowledge(0, error=DeliveryFailed("timed out"))
         await producer.has_sent(2)
         assert [m.known_at_us for m in producer.sent] == [10, 10]
-
-
-async def test_answers_that_the_broker_did_not_take_hold_nothing_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.serving.gateways.log._RESEND_AFTER_S", 0.0)
-    producer = HeldProducer()
-    kept = log(spool(tmp_path), producer)
-    async with running(kept.run()):
-        kept.write([answer(number) for number in range(100)], 1)
-        kept.write([answer(number) for number in range(100, 600)], 1)
-        kept.write([answer(600)], 1)
-        await producer.has_sent(600)
-        producer.acknowledge(0, error=DeliveryFailed("timed out"))
-        await producer.has_sent(601)
-        producer.acknowledge(1)
-        await producer.has_sent(1_201)
-        producer.acknowledge(2)
-        await kept.drained()
-        assert sorted(set(producer.ids())) == sorted(f"p{number}" for number in range(601))
-
-
-async def test_where_a_broker_takes_long_more_goes_at_once_the_more_waits(tmp_path: Path) -> None:
-    producer = HeldProducer()
-    kept = log(spool(tmp_path, max_bytes=10_000_000), producer)
-    for number in range(0, 20_000, 500):
-        kept.write([answer(each) for each in range(number, number + 500)], 1)
-    async with running(kept.run()):
-        await producer.has_sent(1_001)
-        assert len(producer.turns) > 1
 
 
 async def test_a_full_log_refuses_the_answer(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from services.serving.instruments import ServingInstruments
 from services.serving.logged import Logged, encode_logged, logged_of
 
 _RESEND_AFTER_S = 1.0  # the broker has been silent for the producer's whole delivery timeout
-_SENT_IN_TURN = 512  # a millisecond and a half; twice as many as 256 save a twentieth of a prediction's time
-_ON_THE_WAY = 64  # fewer do not keep others back
-_PART_ON_THE_WAY = 16  # nor does less of what waits: a broker that is far away takes more at once
+_TURNS = 8  # for what waits behind single calls, which have their turns between
+_SENT_IN_TURN = 32  # at the least: a fifth of a millisecond
+_MANY = 1_000  # wait only behind batches: each of their calls takes longer than a turn of so many, too
+_SENT_OF_MANY = 512  # twice as many as 256 save a twentieth of a prediction's time: fewer, larger requests
 _TRACE_LENGTHS = [bytes([length]) for length in range(256)]
 _logger = logging.getLogger(__name__)
 
@@ -76,9 +77,6 @@ class PredictionLog:
     Answers leave when they are spooled and go to the producer behind, from memory, `pause_s` apart: at a thousand answers a
     second it is the wake-ups that cost, not the records. What cannot be sent (the broker is away) waits here, bounded by the
     spool; what an earlier process left goes first.
-
-    While some answers are on their way, the others wait here: librdkafka sends a partition's next request when the last one is
-    answered, and until then its thread spins for what it was handed.
     """
 
     def __init__(
@@ -94,8 +92,6 @@ class PredictionLog:
         self._unsent: deque[_Written] = deque()
         self._unsent_answers = 0
         self._shipments: deque[_Shipment] = deque()
-        self._on_the_way = 0
-        self._landed = asyncio.Event()
         self._has_unsent = asyncio.Event()
         self._hurry = asyncio.Event()
         self._arrivals: deque[tuple[_Shipment, Exception | None]] = deque()
@@ -147,11 +143,9 @@ class PredictionLog:
                 timer.cancel()
 
     async def _send_all(self) -> None:
-        while True:
-            await self._room_on_the_way()
-            shipment = self._next_shipment()
-            if shipment is None:
-                return
+        waiting = self._unsent_answers
+        size = _SENT_OF_MANY if waiting >= _MANY else max(_SENT_IN_TURN, waiting // _TURNS)
+        while shipment := self._next_shipment(size):
             try:
                 queued = self._producer.send_encoded(
                     "predictions", shipment.records(self._replica), partial(self._arrived, shipment)
@@ -162,22 +156,16 @@ class PredictionLog:
                 continue
             if queued < shipment.count:
                 self._shipments.appendleft(shipment.split(queued))
-            self._on_the_way += queued
             await asyncio.sleep(0)  # calls have their turn
 
-    async def _room_on_the_way(self) -> None:
-        while self._on_the_way > max(_ON_THE_WAY, self._unsent_answers // _PART_ON_THE_WAY):
-            self._landed.clear()
-            await self._landed.wait()
-
-    def _next_shipment(self) -> _Shipment | None:
+    def _next_shipment(self, size: int) -> _Shipment | None:
         if self._shipments:
             return self._shipments.popleft()
         if not self._unsent:
             return None
         shipment = _Shipment([])
         count = 0
-        while self._unsent and count < _SENT_IN_TURN:
+        while self._unsent and count < size:
             written = self._unsent.popleft()
             shipment.parts.append((written, 0, written.left))
             count += written.left
@@ -201,14 +189,12 @@ class PredictionLog:
         self._settling = False
         while self._arrivals:
             shipment, error = self._arrivals.popleft()
-            self._on_the_way -= shipment.count
             if error is None:
                 for written, start, stop in shipment.parts:
                     written.left -= stop - start
             else:
                 _logger.warning("the broker did not take answers, sent again in %g s: %s", _RESEND_AFTER_S, error)
                 self._loop.call_later(_RESEND_AFTER_S, self._again, shipment)
-        self._landed.set()
         last = None
         while self._unacknowledged and not self._unacknowledged[0].left:
             last = self._unacknowledged.popleft().position
