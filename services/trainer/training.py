@@ -7,7 +7,7 @@ as far as the newest rows do not speak against it: see `blend`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -223,9 +223,16 @@ def train(
         raise ValueError(f"{len(rows)} rows are too few to train on")
     known = champion is not None and is_compatible(run.use_case, champion)
     learned, newer = (learned_rows_of(champion), _newer_rows(run)) if champion is not None and known else (0, 0)
-    found = candidates(Setting(len(rows), since, learned, seed, settings, newer), asked)
-    held = len(rows) - held_out_rows(found, asked)
-    found = [one for one in found if np.unique(rows.labels[one.rows[one.rows < held]]).size >= 2]
+    setting = Setting(len(rows), since, learned, seed, settings, newer)
+    found, held = _tried(rows, setting, asked)
+    if not found and since:
+        progress("the rows since the change hold one value of the label only: those from before it are used, too")
+        since, setting = 0, replace(setting, since=0)
+        for recent_rows in (asked.rows_max, len(rows)):  # the newest that are paid for, and a draw from all
+            asked = replace(asked, change=False, recent_rows=recent_rows)
+            found, held = _tried(rows, setting, asked)
+            if found:
+                break
     if not found:
         only = "one value of the label" if run.task == "regression" else "one class"
         raise ValueError(f"the rows to train on hold only {only}")
@@ -276,6 +283,13 @@ def train(
         spec=spec,
         model_digest=digest_of(spec, weights),
     )
+
+
+def _tried(rows: TrainingSet, setting: Setting, asked: Asked) -> tuple[list[Candidate], int]:
+    """The candidates whose rows hold more than one value of the label, and the place from which on rows are held out."""
+    found = candidates(setting, asked)
+    held = len(rows) - held_out_rows(found, asked)
+    return [one for one in found if np.unique(rows.labels[one.rows[one.rows < held]]).size >= 2], held
 
 
 def _newer_rows(run: _Run) -> int:

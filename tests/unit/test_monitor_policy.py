@@ -278,6 +278,30 @@ def test_an_error_that_falls_back_without_a_new_model_was_a_burst_and_the_former
     assert policy.regime_rows == 2_000 + CHANGE_ROWS
 
 
+@pytest.mark.parametrize(("after", "pace"), [(0.3, 8), (0.45, 8), (0.6, 6), (0.9, 4), (1.8, 2), (3.6, 1)])
+def test_the_more_the_error_has_risen_the_fewer_blocks_tell_that_the_world_changed(after, pace):
+    policy = with_model()
+    assert policy.pace_of(8, 8) == 8
+    policy.alarmed(replace(alarm(5), before=0.3, after=after), "d1")
+    assert policy.pace_of(8, 8) == pace
+    restored = RetrainPolicy(Policy())
+    restored.restore(policy.snapshot())
+    assert restored.pace_of(8, 8) == pace
+
+
+def test_labels_that_were_rare_before_a_change_do_not_make_its_evidence_slow():
+    policy = with_model()
+    assert policy.pace_of(pace=8, burst_pace=2) == 8
+    policy.alarmed(replace(alarm(5), before=0.3, after=0.35), "d1")
+    assert policy.pace_of(pace=8, burst_pace=2) == 2
+
+
+def test_an_alarm_without_any_error_before_it_waits_for_single_blocks():
+    policy = with_model()
+    policy.alarmed(replace(alarm(5), before=0.0, after=0.8), "d1")
+    assert policy.pace_of(8, 8) == 1
+
+
 def test_two_candidates_without_worth_take_a_supposed_change_back():
     policy = supposed_change()
     tried(policy, DAY_US, published=False)
@@ -513,7 +537,9 @@ WHOLE = {  # as it was written when interval and budget were the policy's own
 def test_a_checkpoint_of_when_interval_and_budget_were_the_policys_own_goes_on_the_same():
     policy, restored = suspected_and_alarmed(), RetrainPolicy(Policy(bootstrap_rows=4_000, fit_budget=10.0))
     restored.restore(WHOLE)
-    assert restored.snapshot() == policy.snapshot()
+    expected = policy.snapshot()
+    expected["supposed"][-1] = 1.0  # how much the error had risen was not kept
+    assert restored.snapshot() == expected
     for each in (policy, restored):
         tried(each, DAY_US, published=True, cost_rows=50_000)
         each.promoted(of_all_rows=False)

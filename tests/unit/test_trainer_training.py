@@ -91,6 +91,19 @@ def test_too_few_rows_since_the_change_are_no_regime_of_their_own() -> None:
     assert (trained.chosen, trained.trained_rows) == ("all", 1_000)
 
 
+def test_rows_since_a_change_that_are_all_of_one_class_are_learned_from_beside_those_before() -> None:
+    whole = rows(2_000)
+    champion = trained_on(part(whole, 0, 1_000)).model
+    whole.labels[1_500:] = 1.0
+    told: list[str] = []
+    asked = Asked(change=True, recent_rows=500, rows_max=1_200)
+    trained = train(trips, whole, 1_500 * STEP_US, champion, 1, QUICK, told.append, asked)
+    held_out = len(trained.held_out.labels)
+    assert (trained.chosen, trained.fitted_rows) == ("recent", 1_200 + held_out)
+    assert any("one value of the label only" in line for line in told)
+    assert trained.metrics["log_loss"] < trained.metrics["champion_log_loss"]
+
+
 def test_every_fit_counts_towards_the_cost() -> None:
     told: list[str] = []
     trained = train(trips, rows(1_000), 500 * STEP_US, None, 1, QUICK, told.append)
