@@ -23,7 +23,7 @@ class ClientSettings:
     retries               after UNAVAILABLE and RESOURCE_EXHAUSTED only; gRPC allows 4 at most
     backoff_initial_s     before the first retry, give or take a fifth, unless the server names a delay; it then waits to connect
     backoff_multiplier    from one retry to the next
-    backoff_max_s         between two retries: 1 + 3 + 9 s outlast a server that is back but still restoring itself
+    backoff_max_s         between two retries: 1 + 3 + 9 + 10 s outlast a server that is back but still restoring itself
     reconnect_initial_s   before the first attempt to connect again
     reconnect_max_s       between two attempts: how long a server that is back goes unnoticed
     message_bytes_max     one request or response; ingest takes 8 MiB
@@ -32,7 +32,7 @@ class ClientSettings:
     """
 
     deadline_s: float = 30.0
-    retries: int = 3
+    retries: int = 4
     backoff_initial_s: float = 1.0
     backoff_multiplier: float = 3.0
     backoff_max_s: float = 10.0
