@@ -13,8 +13,9 @@ import torch
 
 from bench.results import Result, write
 from driftloop.usecase import MINUTE_US, UseCase, load_use_case
+from services.trainer.attempts import Device, TrainingSet, TrainingSettings
 from services.trainer.device import training_device
-from services.trainer.training import Device, Trained, TrainingSet, TrainingSettings, train
+from services.trainer.training import Trained, train
 
 ROWS = (2_000, 20_000, 200_000)
 REPETITIONS = 3

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftloop.usecase import LabelRefused, ReplayEvent, ReplayStep, ReplayStretch, UseCase, duration_us, replay_steps
-from services.trainer.training import TrainingSet
+from services.trainer.attempts import TrainingSet
 from simulation.vectors import vectors
 
 Floats = npt.NDArray[np.float64]

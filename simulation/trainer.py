@@ -10,9 +10,9 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import RetrainRequest
 from driftloop.contracts.trainer.v1.trainer_pb2 import Model, Stage
 from driftloop.scoring.model import ScoringModel
 from driftloop.usecase import UseCase, duration_us
+from services.trainer.attempts import TrainingSet, TrainingSettings
 from services.trainer.fitting import fit_request
 from services.trainer.gates import GateSettings
-from services.trainer.training import TrainingSet, TrainingSettings
 from simulation.loop import Recorded
 
 _NEVER_US = np.iinfo(np.int64).max

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from driftloop.tables import InferenceOptions
-from services.trainer.training import TrainingSettings
+from services.trainer.attempts import TrainingSettings
 from simulation.backtest.outcome import Outcome
 from simulation.backtest.run import Prepared
 from simulation.backtest.sources import Opened, TableSource

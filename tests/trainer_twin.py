@@ -19,9 +19,10 @@ from driftloop.featurestore.log import LogSnapshot
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import HOUR_US, Event, Field, Label, Latest, Policy, Prediction, Request, Task, UseCase, before
 from services.trainer.assembly import Examples
+from services.trainer.attempts import Device, TrainingSet, TrainingSettings
 from services.trainer.network import Rows
 from services.trainer.published import members_of
-from services.trainer.training import Device, Trained, TrainingSet, TrainingSettings, train
+from services.trainer.training import Trained, train
 
 booked = Event("booked", entity="trip", fields={"line": Field(str), "load": Field(float), "leaves_at": Field("time")})
 measured = Event("measured", entity="line", fields={"line": Field(str), "wear": Field(float), "heat": Field(float)})

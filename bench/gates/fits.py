@@ -24,10 +24,10 @@ from services.monitor.agreement import HeldOutRows, ProductionRecord
 from services.monitor.arms import Candidate, Trial
 from services.monitor.budget import EVIDENCE_ROWS, RECENT_ROWS_MIN
 from services.monitor.release import Releases
+from services.trainer.attempts import TrainingSet, TrainingSettings
 from services.trainer.fitting import fit_request
 from services.trainer.gates import GateSettings
 from services.trainer.measures import row_losses
-from services.trainer.training import TrainingSet, TrainingSettings
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

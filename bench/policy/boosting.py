@@ -15,11 +15,12 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import LOSS_METRICS, Task, UseCase, label_scale
+from services.trainer.attempts import TrainingSet, TrainingSettings
 from services.trainer.candidates import Asked, Candidate, Setting, candidates, held_out_rows
 from services.trainer.held_out import HeldOut
 from services.trainer.measures import compared_losses, measures
 from services.trainer.published import digest_of
-from services.trainer.training import Trained, TrainingSet, TrainingSettings
+from services.trainer.training import Trained
 
 MAX_CODES = 254  # of a categorical input: scikit-learn's bound is 255, and 0 stands for what is not listed
 Floats = npt.NDArray[np.float64]

@@ -23,7 +23,8 @@ from bench.policy.generated import GENERATED
 from bench.policy.observed import OBSERVED
 from bench.policy.packaged import PACKAGED
 from bench.policy.streams import Stream
-from services.trainer.training import TrainingSettings, train
+from services.trainer.attempts import TrainingSettings
+from services.trainer.training import train
 from simulation.backtest.outcome import Outcome
 from simulation.backtest.policies import LOOP
 from simulation.backtest.report import Findings, findings, write_atomically

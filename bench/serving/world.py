@@ -53,7 +53,8 @@ class World:
         self.spawn([sys.executable, "-m", "bench.serving.collector", self._collector])
 
     def _publish(self) -> None:
-        from services.trainer.training import TrainingSet, TrainingSettings, train
+        from services.trainer.attempts import TrainingSet, TrainingSettings
+        from services.trainer.training import train
 
         numbers, labels = training_columns(_TRAINED_ROWS, len(self.use_case.numeric_inputs))
         times = CLOCK_US + HOUR_US * np.arange(_TRAINED_ROWS)

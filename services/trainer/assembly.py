@@ -18,8 +18,8 @@ from driftloop.contracts import from_wire
 from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.monitor.v1.monitor_pb2 import Affected
 from driftloop.usecase import Feature, Fields, LabelRefused, UseCase, duration_us, floor_us
+from services.trainer.attempts import TrainingSet
 from services.trainer.errors import DataRefused
-from services.trainer.training import TrainingSet
 
 Column = npt.NDArray[Any]
 

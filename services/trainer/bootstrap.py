@@ -37,8 +37,8 @@ def open_handler(
     import bentoml
     import torch
 
+    from services.trainer.attempts import Device, TrainingSettings
     from services.trainer.gates import GateSettings
-    from services.trainer.training import Device, TrainingSettings
 
     device: Device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else "cpu"
     if settings.device != "auto":
@@ -129,7 +129,8 @@ def _try_out(use_case: UseCase, settings: object) -> None:
     """Fits a model on noise: the first fit of a process takes seconds longer than any other."""
     from dataclasses import replace
 
-    from services.trainer.training import TrainingSet, TrainingSettings, train
+    from services.trainer.attempts import TrainingSet, TrainingSettings
+    from services.trainer.training import train
 
     assert isinstance(settings, TrainingSettings)
     draws = np.random.default_rng(0)

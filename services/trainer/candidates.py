@@ -6,7 +6,7 @@ and a fresh one: on all rows of the regime where these have grown enough to teac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -118,8 +118,45 @@ def _larger(rows: int, large_rows: int) -> int:
     return 4 if rows >= 4 * large_rows else 2 if rows >= large_rows else 1
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is tried for a request: candidates, all compared on the rows from the place `held` on.
+
+    setting, asked: what they were made from, which is not what was given where rows since a change are of one class only.
+    """
+
+    candidates: list[Candidate]
+    held: int
+    setting: Setting
+    asked: Asked
+
+
+def planned(labels: npt.NDArray[np.float64], setting: Setting, asked: Asked) -> Plan:
+    """The candidates whose rows hold more than one value of the label (n,): none where all of them are the same.
+
+    Where rows since a change all are of one class, what is tried are the newest rows that are paid for, those from before it
+    among them, and where these are of one class, too, a draw of all.
+    """
+    plan = _learnable(labels, setting, asked)
+    if plan.candidates or not setting.since:
+        return plan
+    setting = replace(setting, since=0)
+    for recent_rows in (asked.rows_max, setting.total):
+        plan = _learnable(labels, setting, replace(asked, change=False, recent_rows=recent_rows))
+        if plan.candidates:
+            break
+    return plan
+
+
+def _learnable(labels: npt.NDArray[np.float64], setting: Setting, asked: Asked) -> Plan:
+    found = candidates(setting, asked)
+    held = setting.total - held_out_rows(found, asked)
+    known = [one for one in found if np.unique(labels[one.rows[one.rows < held]]).size >= 2]
+    return Plan(known, held, setting, asked)
+
+
 def candidates(setting: Setting, asked: Asked) -> list[Candidate]:
-    """What is tried, within `rows_max`: the cheapest are kept, and one always is."""
+    """What is tried whatever the labels are, within `rows_max`: the cheapest are kept, and one always is."""
     regime = setting.total - setting.since
     if asked.change and setting.since > 0:
         new = setting.places(setting.since)

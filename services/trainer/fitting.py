@@ -28,10 +28,11 @@ from driftloop.contracts.trainer.v1.trainer_pb2 import (
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import LOSS_METRICS, LOSS_NAMES, UseCase
 from services.trainer.assembly import validate, without_affected
+from services.trainer.attempts import TrainingSet, TrainingSettings
 from services.trainer.candidates import BLOCK_ROWS, Asked
 from services.trainer.errors import DataRefused, Stopping
 from services.trainer.gates import GateResult, GateSettings, judge
-from services.trainer.training import Train, Trained, TrainingSet, TrainingSettings, train
+from services.trainer.training import Train, Trained, train
 
 _log = logging.getLogger(__name__)
 ROWS_MIN = 200  # fewer cannot even be split into training and validation

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import LOSS_NAMES, SUM_TOLERANCE, Task, UseCase, duration_us
+from services.trainer.attempts import TrainingSet
 from services.trainer.held_out import HeldOut
 from services.trainer.leaks import told_alone
 from services.trainer.measures import compared_losses, mean_and_error, rank_correlation, ranking
-from services.trainer.training import Trained, TrainingSet
+from services.trainer.training import Trained
 
 Floats = npt.NDArray[np.float64]
 KNOWN = 0.97  # of the order of labels: a champion that ranks so well has made use of what tells the label

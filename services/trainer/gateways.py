@@ -35,7 +35,8 @@ from services.trainer.assembly import Examples, view_keys
 from services.trainer.errors import Stopping
 
 if TYPE_CHECKING:
-    from services.trainer.training import Trained, TrainingSet
+    from services.trainer.attempts import TrainingSet
+    from services.trainer.training import Trained
 
 _log = logging.getLogger(__name__)
 _ACK_TIMEOUT_S = 120.0  # twice what the producer waits for a broker that restarts

@@ -33,8 +33,8 @@ from services.trainer.gateways import Bundles, Data
 from services.trainer.instruments import TrainerInstruments
 
 if TYPE_CHECKING:
+    from services.trainer.attempts import TrainingSet, TrainingSettings
     from services.trainer.gates import GateSettings
-    from services.trainer.training import TrainingSet, TrainingSettings
 
 _log = logging.getLogger(__name__)
 SOURCE = "driftloop/trainer"

@@ -31,9 +31,10 @@ from driftloop.contracts.serving.v1.serving_pb2 import Vector
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model, Stage
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import ReplayStep, UseCase
+from services.trainer.attempts import TrainingSettings
 from services.trainer.fitting import ROWS_MIN, fit_request
 from services.trainer.gates import GateSettings
-from services.trainer.training import Train, TrainingSettings, train
+from services.trainer.training import Train, train
 from simulation.backtest.importance import importance_of
 from simulation.backtest.outcome import Deployed, Event, Fit, Kind, Outcome
 from simulation.backtest.policies import LOOP

@@ -9,7 +9,8 @@ import numpy as np
 
 from driftloop.contracts import derive_id
 from driftloop.scoring import ScoringModel
-from services.trainer.training import Train, TrainingSettings, train
+from services.trainer.attempts import TrainingSettings
+from services.trainer.training import Train, train
 from simulation.backtest.importance import importance_of
 from simulation.backtest.outcome import Deployed, Event, Fit, Kind, Outcome
 from simulation.backtest.quality import Quality

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from driftloop.usecase import ReplayStep, ReplayStretch, UseCaseError, replay_steps
-from services.trainer.training import Train, TrainingSettings, train
+from services.trainer.attempts import TrainingSettings
+from services.trainer.training import Train, train
 from simulation.backtest.loop_policy import Answered, at_the_point, first_answer, run_loop
 from simulation.backtest.outcome import Outcome
 from simulation.backtest.policies import LOOP, WINDOW_SHARE, run_simple

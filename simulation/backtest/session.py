@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from services.trainer.training import TrainingSettings
+from services.trainer.attempts import TrainingSettings
 from simulation.backtest.outcome import Outcome
 from simulation.backtest.page import write_empty_page, write_page
 from simulation.backtest.policies import check_names

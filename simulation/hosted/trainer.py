@@ -18,11 +18,11 @@ from driftloop.featurestore.log import KEY, KNOWN_AT, SEQUENCE, LogSnapshot, vie
 from driftloop.messaging import dead_letter
 from driftloop.usecase import UseCase
 from services.trainer.assembly import Examples, view_keys
+from services.trainer.attempts import TrainingSettings
 from services.trainer.gates import GateSettings
 from services.trainer.gateways import OfflineData, answered_requests
 from services.trainer.handlers import Bounds, RetrainHandler
 from services.trainer.instruments import TrainerInstruments
-from services.trainer.training import TrainingSettings
 from services.trainer.worker import Consumption
 from simulation.broker import SimulatedProducer
 from simulation.hosted.bundles import Corruption, SimulatedBundles

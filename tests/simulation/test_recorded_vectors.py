@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from driftloop.usecase import DAY_US, ReplayStep, load_replay, load_use_case, replay_steps
-from services.trainer.training import TrainingSettings
+from services.trainer.attempts import TrainingSettings
 from simulation.loop import Loop
 from simulation.trainer import RecordedTrainer
 

@@ -35,7 +35,7 @@ from driftloop.usecase import (
     before,
 )
 from services.serving.asking import request_id
-from services.trainer.training import TrainingSettings
+from services.trainer.attempts import TrainingSettings
 from simulation.loop import Loop
 from simulation.trainer import RecordedTrainer
 

@@ -11,7 +11,7 @@ from bench.policy import runs
 from bench.policy.boosting import train_boosted
 from bench.policy.checks import Mean, nearest_periodic, ranks, relative, table_of, verdicts
 from bench.policy.runs import STREAMS, Run, carry_out, missing
-from services.trainer.training import TrainingSettings
+from services.trainer.attempts import TrainingSettings
 from simulation.history import history_of
 
 NEVER_US = 2**62

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from driftloop.contracts.event.v1.event_pb2 import Event as WireEvent
 from driftloop.usecase import HOUR_US, MINUTE_US
 from services.trainer.assembly import dataset_digest, examples, training_set, validate, view_keys
+from services.trainer.attempts import TrainingSet
 from services.trainer.errors import DataRefused
-from services.trainer.training import TrainingSet
 from tests.trainer_twin import TASKS, booked, came, dropped, event, part, rows, said, trips
 
 WEAR, HEAT = (feature.name for feature in trips.views[0].features)

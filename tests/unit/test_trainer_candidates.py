@@ -9,9 +9,10 @@ import pytest
 
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import MAX_LOSS
+from services.trainer.attempts import TrainingSettings
 from services.trainer.candidates import Asked, Setting, candidates, held_out_rows
 from services.trainer.held_out import HeldOut
-from services.trainer.training import ARCHIVED, TrainingSettings, train
+from services.trainer.training import ARCHIVED, train
 from tests.trainer_twin import QUICK, STEP_US, part, rows, trained_on, trips
 
 

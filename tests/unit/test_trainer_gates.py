@@ -8,9 +8,10 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from services.trainer.attempts import TrainingSet
 from services.trainer.gates import GateResult, GateSettings, judge
 from services.trainer.held_out import HeldOut
-from services.trainer.training import Trained, TrainingSet
+from services.trainer.training import Trained
 from tests.trainer_twin import QUICK, STEP_US, rows, trained_on, trips
 
 Floats = npt.NDArray[np.float64]

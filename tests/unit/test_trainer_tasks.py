@@ -17,11 +17,12 @@ from driftloop.artifacts.bundles import build_bundle, fetch_bundle, load_bundle,
 from driftloop.artifacts.signing import ensure_keys
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, OUTCOME_REFUSED
 from driftloop.usecase import Event, Field, Label, Prediction, Request, Task, UseCase, before
+from services.trainer.attempts import TrainingSet, TrainingSettings
 from services.trainer.fitting import Fitting, fit_request
 from services.trainer.gates import GateSettings, judge
 from services.trainer.held_out import HeldOut
 from services.trainer.measures import compared_losses, measures
-from services.trainer.training import Trained, TrainingSet, TrainingSettings, train
+from services.trainer.training import Trained, train
 from tests.trainer_twin import QUICK, STEP_US, TASKS, mean_of, part, request, rows, trained_on
 
 OTHERS: tuple[Task, ...] = ("multiclass", "regression")

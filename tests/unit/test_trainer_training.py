@@ -17,10 +17,11 @@ import torch
 from driftloop.scoring import ScoringModel
 from driftloop.scoring.model import ONNX_CODES, ONNX_NUMBERS
 from driftloop.usecase import Event, Field, Label, Prediction, Request, UseCase, Window, before
+from services.trainer.attempts import TrainingSet
 from services.trainer.candidates import Asked
 from services.trainer.measures import log_losses
 from services.trainer.published import members_of
-from services.trainer.training import TrainingSet, train
+from services.trainer.training import train
 from tests.trainer_twin import QUICK, STEP_US, mean_of, part, rows, trained_on, trips
 
 REPOSITORY = Path(__file__).resolve().parents[2]
