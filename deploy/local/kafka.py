@@ -13,11 +13,11 @@ from typing import Self
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from deploy.local.errors import FreeThePort, ReadTheLog
+from deploy.local.errors import ReadTheLog
 from deploy.local.health import BrokerHealth
 from deploy.local.jars import ensure_jars
 from deploy.local.machine import choose_java, require_disk, require_free_ports, rotate_log
-from deploy.local.ports import Ports, free_base_port
+from deploy.local.ports import Ports, free_base_port, start_on_free_ports
 from deploy.local.processes import Processes
 from deploy.local.settings import LocalSettings
 from deploy.local.supervisor import Command, Reporter, Supervisor
@@ -165,11 +165,6 @@ def _node(data_dir: Path, port: int, controller_port: int) -> KafkaNode:
     return KafkaNode(data_dir, port, controller_port, data_dir / "kafka.log")
 
 
-def _on_free_ports(data_dir: Path) -> KafkaNode:
-    ports = Ports(free_base_port())
-    return _node(data_dir, ports.kafka, ports.controller)
-
-
 class LocalKafka:
     """A Kafka node of its own, for tests and tools: started on entry, stopped on exit, never an orphan.
 
@@ -186,7 +181,10 @@ class LocalKafka:
         reporter: Reporter = lambda line: None,
     ) -> None:
         self._takes_any_ports = port is None
-        self.node = _on_free_ports(data_dir) if port is None else _node(data_dir, port, controller_port or port + 1)
+        if port is None:
+            ports = Ports(free_base_port())
+            port, controller_port = ports.kafka, ports.controller
+        self.node = _node(data_dir, port, controller_port or port + 1)
         self._settings = settings or LocalSettings()
         self._report = reporter
         self._processes: Processes | None = None
@@ -219,18 +217,12 @@ class LocalKafka:
 
     def start(self) -> Self:
         """Returns when the broker answers."""
-        attempts_left = self._settings.free_ports_attempts_max if self._takes_any_ports else 1
-        while True:
-            attempts_left -= 1
-            try:
-                self._start()
-            except FreeThePort as error:
-                if not attempts_left:
-                    raise
-                self._report(f"{error} Trying other ports.")
-                self.node = _on_free_ports(self.node.data_dir)
-            else:
-                return self
+        attempts_max = self._settings.free_ports_attempts_max if self._takes_any_ports else 1
+        start_on_free_ports(self._start, self._use_ports, attempts_max, self._report)
+        return self
+
+    def _use_ports(self, ports: Ports) -> None:
+        self.node = _node(self.node.data_dir, ports.kafka, ports.controller)
 
     def _start(self) -> None:
         settings = self._settings

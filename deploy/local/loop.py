@@ -12,13 +12,13 @@ from typing import Literal, Self
 
 from deploy.local.claim import Claim
 from deploy.local.deadline import wait_until
-from deploy.local.errors import CheckTheBroker, ChooseAnotherFolder, FreeDiskSpace, FreeThePort, ReadTheLog
+from deploy.local.errors import CheckTheBroker, ChooseAnotherFolder, FreeDiskSpace, ReadTheLog
 from deploy.local.health import BrokerHealth, ServiceHealth
 from deploy.local.kafka import NAME as KAFKA
 from deploy.local.kafka import KafkaNode
 from deploy.local.machine import require_disk, require_free_ports
 from deploy.local.memory import PeakMemory
-from deploy.local.ports import Ports, free_base_port
+from deploy.local.ports import Ports, free_base_port, start_on_free_ports
 from deploy.local.processes import Processes
 from deploy.local.settings import REPOSITORY_ROOT, LocalSettings
 from deploy.local.supervisor import Command, Reporter, Supervisor
@@ -123,18 +123,9 @@ class LocalLoop:
 
     def start(self) -> Self:
         """Returns when every service is ready. Raises a LocalError, after stopping what had been started."""
-        attempts_left = self.settings.free_ports_attempts_max if self._takes_any_ports else 1
-        while True:
-            attempts_left -= 1
-            try:
-                self._start_once()
-            except FreeThePort as error:
-                if not attempts_left:
-                    raise
-                self._report(f"{error} Trying other ports.")
-                self._use_ports(Ports(free_base_port()))
-            else:
-                return self
+        attempts_max = self.settings.free_ports_attempts_max if self._takes_any_ports else 1
+        start_on_free_ports(self._start_once, self._use_ports, attempts_max, self._report)
+        return self
 
     def _start_once(self) -> None:
         try:

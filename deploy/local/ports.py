@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from deploy.local.errors import FreeThePort
 from deploy.local.machine import port_is_free
 
 _SPAN = 100
@@ -42,3 +43,23 @@ def free_base_port() -> int:
         if all(map(port_is_free, (*range(base, base + 1 + 2 * _SERVICES_MAX), ports.kafka, ports.controller))):
             return base
     raise OSError("no free range of ports between 20000 and 32000")
+
+
+def start_on_free_ports(
+    start: Callable[[], None], move: Callable[[Ports], None], attempts_max: int, report: Callable[[str], None]
+) -> None:
+    """Starts what takes any ports, and again on others where another program has bound one meanwhile.
+
+    start: raises FreeThePort, with nothing left running; the last attempt's goes on to the caller. move: makes the next `start`
+    use these ports. report: takes a line for people on each further attempt.
+    """
+    for attempts_left in reversed(range(attempts_max)):
+        try:
+            start()
+        except FreeThePort as error:
+            if not attempts_left:
+                raise
+            report(f"{error} Trying other ports.")
+            move(Ports(free_base_port()))
+        else:
+            return
