@@ -22,6 +22,7 @@ class Backend(Protocol):
     def producer(self) -> Producer: ...
     def reader(self, names: list[str], group: str | None = None, from_start: bool = True) -> Reader: ...
     def write_raw(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None: ...
+    def delete_before(self, topic: str, partition: int, offset: int) -> None: ...
 
 
 def event(number: int, entity: str = "", partition: int | None = None, size: int = 0) -> Message[Event]:
@@ -166,11 +167,23 @@ class BusConformance:
             taken += part
         assert [record.offset for record in taken] == list(range(25))
 
-    def test_end_offsets_name_every_partition(self, backend: Backend) -> None:
+    def test_offset_ranges_name_every_partition_and_what_of_it_is_still_there(self, backend: Backend) -> None:
         producer, reader = backend.producer(), backend.reader(["events", "scores"])
-        send_all(producer, [event(1, partition=1), event(2, partition=1)])
-        assert reader.end_offsets() == {("events", 0): 0, ("events", 1): 2, ("events", 2): 0, ("scores", 0): 0}
+        send_all(producer, [event(n, partition=p) for n, p in ((1, 1), (2, 1), (3, 2), (4, 2))])
+        backend.delete_before("events", 1, 2)
+        backend.delete_before("events", 2, 1)
+        there = {("events", 0): (0, 0), ("events", 1): (2, 2), ("events", 2): (1, 2), ("scores", 0): (0, 0)}
+        assert reader.offset_ranges() == there
         assert topics()["scores"].partitions == 1
+
+    def test_what_retention_has_deleted_is_passed_over(self, backend: Backend) -> None:
+        producer = backend.producer()
+        send_all(producer, [event(n, partition=p) for n, p in ((1, 1), (2, 1), (3, 2), (4, 2))])
+        backend.delete_before("events", 1, 2)
+        backend.delete_before("events", 2, 1)
+        reader = backend.reader(["events"])
+        assert [(record.partition, record.offset) for record in read(reader, 1)] == [(2, 1)]
+        assert reader.poll(0.2, 10) == []
 
     def test_seeking_reads_from_there_and_leaves_the_other_partitions(self, backend: Backend) -> None:
         producer, reader = backend.producer(), backend.reader(["events"])

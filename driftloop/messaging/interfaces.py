@@ -57,8 +57,11 @@ class Reader(Protocol):
     def seek(self, offsets: Offsets) -> None:
         """Goes on at these offsets."""
 
-    def end_offsets(self) -> dict[TopicPartition, int]:
-        """The offset behind the newest record of every partition of the reader's topics."""
+    def offset_ranges(self) -> dict[TopicPartition, tuple[int, int]]:
+        """Of every partition the first offset that is still there, and that behind the newest; equal where nothing is. Blocks.
+
+        To read up to here, wait for partitions that hold something only: retention empties them, and their ends stay.
+        """
 
     def close(self) -> None:
         """Ends; a group's other members take over."""

@@ -214,7 +214,7 @@ class MemoryReader:
             self._bus.await_growth(self._behind, timeout_s)
         found: list[Record | Malformed] = []
         for place in self._places:
-            start = self._next[place]
+            start = max(self._next[place], self._bus.start(place))
             if self._bus.end(place) > start and len(found) < max_records:
                 taken = self._bus.read(*place, start, max_records - len(found))
                 self._next[place] = taken[-1].offset + 1
@@ -222,7 +222,7 @@ class MemoryReader:
         return found
 
     def _behind(self) -> bool:
-        return any(self._bus.end(place) > self._next[place] for place in self._places)
+        return any(self._bus.end(place) > max(self._next[place], self._bus.start(place)) for place in self._places)
 
     def commit(self, offsets: interfaces.Offsets) -> None:
         """See `Reader.commit`."""
@@ -234,9 +234,9 @@ class MemoryReader:
         """See `Reader.seek`."""
         self._next.update(offsets)
 
-    def end_offsets(self) -> dict[interfaces.TopicPartition, int]:
-        """See `Reader.end_offsets`."""
-        return {place: self._bus.end(place) for place in self._places}
+    def offset_ranges(self) -> dict[interfaces.TopicPartition, tuple[int, int]]:
+        """See `Reader.offset_ranges`."""
+        return {place: (self._bus.start(place), self._bus.end(place)) for place in self._places}
 
     def close(self) -> None:
         """See `Reader.close`."""

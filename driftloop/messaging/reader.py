@@ -78,8 +78,10 @@ class KafkaReader:
         self._group = group
         if group is None:
             # The end is asked for here: OFFSET_END would be resolved at the first fetch and skip what comes until then.
-            starts = {place: OFFSET_BEGINNING for place in self._partitions()} if from_start else self.end_offsets()
-            self._assign(starts)
+            if from_start:
+                self._assign({place: OFFSET_BEGINNING for place in self._partitions()})
+            else:
+                self._assign({place: end for place, (_, end) in self.offset_ranges().items()})
         else:
             self._consumer.subscribe([self._prefix + topic for topic in self._topics])
 
@@ -143,12 +145,8 @@ class KafkaReader:
             [TopicPartition(self._prefix + topic, p, offset) for (topic, p), offset in offsets.items()]
         )
 
-    def end_offsets(self) -> dict[interfaces.TopicPartition, int]:
-        """See `Reader.end_offsets`."""
-        return {place: self._watermark_offsets(place)[1] for place in self._partitions()}
-
     def offset_ranges(self) -> dict[interfaces.TopicPartition, tuple[int, int]]:
-        """Of every partition the first offset that is still there, and that after the last; equal where nothing is. Blocks."""
+        """See `Reader.offset_ranges`."""
         return {place: self._watermark_offsets(place) for place in self._partitions()}
 
     def close(self) -> None:

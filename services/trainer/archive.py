@@ -52,7 +52,7 @@ class BundleArchive:
         """The distinct messages of each topic, in order, up to the present ends."""
         reader = self._open_reader()
         try:
-            ends = {place: end for place, end in reader.end_offsets().items() if end > 0}
+            ends = {place: end for place, (first, end) in reader.offset_ranges().items() if end > first}
             found: dict[str, dict[str, Any]] = {topic: {} for topic in ARCHIVE_TOPICS}
             while ends:
                 batch = reader.poll(self._timeout_s, _BATCH_RECORDS)

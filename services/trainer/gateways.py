@@ -289,7 +289,7 @@ def answered_requests(open_reader: Callable[[], Reader], timeout_s: float) -> se
 
 
 def _answered(reader: Reader, deadline_s: float) -> set[str]:
-    ends = {place: end for place, end in reader.end_offsets().items() if end}
+    ends = {place: end for place, (first, end) in reader.offset_ranges().items() if end > first}
     found: set[str] = set()
     while ends:
         if time.monotonic() > deadline_s:

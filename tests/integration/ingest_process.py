@@ -95,7 +95,7 @@ class Ingest:
         found: list[Record] = []
         try:
             for _ in range(100):
-                there = sum(reader.end_offsets().values())
+                there = sum(end for _, end in reader.offset_ranges().values())
                 while len(found) < there:
                     found += [record for record in reader.poll(1.0, 10_000) if isinstance(record, Record)]
                 if enough(found):

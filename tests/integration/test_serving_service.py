@@ -127,8 +127,8 @@ class World:
         """A topic's records; with `clock_us` it waits for the replica's watermark of it on every partition."""
         reader = KafkaReader(self.servers, self.name, [topic])
         waiting = set(range(SPREAD)) if clock_us is not None else set()
-        left = {place for place, end in reader.end_offsets().items() if end > 0} if clock_us is None else set()
-        ends = reader.end_offsets()
+        ends = {place: end for place, (_, end) in reader.offset_ranges().items()}
+        left = {place for place, end in ends.items() if end > 0} if clock_us is None else set()
         found: list[Record] = []
         async with asyncio.timeout(START_TIMEOUT_S):
             while waiting or left:

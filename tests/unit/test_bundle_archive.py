@@ -79,13 +79,18 @@ def test_before_the_first_release_nothing_goes_and_a_refused_model_has_no_bundle
     assert refused == []
 
 
-def test_after_an_answer_the_archive_keeps_what_may_be_needed_and_lets_the_rest_go(tmp_path: Path):
+def test_after_an_answer_the_archive_keeps_what_may_be_needed_and_lets_the_rest_go_whatever_retention_has_deleted(
+    tmp_path: Path,
+):
     bus, store = MemoryBus("flights", 1), ArtifactStore(tmp_path)
     for each in MODELS:
         store.put(each.bundle_url, b"bundle")
         bus.append(Message("models", "flights", each, each.id, "test", 0, each.clock_us))
     newest = release(100, (2, ROLE_PREVIOUS))
     bus.append(Message("releases", "flights", newest, "r1", "test", 0, 0))
+    asked = RetrainRequest(id="r1")
+    bus.append(Message("retrain", "flights", asked, asked.id, "test", 0, 0))
+    bus.delete_before({("retrain", 0): 1})
     archive = BundleArchive(store, lambda: bus.reader(ARCHIVE_TOPICS), 10, 30 * DAY_US, 1.0)
     for _ in range(2):
         archive.record(Recorded(RetrainRequest(), MODELS[-1], 0.0, 0.0))

@@ -25,6 +25,9 @@ class _Memory:
     def write_raw(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
         self._bus.append_raw(topic, partition, Encoded(key, value, []))  # type: ignore[arg-type]  # what a client may do
 
+    def delete_before(self, topic: str, partition: int, offset: int) -> None:
+        self._bus.delete_before({(topic, partition): offset})
+
 
 @pytest.fixture(params=[True, False], ids=["encoded", "as they are"])
 def backend(request: pytest.FixtureRequest) -> Backend:

@@ -14,6 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from driftloop.contracts import watermark
 from driftloop.contracts.codec import Encoded
 from driftloop.contracts.event.v1.event_pb2 import Value
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
@@ -370,6 +371,15 @@ async def test_a_cold_start_waits_for_the_newest_release(tmp_path: Path) -> None
         assert (await after.stub.Predict(request())).model_id == "m2"
         assert after.models.loaded == ["m2"]
         assert await health(after) == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_start_waits_for_nothing_that_retention_has_deleted(tmp_path: Path) -> None:
+    bus = MemoryBus("orders", SPREAD)
+    bus.append(watermark("features", 0, "aggregation/0", 1_000))
+    bus.delete_before({("features", 0): 1})
+    async with twin(tmp_path, bus=bus) as orders:
+        await orders.released(("m1", ROLE_CHAMPION))
+        assert (await orders.stub.Predict(request())).model_id == "m1"
 
 
 async def test_hot_swaps_fail_and_delay_no_call_and_every_answer_is_of_the_version_it_names(tmp_path: Path) -> None:

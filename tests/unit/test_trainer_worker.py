@@ -89,6 +89,17 @@ def test_offsets_are_committed_only_behind_the_answers(bus: MemoryBus) -> None:
     assert bench.answers() == ["r1", "r2"]
 
 
+def test_answers_that_retention_has_deleted_are_not_waited_for() -> None:
+    bus = MemoryBus("trips", 1)
+    for number in (1, 2):
+        model = Model(use_case="trips", id=f"m{number}", request_id=f"r{number}")
+        bus.append(Message("models", "trips", model, model.id, "test", 1, 1))
+    bus.delete_before({("models", 0): 1})
+    assert answered_requests(lambda: bus.reader(["models"]), WAIT_S) == {"r2"}
+    bus.delete_before({("models", 0): 2})
+    assert answered_requests(lambda: bus.reader(["models"]), WAIT_S) == set()
+
+
 def test_a_request_that_is_written_twice_is_answered_once(bus: MemoryBus) -> None:
     bus.append(request(1))
     bus.append(request(1))

@@ -29,8 +29,8 @@ class TopicFeed:
         loop = asyncio.get_running_loop()
         reader = await loop.run_in_executor(self._thread, self._open_reader)
         try:
-            ends = await loop.run_in_executor(self._thread, reader.end_offsets)
-            left = {place: end for place, end in ends.items() if end > 0}
+            ranges = await loop.run_in_executor(self._thread, reader.offset_ranges)
+            left = {place: end for place, (first, end) in ranges.items() if end > first}
             while True:
                 if not left:
                     self.caught_up.set()
