@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable
 
-from driftloop.artifacts import ArtifactError
+from driftloop.artifacts import ArtifactError, ArtifactStore
 from driftloop.featurestore.errors import FeatureStoreError
 from driftloop.featurestore.shared import SharedStores
 from driftloop.messaging import (
@@ -46,6 +46,8 @@ def serve(use_case: UseCase, settings: TrainerSettings, kafka: KafkaSettings) ->
     servers, name = settings.kafka_bootstrap_servers, f"trainer-{settings.replica}"
     health = serve_health_in_thread(settings.address, "trainer")
     await_topics(servers, use_case.name, TOPICS, settings.start_timeout_s, kafka)
+    # The worker opens the store on its own thread, behind the way to ready.
+    ArtifactStore(settings.artifacts_url).require()
     measured = TrainerInstruments()
     answered = answered_requests(
         lambda: KafkaReader(servers, use_case.name, ["models"], settings=kafka, client_id=f"{name}-answers"),

@@ -20,12 +20,15 @@ pytestmark = pytest.mark.timeout(START_PATIENCE_S + 60)
         ("serving", "unknown"),
         ("monitor", "unknown"),
         ("monitor", "file"),
+        ("trainer", "unknown"),
+        ("trainer", "file"),
+        ("trainer", "no bucket"),
     ],
 )
 def test_an_artifact_store_that_cannot_be_ends_a_service_in_one_line(
     kafka_bootstrap_servers: str, tmp_path: Path, service: str, kind: str
 ) -> None:
-    url = {"unknown": "nosuch://store", "file": str(tmp_path / "file")}[kind]
+    url = {"unknown": "nosuch://store", "file": str(tmp_path / "file"), "no bucket": "s3://"}[kind]
     (tmp_path / "file").write_text("")
     world = ServiceWorld(service, kafka_bootstrap_servers, tmp_path, 1, ["incidents"])
     try:
@@ -36,5 +39,6 @@ def test_an_artifact_store_that_cannot_be_ends_a_service_in_one_line(
         assert len(said) == 1, world.log()
         assert said[0].endswith("correct DRIFTLOOP_ARTIFACTS_URL")
         assert "Traceback" not in world.log()
+        assert "ready on" not in world.log()
     finally:
         world.close()
