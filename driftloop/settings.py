@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import AliasChoices, ValidationError
+from pydantic import AfterValidator, AliasChoices, ValidationError
 from pydantic_settings import BaseSettings
 
 WRONG_USE = 2
 PORT_MAX = 65_535
 T = TypeVar("T", bound=BaseSettings)
+
+
+def named_brokers(servers: str) -> str:
+    """The brokers' addresses, host:port with commas, as they are given; ValueError where they are none."""
+    if not servers.replace(",", " ").strip():
+        raise ValueError("names no broker; write host:port, several with commas, or leave it unset")
+    return servers
+
+
+BootstrapServers = Annotated[str, AfterValidator(named_brokers)]
 
 
 def settings_from_environment(kind: type[T], *others: type[BaseSettings]) -> T:

@@ -16,6 +16,7 @@ from deploy.local.errors import CheckTheBroker
 from deploy.local.topics import create_topics
 from driftloop.featurestore.errors import SecretMissing
 from driftloop.featurestore.shared import read_secret
+from driftloop.settings import BootstrapServers, settings_from_environment
 from driftloop.usecase import UseCaseError, load_use_case
 
 LAYOUT_VERSION = (
@@ -37,7 +38,7 @@ class PrepareSettings(BaseSettings):
     use_case: str = "flights"
     usecases: str = ""
     artifacts_url: Path = Path("/var/lib/driftloop/artifacts")
-    bootstrap_servers: str = Field(default="kafka:9092", validation_alias="KAFKA_BOOTSTRAP_SERVERS")
+    bootstrap_servers: BootstrapServers = Field(default="kafka:9092", validation_alias="KAFKA_BOOTSTRAP_SERVERS")
     partitions: int = Field(
         default=2, ge=1, description="of the topics that follow entities; fixed once they are there"
     )
@@ -154,8 +155,8 @@ def prepare(settings: PrepareSettings) -> list[str]:
 
 
 def main() -> int:
-    """The exit status: 1 with one sentence where the set-up cannot work."""
-    settings = PrepareSettings()
+    """The exit status: 1 with one sentence where the set-up cannot work; 2 where settings cannot be."""
+    settings = settings_from_environment(PrepareSettings)
     try:
         names = prepare(settings)
     except (CannotWork, CheckTheBroker, UseCaseError) as error:

@@ -8,6 +8,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from driftloop.settings import BootstrapServers
+
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -21,7 +23,7 @@ class LocalSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DRIFTLOOP_LOCAL_", extra="ignore", populate_by_name=True)
 
     # A broker of the user's own; then no Kafka is started here.
-    kafka_bootstrap_servers: str | None = Field(default=None, validation_alias="KAFKA_BOOTSTRAP_SERVERS")
+    kafka_bootstrap_servers: BootstrapServers | None = Field(default=None, validation_alias="KAFKA_BOOTSTRAP_SERVERS")
 
     # Services listen on base + 1 … 5 (HTTP: base + 21 … 25), Kafka on base + 92, its controller on base + 93.
     base_port: int = Field(default=7000, ge=1024, le=65000)

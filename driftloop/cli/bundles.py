@@ -8,6 +8,7 @@ import click
 
 from driftloop.artifacts import ArtifactStore
 from driftloop.artifacts.archive import ARCHIVE_TOPICS, remove, sorted_out
+from driftloop.cli.broker import bootstrap_servers_option
 from driftloop.cli.history import first_by_id, read_topics
 from driftloop.contracts import rfc3339
 from driftloop.usecase import DeclarationError
@@ -26,7 +27,7 @@ def bundles() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per bundle.")
 @click.option("--artifacts", envvar="DRIFTLOOP_ARTIFACTS_URL", default="build/local/artifacts", show_default=True)
-@click.option("--bootstrap-servers", envvar="KAFKA_BOOTSTRAP_SERVERS", default="127.0.0.1:7092", show_default=True)
+@bootstrap_servers_option
 def prune(
     use_case: str, keep: int, older_than: str, dry_run: bool, as_json: bool, artifacts: str, bootstrap_servers: str
 ) -> None:

@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
+from driftloop.cli.broker import bootstrap_servers_option
 from driftloop.cli.history import first_by_id, read_topics
 from driftloop.cli.replay import require_door
 from driftloop.contracts import Message, rfc3339
@@ -92,9 +93,7 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--refused-by", default="", help="Only what this service refused."),
         click.option("--event-type", default="", help="Only events of this type."),
         click.option("--rule", default="", help="Only what broke this rule."),
-        click.option(
-            "--bootstrap-servers", envvar="KAFKA_BOOTSTRAP_SERVERS", default="127.0.0.1:7092", show_default=True
-        ),
+        bootstrap_servers_option,
         click.option("--use-case", default="flights", show_default=True),
     ):
         command = option(command)

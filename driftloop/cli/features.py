@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from driftloop.cli.broker import bootstrap_servers_option
 from driftloop.cli.checkout import import_from_checkout
 from driftloop.cli.history import moments
 from driftloop.contracts import rfc3339
@@ -116,7 +117,7 @@ def backfill(
 )
 @click.option("--from", "from_text", help="First moment of a prediction, as 2013-03-08T12:00, UTC.")
 @click.option("--to", "to_text", help="The moment before which predictions are taken; the log's end if not given.")
-@click.option("--bootstrap-servers", envvar="KAFKA_BOOTSTRAP_SERVERS", default="127.0.0.1:7092", show_default=True)
+@bootstrap_servers_option
 def parity(
     name: str,
     usecases: str,

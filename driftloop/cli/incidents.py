@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from driftloop.cli.broker import bootstrap_servers_option
 from driftloop.cli.history import first_by_id, read_topics
 from driftloop.contracts import Message, rfc3339
 
@@ -36,7 +37,7 @@ def listed(messages: Iterable[Message[Any]]) -> list[dict[str, Any]]:
 
 @click.command()
 @click.option("--use-case", default="flights", show_default=True)
-@click.option("--bootstrap-servers", envvar="KAFKA_BOOTSTRAP_SERVERS", default="127.0.0.1:7092", show_default=True)
+@bootstrap_servers_option
 @click.option("--open", "only_open", is_flag=True, help="Only those of a stretch of time that are not over.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def incidents(use_case: str, bootstrap_servers: str, only_open: bool, as_json: bool) -> None:

@@ -14,6 +14,7 @@ import click
 from driftloop.artifacts import ArtifactStore
 from driftloop.artifacts.schemas import SchemaHistory
 from driftloop.cli.checkout import import_from_checkout
+from driftloop.settings import complaints
 from driftloop.usecase import UnknownUseCase, UseCase, UseCaseError, load_use_case
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ def local_settings() -> LocalSettings:
     except ImportError as error:
         raise click.ClickException(f"Starting the loop needs {error.name}: pip install 'driftloop[local]'.") from error
     except ValidationError as error:
-        wrong = error.errors()[0]
-        name = "_".join(str(part) for part in wrong["loc"]).upper()
-        raise click.UsageError(f"DRIFTLOOP_LOCAL_{name}: {wrong['msg']}.") from error
+        raise click.UsageError("; ".join(complaints(LocalSettings, error))) from error
 
 
 def _say(line: str) -> None:

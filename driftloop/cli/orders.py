@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import click
 import grpc
 
+from driftloop.cli.broker import bootstrap_servers_option
 from driftloop.contracts import Message, Record
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     COMMAND_KIND_APPROVE,
@@ -151,7 +152,7 @@ class Order:
     use_case: str
     who: str
     why: str
-    servers: str
+    bootstrap_servers: str
     serving: tuple[str, ...]
     timeout_s: float
     as_json: bool
@@ -161,7 +162,7 @@ class Order:
         began_s = time.monotonic()
         message = command_of(self.use_case, kind, self.who, self.why, model_id, arms)
         try:
-            asked = Asked(self.servers, self.use_case, message)
+            asked = Asked(self.bootstrap_servers, self.use_case, message)
             try:
                 decisions, release = asked.answer(self.timeout_s)
             finally:
@@ -249,13 +250,7 @@ def with_order(run: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="Where to see that it is in effect; several times for several replicas.",
         ),
-        click.option(
-            "--bootstrap-servers",
-            "servers",
-            envvar="KAFKA_BOOTSTRAP_SERVERS",
-            default="127.0.0.1:7092",
-            show_default=True,
-        ),
+        bootstrap_servers_option,
         click.option("--why", default="no reason was given", help="For the log."),
         click.option("--who", default=myself, help="For the log: by default you."),
         click.argument("use_case", default="flights"),

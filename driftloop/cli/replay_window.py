@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from driftloop.cli.broker import bootstrap_servers_option
 from driftloop.cli.checkout import import_from_checkout
 from driftloop.cli.history import moments, read_topics
 from driftloop.usecase import UseCaseError, load_use_case
@@ -27,7 +28,7 @@ _FAR_US = 1 << 62
 @click.option(
     "--save", "save_to", type=click.Path(dir_okay=False, path_type=Path), help="Save the window here as well."
 )
-@click.option("--bootstrap-servers", envvar="KAFKA_BOOTSTRAP_SERVERS", default="127.0.0.1:7092", show_default=True)
+@bootstrap_servers_option
 @click.option("--usecases", envvar="DRIFTLOOP_USECASES", default="", help="Folders that hold use cases.")
 @click.option("--serving-replicas", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")

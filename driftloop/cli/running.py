@@ -9,24 +9,28 @@ from typing import Self
 import click
 
 from driftloop.cli.history import read_topics
+from driftloop.settings import named_brokers
 
+_BROKER, _BROKER_DEFAULT = "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:7092"
 DEFAULTS = {
     "INGEST_ADDRESS": "127.0.0.1:7001",
     "SERVING_ADDRESS": "127.0.0.1:7003",
-    "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:7092",
     "DRIFTLOOP_ARTIFACTS_URL": "build/local/artifacts",
 }
 
 
 class RunningLoop:
-    """The same view of a loop as `deploy.local.LocalLoop` gives, from the environment; leaving it stops nothing."""
+    """The same view of a loop as `deploy.local.LocalLoop` gives, from the environment; leaving it stops nothing. UsageError: it names no broker."""
 
     peak_memory_bytes = 0  # unknown: its processes are on other machines or in other containers
 
     def __init__(self) -> None:
         found = {name: os.environ.get(name) or default for name, default in DEFAULTS.items()}
+        try:
+            self.bootstrap_servers = named_brokers(os.environ.get(_BROKER, _BROKER_DEFAULT))
+        except ValueError as error:
+            raise click.UsageError(f"{_BROKER}: {error}") from error
         self.addresses = {"ingest": found["INGEST_ADDRESS"], "serving": found["SERVING_ADDRESS"]}
-        self.bootstrap_servers = found["KAFKA_BOOTSTRAP_SERVERS"]
         self.artifacts_url = found["DRIFTLOOP_ARTIFACTS_URL"]
 
     def restarts(self, service: str) -> int:

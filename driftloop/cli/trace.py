@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from driftloop.cli.broker import bootstrap_servers_option
 from driftloop.cli.history import first_by_id, read_topics
 from driftloop.contracts import Message, rfc3339
 
@@ -114,7 +115,7 @@ def describe(message: Message[Any]) -> str:
 @click.command()
 @click.argument("message_id")
 @click.option("--use-case", default="flights", show_default=True)
-@click.option("--bootstrap-servers", envvar="KAFKA_BOOTSTRAP_SERVERS", default="127.0.0.1:7092", show_default=True)
+@bootstrap_servers_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @click.option("--otlp", is_flag=True, help="Export the chain as linked spans to OTEL_EXPORTER_OTLP_ENDPOINT.")
 def trace(message_id: str, use_case: str, bootstrap_servers: str, as_json: bool, otlp: bool) -> None:

@@ -7,6 +7,8 @@ from typing import Literal, Self
 from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from driftloop.settings import BootstrapServers
+
 
 def _named(name: str) -> AliasChoices:
     return AliasChoices(name.upper(), name.removeprefix("driftloop_"))
@@ -17,7 +19,9 @@ class IngestSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="INGEST_", extra="ignore", populate_by_name=True)
 
-    kafka_bootstrap_servers: str = Field(default="127.0.0.1:7092", validation_alias=_named("kafka_bootstrap_servers"))
+    kafka_bootstrap_servers: BootstrapServers = Field(
+        default="127.0.0.1:7092", validation_alias=_named("kafka_bootstrap_servers")
+    )
     use_case: str = Field(default="flights", validation_alias=_named("driftloop_use_case"))
     usecases: str = Field(
         default="", validation_alias=_named("driftloop_usecases"), description="folders that hold use cases"

@@ -55,6 +55,44 @@ def test_what_cannot_be_meant_is_said_at_once(command: list[str], said: str, mon
     assert said in found.output
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["incidents"],
+        ["trace", "an-id"],
+        ["dead-letters", "list"],
+        ["replay-window", "flights"],
+        ["features", "parity", "flights"],
+        ["bundles", "prune"],
+        ["rollback"],
+        ["ab", "start", "--arm", "treatment=m2:0.2"],
+        ["up"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_asks_no_broker_where_the_variable_that_names_it_is_empty(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "")
+    found = CliRunner().invoke(main, command)
+    assert found.exit_code == 2, found.output
+    assert "KAFKA_BOOTSTRAP_SERVERS" in found.output.splitlines()[-1]
+    assert "names no broker" in found.output.splitlines()[-1]
+
+
+def test_an_option_that_names_no_broker_is_wrong_use_and_one_that_does_comes_before_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "")
+    monkeypatch.setenv("KAFKA_CONNECT_TIMEOUT_S", "0.2")
+    given = CliRunner().invoke(main, ["incidents", "--bootstrap-servers", NOBODY])
+    assert (given.exit_code, NOBODY in given.output) == (1, True), given.output
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", NOBODY)
+    empty = CliRunner().invoke(main, ["incidents", "--bootstrap-servers", ""])
+    assert empty.exit_code == 2
+    assert "names no broker" in empty.output.splitlines()[-1]
+
+
 @pytest.fixture
 def replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a use case with a replay whose first step begins at 1970-01-01T00:15."""
@@ -62,6 +100,15 @@ def replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "replayed" / "replay.py").write_text(REPLAY)
     monkeypatch.setenv("DRIFTLOOP_USECASES", str(tmp_path))
     return "replayed"
+
+
+def test_a_demo_on_a_running_loop_asks_no_broker_where_the_variable_that_names_it_is_empty(
+    replayed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "")
+    found = CliRunner().invoke(main, ["demo", replayed, "--running"])
+    assert found.exit_code == 2
+    assert "KAFKA_BOOTSTRAP_SERVERS: names no broker" in found.output.splitlines()[-1]
 
 
 def test_a_replay_that_finds_nobody_at_a_door_says_where_and_how_to_start_one(

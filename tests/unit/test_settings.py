@@ -13,6 +13,17 @@ from driftloop.cli.__main__ import main
 @pytest.mark.parametrize(
     ("service", "wrong", "said"),
     [
+        *(
+            (service, {"KAFKA_BOOTSTRAP_SERVERS": servers}, "KAFKA_BOOTSTRAP_SERVERS: names no broker")
+            for service, servers in (
+                ("ingest", ""),
+                ("features", ""),
+                ("serving", ""),
+                ("monitor", ""),
+                ("trainer", ""),
+                ("serving", " , "),
+            )
+        ),
         ("ingest", {"INGEST_IN_FLIGHT_MAX": "300"}, "INGEST_IN_FLIGHT_MAX is 300, below INGEST_BATCH_EVENTS_MAX, 5000"),
         ("features", {"DRIFTLOOP_CHECKPOINT_S": "often"}, "DRIFTLOOP_CHECKPOINT_S: Input should be a valid number"),
         ("serving", {"KAFKA_SASL_MECHANISM": "hunter2"}, "KAFKA_SASL_MECHANISM: Input should be 'PLAIN'"),
