@@ -61,15 +61,16 @@ class Budget:
         recent_rows = least if wanted.is_suspicion else max(least, recent_rows)
         recent_rows = min(counts.regime_rows, recent_rows)
         if wanted.reason in (RETRAIN_REASON_DRIFT, RETRAIN_REASON_DECAY):
-            # An alarm may date a change thousands of rows back, and repeat itself: the bound holds all the same.
-            lent = min(
-                CHANGE_FIT_ROWS * min(least, counts.regime_rows),
-                int(CHANGE_BUDGET * self._allowed_rows(counts.rows)) - self._cost_rows,
-            )
-            left = max(left, lent)
+            left = max(left, self._lent_rows(counts))
         elif wanted.is_suspicion:
             left = min(left, CHANGE_FIT_ROWS * recent_rows)
         return self._verdict(wanted, counts, recent_rows, rows_max=0 if wanted.urgent else left)
+
+    def _lent_rows(self, counts: Counts) -> int:
+        """What a change may cost though the budget is spent, as it cannot wait: some fits of few rows, up to a bound for all changes."""
+        # An alarm may date a change thousands of rows back, and repeat itself: the bound holds all the same.
+        fits_rows = CHANGE_FIT_ROWS * min(RECENT_ROWS_MIN * counts.pace, counts.regime_rows)
+        return min(fits_rows, int(CHANGE_BUDGET * self._allowed_rows(counts.rows)) - self._cost_rows)
 
     def _verdict(self, wanted: Wanted, counts: Counts, recent_rows: int, rows_max: int) -> Verdict:
         block_rows = self._policy.block_labels * counts.pace
