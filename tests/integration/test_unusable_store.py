@@ -33,7 +33,9 @@ def test_an_artifact_store_that_cannot_be_ends_a_service_in_one_line(
     world = ServiceWorld(service, kafka_bootstrap_servers, tmp_path, 1, ["incidents"])
     try:
         world.create_topics()
-        process = world.start(DRIFTLOOP_ARTIFACTS_URL=url, INGEST_HTTP_ADDRESS="")
+        # No address that only a machine of Amazon's asks.
+        settings = {"DRIFTLOOP_ARTIFACTS_URL": url, "INGEST_HTTP_ADDRESS": "", "AWS_EC2_METADATA_DISABLED": "true"}
+        process = world.start(**settings)
         assert process.wait(START_PATIENCE_S) == 1
         said = [line for line in world.log().splitlines() if url in line]
         assert len(said) == 1, world.log()

@@ -64,7 +64,9 @@ def test_a_bucket_without_credentials_is_said_in_one_line_with_what_to_do(argv: 
     assert "give what it asks for (credentials, address, permissions), or correct DRIFTLOOP_ARTIFACTS_URL" in line
 
 
-@pytest.mark.parametrize("command", [["dead-letters", "list"], ["trace", "x"], ["incidents"], ["rollback"]])
+@pytest.mark.parametrize(
+    "command", [["dead-letters", "list"], ["trace", "x"], ["incidents"], ["rollback"], ["replay-window", "flights"]]
+)
 def test_a_broker_that_is_away_is_said_in_one_line_with_why_before_anybody_gives_up_waiting(
     command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +77,18 @@ def test_a_broker_that_is_away_is_said_in_one_line_with_why_before_anybody_gives
     assert found.exit_code == 1
     assert found.output.startswith("Error: the broker at 127.0.0.1:9 does not answer: start it, or correct KAFKA_BOOT")
     assert "Connection refused" in found.output
+    assert len(found.output.splitlines()) == 1
+
+
+def test_a_window_asked_of_a_broker_that_takes_the_call_and_says_nothing_ends_with_1_and_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KAFKA_CONNECT_TIMEOUT_S", "0.5")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        found = CliRunner().invoke(main, ["replay-window", "flights", "--bootstrap-servers", address])
+    assert found.exit_code == 1
+    assert found.output.startswith(f"Error: the broker at {address} does not answer: start it, or correct KAFKA_BOOT")
     assert len(found.output.splitlines()) == 1
 
 
