@@ -10,7 +10,7 @@ import pytest
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import MAX_LOSS
 from services.trainer.attempts import TrainingSettings
-from services.trainer.candidates import Asked, Setting, candidates, held_out_rows
+from services.trainer.candidates import Asked, Setting, candidates, held_out_rows, planned
 from services.trainer.held_out import HeldOut
 from services.trainer.training import ARCHIVED, train
 from tests.trainer_twin import QUICK, STEP_US, part, rows, trained_on, trips
@@ -58,6 +58,27 @@ def test_the_champion_is_trained_further_on_what_it_does_not_know_among_rows_of_
     assert len(tuned.rows) == len(set(tuned.rows.tolist())) == 800
     assert np.array_equal(tuned.rows[-400:], np.arange(8_600, 9_000))
     assert 1_000 <= tuned.rows[0] < 3_000
+
+
+@pytest.mark.parametrize(
+    ("other_class", "tried", "recent_rows"),
+    [
+        (slice(8_600, 9_000), {"since": 500, "recalibrated": 500, "tuned": 500}, 0),
+        (slice(7_500, 8_000), {"recent": 2_000}, 2_000),  # in the newest that are paid for
+        (slice(0, 1_000), {"all": 2_000}, 9_000),  # in a draw of all
+        (slice(0, 0), {}, 9_000),
+    ],
+)
+def test_where_rows_since_a_change_are_of_one_class_those_from_before_it_are_tried_and_a_draw_of_all_last(
+    other_class: slice, tried: dict[str, int], recent_rows: int
+) -> None:
+    labels = np.zeros(9_000)
+    labels[other_class] = 1.0
+    plan = planned(labels, setting(9_000, 8_500, 7_000), Asked(change=True, rows_max=2_000))
+    assert {one.name: len(one.rows) for one in plan.candidates} == tried
+    assert (plan.setting.since, plan.asked.change, plan.asked.recent_rows) == (
+        (8_500, True, 0) if "since" in tried else (0, False, recent_rows)
+    )
 
 
 def test_where_all_rows_cost_too_much_the_newest_do():
