@@ -97,7 +97,9 @@ def trial(kind: Kind, relative: float, seed: int, *, every: bool) -> Trialled:
             outcome.refused += 1
             continue
         answers = {"champion": champion, name: chosen}
-        releases.published(Candidate(name, "", "", "recent"), Trial(gains, held, watch.recent_error, watch.pace))
+        releases.published(
+            Candidate(name, "", "", "recent"), Trial(gains, held, watch.recent_error, watch.pace, watch.pace)
+        )
     return outcome
 
 

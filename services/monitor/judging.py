@@ -310,7 +310,8 @@ class Judging:
 
     def _trial_of(self, model: Model, causes: tuple[str, ...], out: list[Message[Any]]) -> Trial:
         """What the comparison starts from; an incident, and no held-out gains, if trainer's rows are not those of production."""
-        loss, pace, champion = self._watch.recent_error, self._pace, self._releases.champion
+        loss, champion = self._watch.recent_error, self._releases.champion
+        pace, slice_pace = self._pace, max(self._pace, self._watch.burst_pace)
         said = HeldOutRows(
             model.held_out_rows, model.held_out_from_us, model.held_out_to_us, model.held_out_champion_loss
         )
@@ -318,10 +319,10 @@ class Judging:
             "" if champion is None else self._record.disagreement(champion.model_id, said, self._faults.covers)
         )
         if not disagreement:
-            return Trial(tuple(model.held_out_gains), model.held_out_rows, loss, pace)
+            return Trial(tuple(model.held_out_gains), model.held_out_rows, loss, pace, slice_pace)
         what = f"gains of model {model.id} on held-out rows count for nothing: {disagreement}"
         out.append(self._verdicts.incident("trainer", what, causes))
-        return Trial((), 0, loss, pace)
+        return Trial((), 0, loss, pace, slice_pace)
 
     def _take_command(self, message: Message[Command], out: list[Message[Any]]) -> None:
         command, causes = message.payload, (message.id,)

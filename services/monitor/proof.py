@@ -158,12 +158,18 @@ class Proof:
         return self.gain > self._evidence.half_width(self._policy.confidence) * caution
 
     def _harm(self, confidence: float) -> Harm | None:
-        return self._slices.harmed(confidence, SLICE_HARM * self.production_loss, self.trial.pace)
+        return self._slices.harmed(confidence, SLICE_HARM * self.production_loss, self.trial.slice_pace)
 
     def snapshot(self) -> dict[str, Any]:
         """State as plain values, which are a part of a release's."""
         return {
-            "trial": [list(self.trial.gains), self.trial.rows, self.trial.production_loss, self.trial.pace],
+            "trial": [
+                list(self.trial.gains),
+                self.trial.rows,
+                self.trial.production_loss,
+                self.trial.pace,
+                self.trial.slice_pace,
+            ],
             "evidence": self._evidence.snapshot(),
             "slices": self._slices.snapshot(),
             "paired": [self._paired_loss, self._paired_rows],
@@ -172,8 +178,10 @@ class Proof:
     @classmethod
     def restored(cls, policy: Policy, task: Task, state: dict[str, Any]) -> Proof:
         """A proof from its snapshot."""
-        gains, rows, production_loss, pace = state["trial"]
-        proof = cls(policy, task, Trial(tuple(gains), rows, production_loss, pace))
+        gains, rows, production_loss, pace, *slice_pace = state["trial"]
+        # Absent from checkpoints of when a large rise made slices be judged as fast as the whole.
+        trial = Trial(tuple(gains), rows, production_loss, pace, *(slice_pace or [pace]))
+        proof = cls(policy, task, trial)
         proof._evidence.restore(state["evidence"])
         # Absent from checkpoints of before slices were judged.
         proof._paired_loss, proof._paired_rows = state.get("paired", [0.0, 0])

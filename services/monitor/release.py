@@ -221,7 +221,8 @@ class Releases:
         ended = self.end_comparison("the champion has lost its place") if candidate != self.champion else []
         self.champion, self.standby = candidate, self.champion
         # Held-out rows compared the challenger with another champion.
-        self._compare_anew(Trial(pace=self._proof.trial.pace))
+        trial = self._proof.trial
+        self._compare_anew(Trial(pace=trial.pace, slice_pace=trial.slice_pace))
         self._has_answered = True
         return [*ended, Step(kind, candidate.model_id, why, shown)]
 

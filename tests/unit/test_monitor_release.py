@@ -388,11 +388,14 @@ def test_a_restored_release_still_waits_and_does_not_say_so_again():
     assert (restored.decide(0.03), restored.is_on_trial) == ([], False)
 
 
-def test_one_burst_in_a_slice_drives_no_better_model_out():
-    releases = started()
-    releases.published(candidate("b"), replace(HELD_OUT, pace=8))
-    told = []
+@pytest.mark.parametrize("pace", [8, 1])
+def test_one_burst_in_a_slice_drives_no_better_model_out_however_fast_the_whole_is_judged(pace):
+    releases, told = started(), []
+    releases.published(candidate("b"), replace(HELD_OUT, pace=pace, slice_pace=8))
     for row in range(64):
+        if row == 20:
+            state, releases = releases.snapshot(), Releases(POLICY)
+            releases.restore(state)
         gain = -0.4 - row % 2 * 0.05
         releases.labelled({"a": 2.0 + gain, "b": 2.0}, {"line": "red"})
         releases.labelled({"a": 2.6, "b": 2.0}, {"line": "blue"})
