@@ -81,7 +81,8 @@ class Bench:
         self.sent: Counter[str] = Counter()
         self.lost = self.doubled = 0
         self.repetitions = 0  # that are complete, the first one not counted
-        self._address, self._http_address, self._echo_address = (f"127.0.0.1:{free_base_port()}" for _ in range(3))
+        base = free_base_port()
+        self._address, self._http_address, self._echo_address = (f"127.0.0.1:{base + place}" for place in range(3))
         self._ingest = _start(
             stack,
             "services.ingest",
