@@ -144,7 +144,8 @@ async def _peer(bench: Bench) -> list[Result]:
     registry = FOLDER / "peer" / "registry.db"
     store = feature_store(where.use_case, FeatureStoreSettings(registry, str(where.artifacts), online))
     online_writer(store, where.use_case).write(where.updates)
-    ports = (base := free_base_port(), base + 1)
+    base = free_base_port()
+    ports = base, base + 1
     # Feast's server loads the offline store, too, whose libraries serving's own environment does not have.
     argv = [sys.executable, "-m", "bench.serving.peer", str(registry), str(where.artifacts), str(online)]
     processes = [where.spawn([*argv, str(ports[0])], SERVER_CORES)]

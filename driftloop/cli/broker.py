@@ -9,24 +9,28 @@ from click.core import ParameterSource
 
 from driftloop.settings import named_brokers
 
-_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
+VARIABLE, DEFAULT = "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:7092"
+
+
+def brokers_of_environment() -> str:
+    """What the variable names, or the default; ValueError where it is there and names none."""
+    return named_brokers(os.environ.get(VARIABLE, DEFAULT))
 
 
 def _named(context: click.Context, parameter: click.Parameter, servers: str) -> str:
     # Click takes an empty variable for one that is not set, and would ask the broker at the default address.
-    if context.get_parameter_source(str(parameter.name)) is ParameterSource.DEFAULT:
-        servers = os.environ.get(_VARIABLE, servers)
+    is_default = context.get_parameter_source(str(parameter.name)) is ParameterSource.DEFAULT
     try:
-        return named_brokers(servers)
+        return brokers_of_environment() if is_default else named_brokers(servers)
     except ValueError as error:
         raise click.BadParameter(f"{error}.", context, parameter) from error
 
 
 bootstrap_servers_option = click.option(
     "--bootstrap-servers",
-    envvar=_VARIABLE,
+    envvar=VARIABLE,
     show_envvar=True,
-    default="127.0.0.1:7092",
+    default=DEFAULT,
     show_default=True,
     callback=_named,
     help="The broker's host:port, or several with commas.",

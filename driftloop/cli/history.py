@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from driftloop.contracts import Message, Record, topics
-from driftloop.messaging import KafkaReader, KafkaSettings
+from driftloop.messaging import Backlog, KafkaReader, KafkaSettings
 
 READ_TIMEOUT_S = 60.0
 BATCH_RECORDS = 5_000
@@ -33,16 +33,13 @@ def read_topics(
         bootstrap_servers, use_case, wanted, settings=settings, connect_timeout_s=settings.connect_timeout_s
     )
     try:
-        ranges = reader.offset_ranges()
-        left = {place for place, (first, end) in ranges.items() if end > first}
-        while left:
+        backlog = Backlog(reader.offset_ranges())
+        while backlog:
             records = reader.poll(READ_TIMEOUT_S, BATCH_RECORDS)
             if not records:
-                raise TimeoutError(f"no records from {sorted(left)} within {READ_TIMEOUT_S:.0f} s: is the broker up?")
+                raise TimeoutError(f"no records from {backlog} within {READ_TIMEOUT_S:.0f} s: is the broker up?")
+            backlog.read(records)
             for record in records:
-                place = (record.topic, record.partition)
-                if record.offset + 1 >= ranges.get(place, (0, 0))[1]:
-                    left.discard(place)
                 if isinstance(record, Record) and (control or not record.message.is_watermark):
                     yield record
     finally:

@@ -8,10 +8,9 @@ from typing import Self
 
 import click
 
+from driftloop.cli.broker import VARIABLE, brokers_of_environment
 from driftloop.cli.history import read_topics
-from driftloop.settings import named_brokers
 
-_BROKER, _BROKER_DEFAULT = "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:7092"
 DEFAULTS = {
     "INGEST_ADDRESS": "127.0.0.1:7001",
     "SERVING_ADDRESS": "127.0.0.1:7003",
@@ -27,9 +26,9 @@ class RunningLoop:
     def __init__(self) -> None:
         found = {name: os.environ.get(name) or default for name, default in DEFAULTS.items()}
         try:
-            self.bootstrap_servers = named_brokers(os.environ.get(_BROKER, _BROKER_DEFAULT))
+            self.bootstrap_servers = brokers_of_environment()
         except ValueError as error:
-            raise click.UsageError(f"{_BROKER}: {error}") from error
+            raise click.UsageError(f"{VARIABLE}: {error}") from error
         self.addresses = {"ingest": found["INGEST_ADDRESS"], "serving": found["SERVING_ADDRESS"]}
         self.artifacts_url = found["DRIFTLOOP_ARTIFACTS_URL"]
 

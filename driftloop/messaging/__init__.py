@@ -3,6 +3,7 @@
 What needs Faust is imported by its own name (`driftloop.messaging.faust_worker`), so that services without it need not have it.
 """
 
+from driftloop.messaging.backlog import Backlog
 from driftloop.messaging.dead_letters import Malformed, Origin, RawRecord, Refused, dead_letter, read_record
 from driftloop.messaging.errors import DeliveryFailed, MessagingError, QueueFull, ReadFailed, Stalled, TopicsMissing
 from driftloop.messaging.interfaces import Offsets, OnAck, Producer, Reader, TopicPartition
@@ -16,6 +17,7 @@ from driftloop.messaging.waiting import await_topics
 
 __all__ = [
     "Answers",
+    "Backlog",
     "DeliveryFailed",
     "KafkaProducer",
     "KafkaReader",

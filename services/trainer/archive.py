@@ -9,7 +9,7 @@ from typing import Any
 from driftloop.artifacts import ArtifactStore
 from driftloop.artifacts.archive import ARCHIVE_TOPICS, remove, sorted_out
 from driftloop.contracts import Record
-from driftloop.messaging import Reader
+from driftloop.messaging import Backlog, Reader
 from services.trainer.recording import Recorded
 
 _log = logging.getLogger(__name__)
@@ -52,16 +52,14 @@ class BundleArchive:
         """The distinct messages of each topic, in order, up to the present ends."""
         reader = self._open_reader()
         try:
-            ends = {place: end for place, (first, end) in reader.offset_ranges().items() if end > first}
+            backlog = Backlog(reader.offset_ranges())
             found: dict[str, dict[str, Any]] = {topic: {} for topic in ARCHIVE_TOPICS}
-            while ends:
+            while backlog:
                 batch = reader.poll(self._timeout_s, _BATCH_RECORDS)
                 if not batch:
-                    raise TimeoutError(f"{', '.join(topic for topic, _ in ends)}: no records in {self._timeout_s:g} s")
+                    raise TimeoutError(f"{backlog}: no records in {self._timeout_s:g} s")
+                backlog.read(batch)
                 for record in batch:
-                    place = (record.topic, record.partition)
-                    if record.offset + 1 >= ends.get(place, 0):
-                        ends.pop(place, None)
                     if isinstance(record, Record) and not record.message.is_watermark:
                         found[record.topic].setdefault(record.message.id, record.message.payload)
         finally:

@@ -165,6 +165,11 @@ class Attempts:
             return np.asarray(torch.softmax(found, dim=1).cpu().numpy(), dtype=np.float64)
         return member.target.restored(found.cpu().numpy().astype(np.float64))
 
+    def unseen(self, first: int) -> npt.NDArray[np.bool_]:
+        """Which rows (n,) from `first` on the champion has not learned from."""
+        assert self.champion is not None
+        return self.rows.at_us[first:] > int(self.champion.spec.get("newest_row_us", 0))
+
     def losses(self, answers: Floats, first: int) -> Floats:
         """Losses (n,) of answers to the rows from `first` on, as models are compared by."""
         return compared_losses(self.task, answers, self.rows.labels[first:], self.scale)

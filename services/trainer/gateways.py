@@ -28,7 +28,7 @@ from driftloop.contracts.event.v1.event_pb2 import Event
 from driftloop.contracts.trainer.v1.trainer_pb2 import Model
 from driftloop.featurestore.backfills import backfills
 from driftloop.featurestore.log import KNOWN_AT, LogSnapshot, OfflineLogReader
-from driftloop.messaging import DeliveryFailed, Malformed, Producer, QueueFull, Reader, ReadFailed
+from driftloop.messaging import Backlog, DeliveryFailed, Malformed, Producer, QueueFull, Reader, ReadFailed
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import UseCase
 from services.trainer.assembly import Examples, view_keys
@@ -289,15 +289,14 @@ def answered_requests(open_reader: Callable[[], Reader], timeout_s: float) -> se
 
 
 def _answered(reader: Reader, deadline_s: float) -> set[str]:
-    ends = {place: end for place, (first, end) in reader.offset_ranges().items() if end > first}
+    backlog = Backlog(reader.offset_ranges())
     found: set[str] = set()
-    while ends:
+    while backlog:
         if time.monotonic() > deadline_s:
-            raise ReadFailed(f"the answers given so far were not read in time: {ends}")
-        for record in reader.poll(_READ_TIMEOUT_S, 500):
-            place = (record.topic, record.partition)
+            raise ReadFailed(f"the answers given so far were not read in time: {backlog}")
+        records = reader.poll(_READ_TIMEOUT_S, 500)
+        backlog.read(records)
+        for record in records:
             if not isinstance(record, Malformed) and isinstance(record.message.payload, Model):
                 found.add(record.message.payload.request_id)
-            if record.offset + 1 >= ends.get(place, 0):
-                ends.pop(place, None)
     return found

@@ -126,7 +126,9 @@ def train(
     if len(rows) - since < 2:
         raise ValueError(f"{len(rows)} rows are too few to train on")
     known = champion is not None and is_compatible(attempts.use_case, champion)
-    learned, newer = (learned_rows_of(champion), _newer_rows(attempts)) if champion is not None and known else (0, 0)
+    learned, newer = (
+        (learned_rows_of(champion), int(attempts.unseen(0).sum())) if champion is not None and known else (0, 0)
+    )
     setting = Setting(len(rows), since, learned, seed, settings, newer)
     plan = planned(rows.labels, setting, asked)
     if plan.setting != setting:
@@ -184,12 +186,6 @@ def train(
         spec=spec,
         model_digest=digest_of(spec, weights),
     )
-
-
-def _newer_rows(attempts: Attempts) -> int:
-    """Rows that the champion has not learned from."""
-    assert attempts.champion is not None
-    return int((attempts.rows.at_us > int(attempts.champion.spec.get("newest_row_us", 0))).sum())
 
 
 def _tried_metrics(task: Task, losses: Mapping[str, float]) -> dict[str, float]:
@@ -253,7 +249,7 @@ def _blended(attempts: Attempts, answers: Floats, held: int, asked: Asked) -> _B
     alone = _Blend([], 1.0, answers)
     if attempts.champion is None or not is_compatible(attempts.use_case, attempts.champion):
         return alone
-    unseen = attempts.rows.at_us[held:] > int(attempts.champion.spec.get("newest_row_us", 0))
+    unseen = attempts.unseen(held)
     if int(unseen.sum()) < ROWS_MIN:
         return alone
     others = heaviest(members_of(attempts.champion, attempts.settings.dropout), MEMBERS_MAX - 1)
@@ -275,6 +271,6 @@ def _held_out(attempts: Attempts, challenger: Floats, since: int, held: int) -> 
     champion, unseen = None, np.zeros(len(challenger), dtype=bool)
     if attempts.champion is not None and answers_alike(attempts.use_case, attempts.champion):
         champion = attempts.champion.predict(rows.numbers[held:], rows.texts[held:])
-        unseen = rows.at_us[held:] > int(attempts.champion.spec.get("newest_row_us", 0))
+        unseen = attempts.unseen(held)
     base = base_of(attempts.use_case, rows.labels[since:held])
     return HeldOut(rows.at_us[held:], rows.labels[held:], challenger, base, champion, unseen, attempts.scale)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from driftloop.contracts import Record
-from driftloop.messaging import Malformed, Reader, TopicPartition
+from driftloop.messaging import Backlog, Malformed, Reader
 
 Handle = Callable[[list[Record | Malformed]], Awaitable[None]]
 
@@ -29,25 +29,14 @@ class TopicFeed:
         loop = asyncio.get_running_loop()
         reader = await loop.run_in_executor(self._thread, self._open_reader)
         try:
-            ranges = await loop.run_in_executor(self._thread, reader.offset_ranges)
-            left = {place: end for place, (first, end) in ranges.items() if end > first}
+            backlog = Backlog(await loop.run_in_executor(self._thread, reader.offset_ranges))
             while True:
-                if not left:
+                if not backlog:
                     self.caught_up.set()
                 batch = await loop.run_in_executor(self._thread, reader.poll, self._poll_s, self._batch_records)
                 if batch:
                     await self._handle(batch)
-                    _strike_off(left, batch)
+                    backlog.read(batch)
         finally:
             self._thread.submit(reader.close)
             self._thread.shutdown(wait=False)
-
-
-def _strike_off(left: dict[TopicPartition, int], batch: list[Record | Malformed]) -> None:
-    """Forgets the partitions whose end the batch has reached."""
-    if not left:
-        return
-    for record in batch:
-        place = (record.topic, record.partition)
-        if place in left and record.offset >= left[place] - 1:
-            del left[place]
