@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from driftloop.contracts import derive_id, from_value, topics
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DECISION_KIND_PROMOTE,
@@ -29,6 +31,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 )
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED
 from driftloop.featurestore.log import OfflineLogReader
+from driftloop.recalibration import Scalings
 from driftloop.usecase import duration_us, row_loss
 from simulation.observed import Observed, where
 
@@ -181,7 +184,7 @@ def one_champion_at_most(observed: Observed) -> Iterator[str]:
 
 
 def every_answer_is_by_its_release(observed: Observed) -> Iterator[str]:
-    """Who answered had that role in the release by which it answered, or stood in for who had."""
+    """Who answered had that role in the release by which it answered, or stood in for who had; what was told follows from both."""
     releases = {message.payload.revision: message.payload for message in observed.of("releases")}
     for record in observed.fresh:
         if record.topic != "predictions" or record.message.is_watermark:
@@ -194,6 +197,14 @@ def every_answer_is_by_its_release(observed: Observed) -> Iterator[str]:
         roles = {release.champion.model_id: "champion"} | {arm.model_id: _ROLES[arm.role] for arm in release.arms}
         if roles.get(prediction.model_id) != prediction.arm or prediction.arm == "shadow":
             yield f"{place}: answered by {prediction.model_id} as {prediction.arm}, release {release.revision} has {roles}"
+        arms = {arm.model_id: arm for arm in (release.champion, *release.arms)}
+        scored = next((each for each in prediction.scores if each.model_id == prediction.model_id), None)
+        scalings = Scalings.of(arms[prediction.model_id].recalibration) if prediction.model_id in arms else None
+        if scored is not None and scalings is not None:
+            task, said = observed.use_case.predict.task, list(scored.class_probabilities) or scored.score
+            told = scalings.applied(task, np.array([said]))[0]
+            if not np.array_equal(told, list(prediction.class_probabilities) or prediction.score):
+                yield f"{place}: {prediction.score} was told, release {release.revision} makes {told} of {said}"
         strangers = {scored.model_id for scored in prediction.scores} - set(roles)
         if strangers:
             yield f"{place}: scored by {strangers}, which release {release.revision} does not name"

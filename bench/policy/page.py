@@ -51,7 +51,7 @@ def write_page(
     }
     told = [dict(one) for one in results if one["policy"] == LOOP and one["seed"] == min(r["seed"] for r in results)]
     for one in told:
-        one["timeline"] = [event for event in one["timeline"] if event[1] != "input_drift"]
+        one["timeline"] = [event for event in one["timeline"] if event[1] not in ("input_drift", "recalibrated")]
     page = Environment(autoescape=True).from_string(PAGE)
     write_atomically(
         path,

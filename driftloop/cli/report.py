@@ -61,7 +61,11 @@ def _figure(
             axes.plot(at, np.convolve(rows.losses(answers), kernel, "valid")[::20], label=label, linewidth=1.4)
     marks = [("drift", m.payload.clock_us) for m in topics.get("drift", []) if m.payload.kind == SERIES_KIND_ERROR]
     marks += [("retrain", m.payload.clock_us) for m in topics.get("retrain", [])]
-    marks += [("release", m.payload.clock_us) for m in topics.get("releases", []) if not m.payload.pending_retrain]
+    marks += [
+        ("release", m.payload.clock_us)
+        for m in topics.get("releases", [])
+        if m.payload.decision_id and not m.payload.pending_retrain
+    ]
     if injected is not None:
         marks.append(("injected", int(datetime.fromisoformat(injected).timestamp() * 1e6)))
     for kind, time_us in marks:

@@ -275,7 +275,13 @@ _DECLARED = (
         "Entities whose label has not matured. Rising without end: labels stopped.",
         "partition",
     ),
-    _gauge("monitor", "log_loss", "{nat}", "Log loss of the newest judged block of mature labels.", "role"),
+    _gauge(
+        "monitor",
+        "log_loss",
+        "{nat}",
+        "Log loss of the newest judged block of mature labels, of each model's own scores and of what was answered.",
+        "role",
+    ),
     _gauge(
         "monitor",
         "absolute_error",
@@ -285,6 +291,9 @@ _DECLARED = (
     ),
     _counter("monitor", "alarms", "{alarm}", "Drift alarms, by kind of series.", "kind"),
     _counter("monitor", "decisions", "{decision}", "Decisions, by kind, also those not to act.", "kind"),
+    _counter(
+        "monitor", "recalibrations", "{release}", "Releases by which late labels moved answers, without a decision."
+    ),
     _counter("monitor", "retrains", "{request}", "Retrain requests, by reason.", "reason"),
     _gauge("monitor", "release_revision", "{revision}", "Newest release revision."),
     _gauge("monitor", "retrain_open", "{request}", "1 while a retrain request waits for its answer."),

@@ -38,6 +38,7 @@ class Policy:
                       rows come in bursts, or labels of one kind are rare, monitor multiplies them by the measured pace
     confidence        one-sided confidence that the evidence for a promotion or a rollback must reach, at any time
     give_up_rows      paired mature rows after which a challenger that could not be shown to be better is dropped
+    recalibrate       whether answers follow what late labels say of the model's scores, between two trainings and without one
     approval          "manual": a person approves each promotion that the evidence speaks for (`driftloop approve`)
     lateness          how far behind the clock an event may lie and still change an aggregate
     dedupe_horizon    how long the id of an event is remembered; features do so for `lateness` at the least
@@ -59,6 +60,7 @@ class Policy:
     gain: float = 0.01
     confidence: float = 0.98
     give_up_rows: int = 3_000
+    recalibrate: bool = True
     approval: Approval = "automatic"
     lateness: str = "24h"
     dedupe_horizon: str = "7d"

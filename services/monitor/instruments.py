@@ -58,16 +58,22 @@ class MatchingInstruments(HostInstruments):
         self._scores.add(1, {"state": _word(LabelState.Name(score.state), "LABEL_STATE_")})
         if score.state != LABEL_STATE_MATCHED:
             return
+        if score.model_id:
+            self._answered("answered", score.answered, score.answered_class_probabilities, score.label)
         for place, scored in enumerate(score.scores):
             role = "champion" if place == 0 else "challenger"
-            losses = self._losses[role]
-            if self._task == "regression":
-                losses.append(abs(scored.score - score.label))
-            else:
-                losses.append(row_loss(self._task, list(scored.class_probabilities) or scored.score, score.label))
-            if len(losses) >= BLOCK_LABELS:
-                self._loss.set(math.fsum(losses) / len(losses), {"role": role})
-                losses.clear()
+            self._answered(role, scored.score, scored.class_probabilities, score.label)
+
+    def _answered(self, role: str, said: float, chances: Sequence[float], label: float) -> None:
+        """Role `answered`: what callers were told; the others: what the models said."""
+        losses = self._losses[role]
+        if self._task == "regression":
+            losses.append(abs(said - label))
+        else:
+            losses.append(row_loss(self._task, list(chances) or said, label))
+        if len(losses) >= BLOCK_LABELS:
+            self._loss.set(math.fsum(losses) / len(losses), {"role": role})
+            losses.clear()
 
     def gauged(self, group: int, heart: Heart) -> None:
         """See `HostInstruments.gauged`."""
@@ -83,6 +89,7 @@ class JudgingInstruments(HostInstruments):
         super().__init__(declared, "judging")
         self._alarms = declared.counter("alarms")
         self._decisions = declared.counter("decisions")
+        self._recalibrations = declared.counter("recalibrations")
         self._retrains = declared.counter("retrains")
         self._incidents = declared.counter("incidents")
         self._revision = declared.gauge("release_revision")
@@ -106,3 +113,5 @@ class JudgingInstruments(HostInstruments):
             elif isinstance(payload, Release):
                 self._revision.set(payload.revision)
                 self._open.set(1 if payload.pending_retrain else 0)
+                if not payload.decision_id:
+                    self._recalibrations.add(1)

@@ -42,6 +42,7 @@ from services.monitor.commands import OF_PEOPLE, obey
 from services.monitor.drift import DriftWatch
 from services.monitor.faults import Faults
 from services.monitor.policy import RetrainPolicy
+from services.monitor.recalibration import Recalibrations
 from services.monitor.release import Releases
 from services.monitor.series import Alarm
 from services.monitor.standing import Standing
@@ -67,6 +68,7 @@ class Judging:
         self._policy = RetrainPolicy(use_case.policy, use_case.predict.task)
         self._standing = Standing(replicas)
         self._releases = Releases(use_case.policy, use_case.predict.task, self._standing.missing)
+        self._recalibrations = Recalibrations(use_case.predict.task)
         self._record = ProductionRecord()
         self._faults = Faults(use_case)
         self._beside = ""  # the model that is compared with the champion
@@ -114,6 +116,7 @@ class Judging:
             else:
                 self._take_score(due, out)
         self._decide(out)
+        self._recalibrate(out)
         self._take_held(out)
         out.append(watermark("releases", 0, "judging", self.clock_us))
 
@@ -146,6 +149,7 @@ class Judging:
         answers: dict[str, Answer] = {
             scored.model_id: list(scored.class_probabilities) or scored.score for scored in score.scores
         }
+        self._recalibrations.labelled(answers, score.label)
         losses = {name: self._watch.loss(said, score.label) for name, said in answers.items()}
         self._record.labelled(losses, score.predicted_for_us)
         self._releases.labelled(losses, score.slices)
@@ -201,6 +205,14 @@ class Judging:
         self._policy.asked(request.id, self.clock_us)
         self._publish_release(f"a retrain is open: {wanted.because}", decision_id, out)
 
+    def _recalibrate(self, out: list[Message[Any]]) -> None:
+        """Late labels say that scores are to be read otherwise: a release with the same arms, which no decision led to."""
+        if not self._use_case.policy.recalibrate:
+            return
+        change = self._recalibrations.tell(self._releases.scoring)
+        if change:
+            self._publish_release(f"late labels move the newest answers by {change:.3g} on average", "", out)
+
     @property
     def _pace(self) -> int:
         """Blocks per piece of evidence."""
@@ -244,7 +256,10 @@ class Judging:
         return decision.id
 
     def _publish_release(self, because: str, decision_id: str, out: list[Message[Any]]) -> None:
-        release = self._verdicts.release(self._releases, self._policy.open_request, because, decision_id)
+        causes = (decision_id,) if decision_id else tuple(self._recent)
+        release = self._verdicts.release(
+            self._releases, self._recalibrations.told, self._policy.open_request, because, decision_id, causes
+        )
         payload: Release = release.payload
         named = [payload.champion] if payload.HasField("champion") else []
         self._standing.released(payload.revision, [arm.model_id for arm in [*named, *payload.arms]])
@@ -377,6 +392,7 @@ class Judging:
             "releases": self._releases.snapshot(),
             "standing": self._standing.snapshot(),
             "record": self._record.snapshot(),
+            "recalibrations": self._recalibrations.snapshot(),
             "faults": [self._faults.snapshot(), self._challenger_clock_us],
             "held": [pack(record) for record in self._held.values()],
             "done": sorted(self._done),
@@ -394,6 +410,9 @@ class Judging:
         self._beside = self._releases.beside
         self._standing.restore(state.get("standing", [{}, {}, {}]))  # absent from checkpoints of before it was kept
         self._record.restore(state.get("record", {}))  # absent from checkpoints of before it was kept
+        self._recalibrations.restore(
+            state.get("recalibrations", {})
+        )  # absent from checkpoints of before there were any
         faults, self._challenger_clock_us = state.get(
             "faults", ([], 0)
         )  # absent from checkpoints of before there were any

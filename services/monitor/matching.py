@@ -120,6 +120,8 @@ class Matching:
                 as_of_us=prediction.as_of_us,
                 model_id=prediction.model_id,
                 arm=prediction.arm,
+                score=prediction.score,
+                class_probabilities=prediction.class_probabilities,
                 scores=prediction.scores,
             ).SerializeToString()
 
@@ -197,6 +199,8 @@ class Matching:
             scores=prediction.scores,
             slices=entity.slices,
             label_event_id=entity.label_event_id,
+            answered=prediction.score,
+            answered_class_probabilities=prediction.class_probabilities,
         )
         return Message(
             topic="scores",

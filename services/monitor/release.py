@@ -102,6 +102,12 @@ class Releases:
             share = sum(arm.share for arm in others)
         return arm_of(self.champion, ROLE_CHAMPION, 1.0 - share), others
 
+    @property
+    def scoring(self) -> set[str]:
+        """Ids of the models that score every row."""
+        champion, others = self.arms()
+        return {arm.model_id for arm in (champion, *others) if arm is not None and arm.role != ROLE_STANDBY}
+
     def known(self) -> list[Candidate]:
         """Every model that may answer or did: the champion first, then the archive, newest first."""
         found = [self.champion, self.other, self.standby, *reversed(self.archive)]

@@ -15,6 +15,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     DecisionKind,
     Drift,
     Incident,
+    Recalibration,
     Release,
     RetrainRequest,
 )
@@ -106,10 +107,21 @@ class Verdicts:
         )
         return self.message("decisions", payload, decision_id, causes, self._scores())
 
-    def release(self, releases: Releases, pending_retrain: str, because: str, decision_id: str) -> Message[Any]:
-        """Who answers from now on, and whose answers are only compared."""
+    def release(
+        self,
+        releases: Releases,
+        recalibration: Callable[[str], Recalibration | None],
+        pending_retrain: str,
+        because: str,
+        decision_id: str,
+        causes: tuple[str, ...],
+    ) -> Message[Any]:
+        """Who answers from now on, whose answers are only compared, and how each model's scores are read."""
         self._revision += 1
         champion, arms = releases.arms()
+        for arm in [*arms] if champion is None else [champion, *arms]:
+            if (found := recalibration(arm.model_id)) is not None:
+                arm.recalibration.CopyFrom(found)
         clock_us = self._clock_us()
         payload = Release(
             use_case=self._use_case,
@@ -125,7 +137,7 @@ class Verdicts:
             awaiting_approval=releases.orders.awaiting,
         )
         release_id = derive_id("release", self._use_case, self._revision, clock_us)
-        return self.message("releases", payload, release_id, (decision_id,))
+        return self.message("releases", payload, release_id, causes)
 
     def incident(self, source: str, what: str, causes: tuple[str, ...]) -> Message[Any]:
         """Something is wrong that no model mends."""

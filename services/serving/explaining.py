@@ -37,7 +37,7 @@ class Explaining:
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
         """What each input contributed to an answer; made on another thread, one at a time."""
-        model_id, vector, score = request.model_id, request.vector, None
+        model_id, vector, score, told = request.model_id, request.vector, None, None
         if request.prediction_id:
             found = self._recent.read(request.prediction_id)
             if found is None:
@@ -45,7 +45,8 @@ class Explaining:
                     f"prediction {request.prediction_id[:64]} is not among the newest "
                     f"{self._settings.explained_answers_max} answers of this replica: ask with model_id and vector"
                 )
-            model_id, vector, score = found.model_id, found.vector, found.score
+            model_id, vector, told = found.model_id, found.vector, found.score
+            score = next((scored.score for scored in found.scores if scored.model_id == model_id), None)
         self._check_vector(vector)
         model = self._releases.models.get(model_id)
         if model is None:
@@ -60,7 +61,7 @@ class Explaining:
                 made = await asyncio.to_thread(explain, model.scoring, vector.numbers, vector.texts)  # type: ignore[attr-defined]
         finally:
             self._waiting -= 1
-        return explained(self._use_case, request.prediction_id, model_id, vector, made, score)
+        return explained(self._use_case, request.prediction_id, model_id, vector, made, score, told)
 
     def _check_vector(self, vector: Vector) -> None:
         use_case = self._use_case

@@ -96,8 +96,9 @@ def explained(
     vector: Vector,
     made: Explanation,
     score: float | None = None,
+    answered: float | None = None,
 ) -> ExplainResponse:
-    """The answer to a caller, the largest contributions first. `score`: the one that was logged."""
+    """The answer to a caller, the largest contributions first. `score`: the model's own that was logged; `answered`: what was told."""
     numeric, textual = use_case.numeric_inputs, use_case.text_inputs
     unknown = {name for name, value in zip(numeric, vector.numbers, strict=True) if math.isnan(value)}
     unknown |= {name for name, value in zip(textual, vector.texts, strict=True) if not value}
@@ -121,6 +122,7 @@ def explained(
         attributions=found,
         method=METHOD,
         background_rows=made.background_rows,
+        answered=answered,
     )
 
 

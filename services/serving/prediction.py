@@ -112,7 +112,8 @@ def answer_together(use_case: UseCase, router: Router, asked: Together, as_of_us
 
     What is no probability, no distribution over the classes, or no finite number is never passed on and never logged: the
     stand-ins of the arm answer, in order, and at last the prior; the answer says why.
-    Raises NoUsableScore if none of them can. `scores` of a log record: the champion first.
+    Raises NoUsableScore if none of them can. `scores` of a log record: what each model said, the champion first; an answer is
+    what its model said, recalibrated as the release says.
     """
     numbers = np.frombuffer(asked.inputs.matrix_bytes, dtype="<f8").reshape(len(asked.entities), -1)
     texts = asked.inputs.texts
@@ -132,7 +133,8 @@ def answer_together(use_case: UseCase, router: Router, asked: Together, as_of_us
         chosen[row], answers[row] = _stand_in(use_case, router, chosen[row], by_arm, row, numbers, texts)
         if answers[row] is None:
             raise NoUsableScore("; ".join(f"model {u.model_id} ({u.role}): {u.why}" for u in unusable))
-    return _worded(use_case, router, asked, as_of_us, said, chosen, cast(list[Said], answers), fallbacks, unusable)
+    told = _recalibrated(use_case, chosen, cast(list[Said], answers))
+    return _worded(use_case, router, asked, as_of_us, said, chosen, told, fallbacks, unusable)
 
 
 def _worded(
@@ -154,6 +156,7 @@ def _worded(
     scores = [_double(score) for score, _ in answers]
     vectors = asked.inputs.vectors()
     is_stood_in = any(fallbacks)
+    is_recalibrated = any([arm.recalibration is not None for arm in set(chosen)])
     payloads = [
         logged_heads,
         ids,
@@ -172,7 +175,8 @@ def _worded(
     parts = [answer_heads, ids, repeat(_SCORE), scores]
     for arm, found in said:
         alone, named = _scored_head(arm.model_id)
-        if len(said) == 1 and use_case.predict.task != "multiclass" and not is_stood_in:  # what it said is the answer
+        is_answer = len(said) == 1 and not is_stood_in and not is_recalibrated
+        if is_answer and use_case.predict.task != "multiclass":
             payloads += [repeat(alone), scores]
         else:
             payloads.append([b"" if each is None else _scored(alone, named, each) for each in found])
@@ -283,6 +287,20 @@ def _stand_in(
         if (answered := said[other][row]) is not None:
             return other, answered
     return router.prior, prior(use_case.predict, routed.model)
+
+
+def _recalibrated(use_case: UseCase, chosen: Sequence[LoadedArm], answers: list[Said]) -> list[Said]:
+    """The answers as the releases' recalibrations have them, each of its own model's."""
+    task, outputs = use_case.predict.task, max(1, len(use_case.predict.classes))
+    for arm in set(chosen):
+        scalings = arm.recalibration
+        if scalings is None or scalings.outputs != outputs:  # of before the classes were declared otherwise
+            continue
+        rows = [row for row, answered_by in enumerate(chosen) if answered_by is arm]
+        scores = np.array([answers[row].class_probabilities or answers[row].score for row in rows], dtype=np.float64)
+        for row, told in zip(rows, scalings.applied(task, scores).tolist(), strict=True):
+            answers[row] = Said(max(told), told) if task == "multiclass" else Said(told, ())
+    return answers
 
 
 def _why(arm: LoadedArm, unusable: Sequence[Unusable]) -> str:

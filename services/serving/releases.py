@@ -30,7 +30,7 @@ from services.serving.explanation import is_explainable
 from services.serving.guardrail import LatencyGuardrail
 from services.serving.instruments import ServingInstruments
 from services.serving.prediction import Unusable
-from services.serving.routing import Model, Router, arms_of, next_router, refusal, role_of
+from services.serving.routing import Model, Router, arms_of, next_router, refusal, role_of, same_arms
 
 _logger = logging.getLogger(__name__)
 
@@ -94,6 +94,7 @@ class ReleaseKeeper:
         self._has_news = asyncio.Event()
         self._models: dict[tuple[str, str], Model] = {}
         self._unusable: Counter[tuple[str, int]] = Counter()
+        self._arms_since = 0  # the revision since which the arms are as they are: a recalibration leaves them
         self._told: set[tuple[str, str]] = set()
 
     @property
@@ -157,7 +158,7 @@ class ReleaseKeeper:
 
     def unusable(self, router: Router, found: Unusable) -> None:
         """A released model gave no usable answer: monitor is told once it has happened often enough."""
-        place = (found.model_id, router.revision)
+        place = (found.model_id, self._arms_since if router.revision >= self._arms_since else router.revision)
         before = self._unusable[place]
         self._unusable[place] += found.rows
         if before == 0:
@@ -186,8 +187,11 @@ class ReleaseKeeper:
         router = self.router
         answering = set() if router is None else {arm.model_id for arm in (*router.arms, *router.standby)}
         self._models = {place: model for place, model in self._models.items() if place[0] in answering} | models
+        is_recalibration = self._applied is not None and same_arms(self._applied.payload, release)
         self._applied, self.refused = message, refused
-        self._unusable.clear()
+        if not is_recalibration:
+            self._arms_since = release.revision
+            self._unusable.clear()
         # A model that comes back is told of again.
         self._told = {told for told in self._told if told[0] in {arm.model_id for arm in arms_of(release)}}
         # Of a release that is no longer the newest, an earlier life may have told: that was answered, and is not again.
@@ -197,7 +201,13 @@ class ReleaseKeeper:
         self._clock.applied(release.revision)
         self._instruments.swapped(release.revision, time.perf_counter() - read_at_s)
         arms = "nobody" if router is None else ", ".join(f"{arm.model_id} ({arm.name})" for arm in router.arms)
-        _logger.info("release %d applied in %.3f s: %s", release.revision, time.perf_counter() - read_at_s, arms)
+        _logger.log(
+            logging.DEBUG if is_recalibration else logging.INFO,
+            "release %d applied in %.3f s: %s",
+            release.revision,
+            time.perf_counter() - read_at_s,
+            arms,
+        )
         async with self.moved:
             self.moved.notify_all()
 

@@ -24,6 +24,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     CommandKind,
     Release,
 )
+from driftloop.recalibration import Scalings
 
 _ROLES = {
     ROLE_CHAMPION: "champion",
@@ -49,13 +50,17 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedArm:
-    """A model in its role. `share`: the part of all entities that it answers; `name`: what its answers are logged under."""
+    """A model in its role. `share`: the part of all entities that it answers; `name`: what its answers are logged under.
+
+    recalibration: how its scores become answers; None: they are.
+    """
 
     model_id: str
     role: str
     share: float
     model: Model
     name: str
+    recalibration: Scalings | None = None
 
 
 class NoModel:
@@ -76,6 +81,15 @@ def role_of(arm: Arm, index: int) -> str:
     return "champion" if index == 0 else _ROLES.get(arm.role, "shadow")
 
 
+def same_arms(one: Release, other: Release) -> bool:
+    """Whether two releases have the same models in the same roles and shares, however their scores are read."""
+    return _unread(one) == _unread(other)
+
+
+def _unread(release: Release) -> list[tuple[str, str, int, float, str]]:
+    return [(arm.model_id, arm.bundle_digest, arm.role, arm.share, arm.name) for arm in arms_of(release)]
+
+
 class Router:
     """The arms of one release, immutable: a swap replaces the whole router.
 
@@ -89,7 +103,12 @@ class Router:
     def __init__(self, release: Release, models: Mapping[str, Model]) -> None:
         loaded = [
             LoadedArm(
-                arm.model_id, role_of(arm, index), arm.share, models[arm.model_id], arm.name or role_of(arm, index)
+                arm.model_id,
+                role_of(arm, index),
+                arm.share,
+                models[arm.model_id],
+                arm.name or role_of(arm, index),
+                Scalings.of(arm.recalibration),
             )
             for index, arm in enumerate(arms_of(release))
             if arm.model_id in models

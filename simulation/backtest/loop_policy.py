@@ -247,6 +247,9 @@ def _events(loop: Loop, history: History) -> list[Event]:
     for message in loop.messages("decisions"):
         decision = message.payload
         add(decision.clock_us, _KINDS[decision.kind], decision.because)
+    for message in loop.messages("releases"):
+        if not message.is_watermark and not message.payload.decision_id:
+            add(message.payload.clock_us, "recalibrated", message.payload.because)
     for message in loop.messages("incidents"):
         add(message.payload.clock_us, "incident", message.payload.what)
     return sorted(found, key=lambda event: event.at_us)

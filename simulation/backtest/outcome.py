@@ -11,7 +11,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Kind = Literal[
     "first_model", "drift", "input_drift", "retrain", "shadow", "canary", "promotion", "rejected", "rollback", "kept",
-    "waits", "not_now", "failed", "incident",
+    "waits", "not_now", "failed", "incident", "recalibrated",
 ]  # fmt: skip
 
 

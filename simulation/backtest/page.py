@@ -32,6 +32,7 @@ WORDS = {
     "not_now": "not now",
     "failed": "training failed",
     "incident": "incident",
+    "recalibrated": "answers recalibrated",
 }
 HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>Backtest of {{ source }}</title>
@@ -84,7 +85,7 @@ PAGE = (
 <h2 id="decisions">What the policies decided, and why</h2>
 {% for p in policies %}<details{% if p.name == told %} open{% endif %}><summary>{{ p.name }}: {{ p.events|length }} events</summary><div class="scroll"><table><thead><tr><th>time<th class=n>row<th>event<th>because</tr></thead>
 {% for e in p.events %}<tr><td style="white-space:nowrap">{{ e.time }}<td class=n>{{ "{:,}".format(e.row) }}<td style="white-space:nowrap">{{ e.kind }}<td>{{ e.why }}</tr>
-{% endfor %}</table></div>{% if p.quiet %}<p class=soft>{{ p.quiet }} drifts of single inputs or of the predictions are left out here: they are evidence and ask for nothing by themselves; report.json has them.</p>{% endif %}</details>
+{% endfor %}</table></div>{% if p.recalibrated %}<p class=soft>Late labels moved its answers {{ "{:,}".format(p.recalibrated) }} times between these, without a training: report.json has when and by how much.</p>{% endif %}{% if p.quiet %}<p class=soft>{{ p.quiet }} drifts of single inputs or of the predictions are left out here: they are evidence and ask for nothing by themselves; report.json has them.</p>{% endif %}</details>
 {% endfor %}
 <h2 id="protocol">Protocol</h2><dl>{% for name, words in protocol.items() %}<dt>{{ name|replace("_", " ") }}</dt><dd>{{ words }}.</dd>{% endfor %}</dl>
 {% if inferred %}<h2 id="schema">Inferred schema</h2><p>What was not said was inferred from the table; each line says how to correct it.</p><ul>{% for line in inferred %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
@@ -133,7 +134,7 @@ def write_empty_page(source: str, policies: Sequence[str], path: Path) -> None:
 
 
 def _policy(found: Findings, outcome: Outcome) -> dict[str, Any]:
-    shown = [event for event in outcome.events if event.kind != "input_drift"]
+    shown = [event for event in outcome.events if event.kind not in ("input_drift", "recalibrated")]
     return {
         "name": outcome.policy,
         "metrics": found.metrics[outcome.policy],
@@ -149,7 +150,8 @@ def _policy(found: Findings, outcome: Outcome) -> dict[str, Any]:
             {"time": _minute(event.at_us), "row": event.row, "kind": WORDS[event.kind], "why": event.why}
             for event in shown
         ],
-        "quiet": len(outcome.events) - len(shown),
+        "quiet": outcome.count("input_drift"),
+        "recalibrated": outcome.count("recalibrated"),
     }
 
 

@@ -97,7 +97,7 @@ def test_every_policy_answers_the_same_rows_and_starts_with_the_same_model(
     for outcome in outcomes.values():
         assert not np.isnan(outcome.answers[prepared.scored]).any()
         assert outcome.fits[0] == prepared.first.fit
-        changes = [event.row for event in outcome.events if event.kind in ("canary", "promotion")]
+        changes = [event.row for event in outcome.events if event.kind in ("canary", "promotion", "recalibrated")]
         first_change = min(changes, default=len(prepared.history))
         until = prepared.scored[prepared.scored < first_change]
         assert np.allclose(outcome.answers[until], outcomes["static"].answers[until], atol=1e-6)

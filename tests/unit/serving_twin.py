@@ -15,7 +15,7 @@ import numpy as np
 from driftloop.artifacts import BundleRefused
 from driftloop.contracts import Message, Record, derive_id, to_value, to_wire, watermark
 from driftloop.contracts.features.v1.features_pb2 import FeatureUpdate
-from driftloop.contracts.monitor.v1.monitor_pb2 import Arm, Release, Role
+from driftloop.contracts.monitor.v1.monitor_pb2 import Arm, Recalibration, Release, Role
 from driftloop.contracts.serving.v1.serving_pb2 import PredictRequest, WaitForClockRequest
 from driftloop.contracts.serving.v1.serving_pb2_grpc import PredictionServiceStub
 from driftloop.messaging import MemoryBus, read_record
@@ -161,6 +161,7 @@ class Twin:
         shares: Sequence[float] = (),
         names: Sequence[str] = (),
         pending_retrain: str = "",
+        recalibration: Recalibration | None = None,
     ) -> int:
         """Writes a release of the next revision; the revision."""
         self._revision += 1
@@ -171,6 +172,7 @@ class Twin:
                 bundle_digest=model_id,
                 share=shares[n] if shares else 0.0,
                 name=names[n] if names else "",
+                recalibration=recalibration,
             )
             for n, (model_id, role) in enumerate(arms)
         ]
@@ -188,9 +190,15 @@ class Twin:
         """Waits until the replica has come to a clock."""
         return await self.stub.WaitForClock(WaitForClockRequest(use_case=self.use_case, clock_us=clock_us), timeout=10)
 
-    async def released(self, *arms: tuple[str, Role], shares: Sequence[float] = (), names: Sequence[str] = ()) -> None:
-        """Releases and waits until it is applied."""
-        self.release(*arms, shares=shares, names=names)
+    async def released(
+        self,
+        *arms: tuple[str, Role],
+        shares: Sequence[float] = (),
+        names: Sequence[str] = (),
+        recalibration: Recalibration | None = None,
+    ) -> None:
+        """Releases and waits until it is applied; `recalibration`: of every arm."""
+        self.release(*arms, shares=shares, names=names, recalibration=recalibration)
         self.clock_us += 1_000
         self.advance(self.clock_us)
         await self.at(self.clock_us)

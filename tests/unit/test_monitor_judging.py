@@ -20,11 +20,13 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     RETRAIN_REASON_BOOTSTRAP,
     RETRAIN_REASON_DRIFT,
     Command,
+    Release,
     Score,
 )
 from driftloop.contracts.serving.v1.scored_pb2 import Scored
 from driftloop.contracts.serving.v1.serving_pb2 import Prediction, Vector
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, OUTCOME_REFUSED, Model
+from driftloop.recalibration import Scalings
 from driftloop.usecase import HOUR_US, Policy, load_use_case
 from services.monitor.judging import Judging
 
@@ -319,6 +321,48 @@ def test_a_failing_champion_without_a_previous_one_stays_and_serving_is_answered
     out = heart.fold([failing("m1")])
     assert [m.payload.champion.model_id for m in of(out, "releases")] == ["m1"]
     assert len(of(out, "incidents")) == 1
+
+
+def unsure(first: int, count: int, hour: int, model_id: str = "m1") -> list[Record]:
+    """Labels that are true nine times in ten, of which a model says that they are as often as not."""
+    rng = np.random.default_rng(first)
+    return [scored(first + i, hour * HOUR_US + i, float(rng.random() < 0.9), {model_id: 0.5}) for i in range(count)]
+
+
+def test_late_labels_that_contradict_the_scores_recalibrate_them_without_a_decision_or_another_model():
+    heart, request_id = started()
+    first = of(heart.fold([answered("m1", request_id)]), "releases")[-1].payload
+    out = heart.fold([*unsure(200, 200, 3), *clock(4 * HOUR_US)])
+    message = next(message for message in of(out, "releases") if not message.payload.decision_id)
+    release = message.payload
+    assert release.champion.recalibration.labels == 200
+    told = Scalings.of(release.champion.recalibration)
+    assert told is not None
+    assert 0.75 < told.applied("binary", np.array([0.5]))[0] < 0.92
+    assert "late labels" in release.because
+    assert message.causes == tuple(f"s{n}" for n in range(392, 400))
+    assert release.revision > first.revision
+    kept = Release.FromString(release.SerializeToString())
+    kept.champion.ClearField("recalibration")
+    assert (kept.champion, list(kept.arms)) == (first.champion, [])
+
+
+def test_scores_that_labels_bear_out_are_left_as_they_are():
+    heart, request_id = started()
+    heart.fold([answered("m1", request_id)])
+    rng = np.random.default_rng(8)
+    records = [scored(200 + i, 3 * HOUR_US + i, float(rng.random() < 0.3), {"m1": 0.3}) for i in range(200)]
+    out = heart.fold([*records, *clock(4 * HOUR_US)])
+    assert all(message.payload.decision_id for message in of(out, "releases"))
+
+
+def test_a_use_case_may_have_its_scores_answered_as_they_are():
+    plain = dataclasses.replace(FLIGHTS, policy=dataclasses.replace(FLIGHTS.policy, recalibrate=False))
+    heart = Judging(plain, 2, 1)
+    request_id = of(heart.fold([*rows(0, 200, 1), *clock(2 * HOUR_US)]), "retrain")[0].id
+    heart.fold([answered("m1", request_id)])
+    out = heart.fold([*unsure(200, 200, 3), *clock(4 * HOUR_US)])
+    assert not any(message.payload.champion.HasField("recalibration") for message in of(out, "releases"))
 
 
 def test_folding_a_batch_equals_folding_one_at_a_time_also_across_a_restore():

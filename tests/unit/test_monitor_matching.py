@@ -94,6 +94,14 @@ def test_a_label_meets_its_prediction_and_names_both_as_causes():
     assert out[-1].payload.writer == "matching/0"
 
 
+def test_a_score_has_what_was_answered_beside_what_the_models_said():
+    heart, prediction = matching(), predicted("f", BEGIN, score=0.3)
+    prediction.message.payload.score = 0.4  # as a release recalibrated it
+    heart.fold([announced("f", BEGIN + HOUR_US), *clock(BEGIN), prediction])
+    (score,) = scores(heart.fold([arrival("f", BEGIN + 3 * HOUR_US, 45.0), *clock(BEGIN + 4 * HOUR_US)]))
+    assert (score.answered, score.scores[0].score) == (0.4, 0.3)
+
+
 def test_a_label_that_cannot_be_told_closes_its_entity_and_stops_nothing():
     hours = replace(FLIGHTS, label=replace(FLIGHTS.label, value=lambda e: 60 / e["delay"] > 2))
     heart = Matching(hours, 0, 2, 1)

@@ -23,7 +23,9 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     ROLE_PREVIOUS,
     ROLE_SHADOW,
     ROLE_STANDBY,
+    Recalibration,
     Role,
+    Scaling,
 )
 from driftloop.contracts.serving.v1.serving_pb2 import (
     ExplainRequest,
@@ -188,13 +190,23 @@ async def test_an_answer_is_explained_by_the_model_and_vector_that_gave_it(tmp_p
         await replica.released(("m2", ROLE_CHAMPION), ("m1", ROLE_STANDBY))
         asks = ExplainRequest(use_case="orders", prediction_id=answered.prediction_id)
         found = await replica.stub.Explain(asks)
-        assert (found.model_id, found.score) == ("m1", answered.score)
+        assert (found.model_id, found.score, found.answered) == ("m1", answered.score, answered.score)
         first = found.attributions[0]
         assert (first.input, first.number) == ("price", 30.0)
         assert math.isclose(sum(each.contribution for each in found.attributions), found.score - found.base)
         assert first.contribution == pytest.approx(0.01 * (30.0 - Weighted.MEAN_PRICE))
         assert {each.input for each in found.attributions if each.missing} >= {f"{SHOP}__mean_1h"}
         assert await replica.stub.Explain(asks) == found
+
+
+async def test_a_recalibrated_answer_is_explained_by_what_the_model_said_and_what_was_told(tmp_path: Path) -> None:
+    recalibration = Recalibration(scalings=[Scaling(weight=1.0, slope=1.0, intercepts=[1.0])], labels=80)
+    async with twin(tmp_path, {"m1": Weighted({"price": 0.01}, base=0.1)}) as replica:
+        await replica.released(("m1", ROLE_CHAMPION), recalibration=recalibration)
+        told = await replica.stub.Predict(request(price=30.0))
+        found = await replica.stub.Explain(ExplainRequest(use_case="orders", prediction_id=told.prediction_id))
+        assert told.score == found.answered > found.score
+        assert math.isclose(sum(each.contribution for each in found.attributions), found.score - found.base)
 
 
 async def test_an_old_answer_is_explained_from_its_log_record(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     ROLE_CHAMPION,
     ROLE_PREVIOUS,
     ROLE_SHADOW,
+    Recalibration,
+    Scaling,
 )
 from driftloop.contracts.serving.v1.serving_pb2 import (
     GetReleaseRequest,
@@ -301,6 +303,18 @@ async def test_a_model_that_gives_no_probability_is_replaced_and_monitor_is_told
         assert {(a.model_id, a.arm, a.score) for a in answers} == {("m2", "previous", 0.2)}
         (command,) = [record.message.payload for record in replica.records("commands")]
         assert (command.kind, command.model_id, command.who) == (COMMAND_KIND_GUARDRAIL, "m1", "serving/0")
+
+
+async def test_releases_that_only_recalibrate_do_not_make_a_failing_model_look_new(tmp_path: Path) -> None:
+    models = {"m1": Constant(math.nan), "m2": Constant(0.2)}
+    arms = (("m1", ROLE_CHAMPION), ("m2", ROLE_PREVIOUS))
+    async with twin(tmp_path, models, unusable_scores_max=3) as replica:
+        for n in range(3):
+            recalibration = Recalibration(scalings=[Scaling(weight=0.5, slope=1.0, intercepts=[n])])
+            await replica.released(*arms, recalibration=recalibration)
+            await replica.stub.Predict(request(f"o{n}"))
+        (command,) = [record.message.payload for record in replica.records("commands")]
+        assert (command.kind, command.model_id) == (COMMAND_KIND_GUARDRAIL, "m1")
 
 
 async def test_without_a_usable_model_the_call_fails_rather_than_guesses(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     ROLE_PREVIOUS,
     ROLE_SHADOW,
     Arm,
+    Recalibration,
     Release,
     Role,
+    Scaling,
 )
 from driftloop.contracts.serving.v1.serving_pb2 import PredictRequest
 from driftloop.usecase import Event, Field, FieldValue, Label, Latest, Prediction, Request, UseCase, Window, before
@@ -79,6 +81,13 @@ class Raising:
 
     def predict(self, numbers: np.ndarray, texts: Sequence[Sequence[str]]) -> np.ndarray:
         raise ValueError("no graph")
+
+
+class Halves:
+    """Finds two classes as likely."""
+
+    def predict(self, numbers: np.ndarray, texts: Sequence[Sequence[str]]) -> np.ndarray:
+        return np.full((len(texts), 2), 0.5)
 
 
 class OneScoreTooMany:
@@ -385,6 +394,62 @@ def test_a_batch_answers_as_single_calls_do() -> None:
     assert [p.SerializeToString(deterministic=True) for p in together.predictions] == [
         one.predictions[0].SerializeToString(deterministic=True) for one in alone
     ]
+
+
+def recalibrated(intercept: float) -> Recalibration:
+    return Recalibration(scalings=[Scaling(weight=0.5, slope=1.0, intercepts=[intercept])], labels=80)
+
+
+def test_an_answer_is_its_own_models_score_as_the_release_recalibrates_it() -> None:
+    told = release(("m1", ROLE_CHAMPION, 0.4), ("m2", ROLE_CANARY, 0.3), ("m3", ROLE_PREVIOUS, 0.3))
+    told.champion.recalibration.CopyFrom(recalibrated(math.log(81.0)))  # .1 becomes .9
+    told.arms[0].recalibration.CopyFrom(recalibrated(-math.log(9.0 / 4.0)))  # .2 becomes .1
+    router = Router(told, MODELS)
+    entities = [f"o{n}" for n in range(40)]
+    answered = answer(orders, router, asked(FeatureView(orders, 10), entities), 1_000)
+    expected = {"m1": (0.1 + 0.9) / 2, "m2": (0.2 + 0.1) / 2}
+    assert {prediction.model_id for prediction in answered.predictions} == expected.keys()
+    for response, prediction in zip(answered.responses, answered.predictions, strict=True):
+        assert response.score == prediction.score == pytest.approx(expected[response.model_id])
+        assert [(s.model_id, s.score) for s in prediction.scores] == [("m1", 0.1), ("m2", 0.2), ("m3", 0.3)]
+
+
+def test_a_recalibrated_batch_of_one_model_answers_as_single_calls_do() -> None:
+    told = release(("m1", ROLE_CHAMPION, 1.0))
+    told.champion.recalibration.CopyFrom(recalibrated(1.0))
+    router = Router(told, {"m1": Summing()})
+    view = FeatureView(orders, 10)
+    wanted = [asked(view, [f"o{n}"], {**FIELDS, "price": float(n)})[0] for n in range(20)]
+    together = answer(orders, router, wanted, 9)
+    alone = [answer(orders, router, [one], 9).responses[0] for one in wanted]
+    assert [one.score for one in together.responses] == [one.score for one in alone]
+    said = [prediction.scores[0].score for prediction in together.predictions]
+    assert [one.score for one in alone] != said
+
+
+def test_who_stands_in_answers_by_its_own_recalibration() -> None:
+    told = release(("m1", ROLE_CHAMPION, 1.0), ("m2", ROLE_PREVIOUS, 0.0))
+    told.champion.recalibration.CopyFrom(recalibrated(5.0))
+    told.arms[0].recalibration.CopyFrom(recalibrated(math.log(4.0)))  # .2 becomes .5
+    router = Router(told, {"m1": Constant(math.nan), "m2": Constant(0.2)})
+    response = answer(orders, router, asked(FeatureView(orders, 10), ["o1"]), 9).responses[0]
+    assert (response.model_id, response.score) == ("m2", pytest.approx(0.35))
+
+
+def test_classes_are_recalibrated_and_one_of_other_classes_is_left_out() -> None:
+    kinds = replace(
+        orders,
+        predict=replace(orders.predict, task="multiclass", classes=("a", "b")),
+        label=Label(on=delivered, value=lambda e: "a"),
+    )
+    told = release(("m1", ROLE_CHAMPION, 1.0))
+    told.champion.recalibration.scalings.add(weight=1.0, slope=1.0, intercepts=[0.0, math.log(3.0)])
+    wanted = asked(FeatureView(orders, 10), ["o1"])
+    models = {"m1": Halves()}
+    response = answer(kinds, Router(told, models), wanted, 9).responses[0]
+    assert (response.score, list(response.class_probabilities)) == (pytest.approx(0.75), pytest.approx([0.25, 0.75]))
+    told.champion.recalibration.CopyFrom(recalibrated(1.0))
+    assert list(answer(kinds, Router(told, models), wanted, 9).responses[0].class_probabilities) == [0.5, 0.5]
 
 
 def test_freshness_says_how_old_the_values_are_on_the_use_case_clock() -> None:

@@ -155,7 +155,7 @@ ROLE_AB: Role
 ROLE_STANDBY: Role
 
 class Score(_message.Message):
-    __slots__ = ("use_case", "entity", "prediction_id", "predicted_for_us", "matured_at_us", "state", "label", "label_known_at_us", "model_id", "arm", "as_of_us", "scores", "slices", "label_event_id", "incident")
+    __slots__ = ("use_case", "entity", "prediction_id", "predicted_for_us", "matured_at_us", "state", "label", "label_known_at_us", "model_id", "arm", "as_of_us", "scores", "slices", "label_event_id", "incident", "answered", "answered_class_probabilities")
     class SlicesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -178,6 +178,8 @@ class Score(_message.Message):
     SLICES_FIELD_NUMBER: _ClassVar[int]
     LABEL_EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     INCIDENT_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_CLASS_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     use_case: str
     entity: str
     prediction_id: str
@@ -193,7 +195,9 @@ class Score(_message.Message):
     slices: _containers.ScalarMap[str, str]
     label_event_id: str
     incident: Incident
-    def __init__(self, use_case: _Optional[str] = ..., entity: _Optional[str] = ..., prediction_id: _Optional[str] = ..., predicted_for_us: _Optional[int] = ..., matured_at_us: _Optional[int] = ..., state: _Optional[_Union[LabelState, str]] = ..., label: _Optional[float] = ..., label_known_at_us: _Optional[int] = ..., model_id: _Optional[str] = ..., arm: _Optional[str] = ..., as_of_us: _Optional[int] = ..., scores: _Optional[_Iterable[_Union[_scored_pb2.Scored, _Mapping]]] = ..., slices: _Optional[_Mapping[str, str]] = ..., label_event_id: _Optional[str] = ..., incident: _Optional[_Union[Incident, _Mapping]] = ...) -> None: ...
+    answered: float
+    answered_class_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, use_case: _Optional[str] = ..., entity: _Optional[str] = ..., prediction_id: _Optional[str] = ..., predicted_for_us: _Optional[int] = ..., matured_at_us: _Optional[int] = ..., state: _Optional[_Union[LabelState, str]] = ..., label: _Optional[float] = ..., label_known_at_us: _Optional[int] = ..., model_id: _Optional[str] = ..., arm: _Optional[str] = ..., as_of_us: _Optional[int] = ..., scores: _Optional[_Iterable[_Union[_scored_pb2.Scored, _Mapping]]] = ..., slices: _Optional[_Mapping[str, str]] = ..., label_event_id: _Optional[str] = ..., incident: _Optional[_Union[Incident, _Mapping]] = ..., answered: _Optional[float] = ..., answered_class_probabilities: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Drift(_message.Message):
     __slots__ = ("use_case", "id", "series", "kind", "detector", "clock_us", "since_us", "before", "after", "labels_since", "alpha", "model_id")
@@ -355,20 +359,40 @@ class Command(_message.Message):
     def __init__(self, use_case: _Optional[str] = ..., id: _Optional[str] = ..., kind: _Optional[_Union[CommandKind, str]] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., model_id: _Optional[str] = ..., at_us: _Optional[int] = ..., arms: _Optional[_Iterable[_Union[Arm, _Mapping]]] = ...) -> None: ...
 
 class Arm(_message.Message):
-    __slots__ = ("model_id", "bundle_url", "bundle_digest", "role", "share", "name")
+    __slots__ = ("model_id", "bundle_url", "bundle_digest", "role", "share", "name", "recalibration")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_URL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    RECALIBRATION_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     bundle_url: str
     bundle_digest: str
     role: Role
     share: float
     name: str
-    def __init__(self, model_id: _Optional[str] = ..., bundle_url: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., share: _Optional[float] = ..., name: _Optional[str] = ...) -> None: ...
+    recalibration: Recalibration
+    def __init__(self, model_id: _Optional[str] = ..., bundle_url: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., share: _Optional[float] = ..., name: _Optional[str] = ..., recalibration: _Optional[_Union[Recalibration, _Mapping]] = ...) -> None: ...
+
+class Recalibration(_message.Message):
+    __slots__ = ("scalings", "labels")
+    SCALINGS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    scalings: _containers.RepeatedCompositeFieldContainer[Scaling]
+    labels: int
+    def __init__(self, scalings: _Optional[_Iterable[_Union[Scaling, _Mapping]]] = ..., labels: _Optional[int] = ...) -> None: ...
+
+class Scaling(_message.Message):
+    __slots__ = ("weight", "slope", "intercepts")
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SLOPE_FIELD_NUMBER: _ClassVar[int]
+    INTERCEPTS_FIELD_NUMBER: _ClassVar[int]
+    weight: float
+    slope: float
+    intercepts: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, weight: _Optional[float] = ..., slope: _Optional[float] = ..., intercepts: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Release(_message.Message):
     __slots__ = ("use_case", "revision", "champion", "arms", "pending_retrain", "because", "clock_us", "decision_id", "pinned", "paused", "awaiting_approval")

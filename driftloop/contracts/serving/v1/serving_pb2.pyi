@@ -125,7 +125,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, use_case: _Optional[str] = ..., prediction_id: _Optional[str] = ..., model_id: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("prediction_id", "model_id", "score", "base", "explained_class", "attributions", "method", "background_rows")
+    __slots__ = ("prediction_id", "model_id", "score", "base", "explained_class", "attributions", "method", "background_rows", "answered")
     PREDICTION_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +134,7 @@ class ExplainResponse(_message.Message):
     ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     BACKGROUND_ROWS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
     prediction_id: str
     model_id: str
     score: float
@@ -142,7 +143,8 @@ class ExplainResponse(_message.Message):
     attributions: _containers.RepeatedCompositeFieldContainer[Attribution]
     method: str
     background_rows: int
-    def __init__(self, prediction_id: _Optional[str] = ..., model_id: _Optional[str] = ..., score: _Optional[float] = ..., base: _Optional[float] = ..., explained_class: _Optional[str] = ..., attributions: _Optional[_Iterable[_Union[Attribution, _Mapping]]] = ..., method: _Optional[str] = ..., background_rows: _Optional[int] = ...) -> None: ...
+    answered: float
+    def __init__(self, prediction_id: _Optional[str] = ..., model_id: _Optional[str] = ..., score: _Optional[float] = ..., base: _Optional[float] = ..., explained_class: _Optional[str] = ..., attributions: _Optional[_Iterable[_Union[Attribution, _Mapping]]] = ..., method: _Optional[str] = ..., background_rows: _Optional[int] = ..., answered: _Optional[float] = ...) -> None: ...
 
 class Attribution(_message.Message):
     __slots__ = ("input", "number", "text", "contribution", "missing")

@@ -1,0 +1,206 @@
+"""Learns from late labels how a model's scores are to be read, between two trainings and without one; pure.
+
+Three scalings (see `driftloop.recalibration`) learn from every mature label by online Newton steps, each forgetting at its own pace,
+and stand beside the score as it is. Each weighs as much in the answer as it has lately been right (fixed share: Herbster & Warmuth,
+"Tracking the best expert", 1998), so that the answers' log loss is never much above that of the scores as they are, whatever
+happens, and near that of the best scaling of every stretch. Online Platt scaling: Gupta & Ramdas, "Online Platt scaling with
+calibeating", 2023.
+
+Only answers change. What drift, trials and gates are judged by stays the models' own scores: no recalibration hides a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from driftloop.contracts.monitor.v1.monitor_pb2 import Recalibration
+from driftloop.recalibration import Floats, Scalings, inputs
+from driftloop.usecase import Answer, Task
+
+BLOCK_LABELS = 20  # per step: a step per label gains nothing more, and costs as much as twenty
+HALF_LIVES_LABELS = (80.0, 320.0, 1280.0)
+PRIOR_LABELS = 16.0  # that speak for the score as it is, in every scaling
+PRIOR_SHARE = 0.1  # of the answer that all scalings have before they are known to be right
+SWITCH_SHARE = (
+    0.02  # of the weights that goes back to that with every block: the best scaling of yesterday need not be today's
+)
+WEIGHT_RATE = 0.5  # of what the losses say of the weights: neighbouring labels are alike
+CURVATURE_MIN = 0.01  # per label: where a model is sure, nothing else would keep a step short
+SHIFT_MIN = (
+    0.005  # mean change of the newest answers that is worth telling; numbers: in standard deviations of their error
+)
+_NATS_MAX = 30.0
+_TINY = 1e-12
+
+
+class _Model:
+    """What is known of one model's scores."""
+
+    def __init__(self, task: Task, outputs: int) -> None:
+        self._task = task
+        size = {"binary": 2, "multiclass": 1 + outputs, "regression": 1}[task]
+        self._start = np.array([1.0] + [0.0] * (size - 1)) if task != "regression" else np.zeros(1)
+        slope_prior = [] if task == "regression" else [PRIOR_LABELS]
+        prior = np.array(
+            slope_prior + [PRIOR_LABELS / (1.0 if task == "regression" else 4.0)] * (size - len(slope_prior))
+        )
+        # (scalings, parameters) slope first, and the curvature of the loss: a matrix where it is of two, else its diagonal.
+        self._prior = np.diag(prior) if task == "binary" else prior
+        self.parameters = np.tile(self._start, (len(HALF_LIVES_LABELS), 1))
+        self.curvature = np.array([self._prior] * len(HALF_LIVES_LABELS))
+        self.weights = _prior_weights()
+        self.variance = 0.0  # of the error, regression only
+        self.labels = 0
+        self.told = Recalibration()  # empty: that the scores are the answers
+        self.newest: Floats = np.empty(0)  # scores of the newest block
+        self.waiting: list[tuple[Answer, float]] = []
+
+    @property
+    def scalings(self) -> Scalings:
+        """What has been learned."""
+        if self._task == "regression":
+            return Scalings(self.weights[1:], np.ones(len(self.parameters)), self.parameters)
+        return Scalings(self.weights[1:], self.parameters[:, 0], self.parameters[:, 1:])
+
+    def learned(self, answer: Answer, label: float) -> None:
+        """Takes a row in; every so many rows it learns from them."""
+        if isinstance(answer, Sequence) and not label < len(answer):
+            return  # a class that was declared after the model was made
+        self.waiting.append((answer, label))
+        if len(self.waiting) < BLOCK_LABELS:
+            return
+        scores = np.array([score for score, _ in self.waiting], dtype=np.float64)
+        labels = np.array([said for _, said in self.waiting], dtype=np.float64)
+        self.waiting, self.newest = [], scores
+        self.labels += len(labels)
+        prepared = inputs(self._task, scores)
+        scaled = self.scalings.each(self._task, prepared)
+        self._weigh([scores, *scaled], labels)
+        for place, half_life in enumerate(HALF_LIVES_LABELS):
+            self._step(place, 0.5 ** (len(labels) / half_life), prepared, scaled[place], labels)
+
+    def _weigh(self, answers: Sequence[Floats], labels: Floats) -> None:
+        """The weights follow the losses of the scores as they are and of each scaling."""
+        if self._task == "regression":
+            squares = np.array([float(((said - labels) ** 2).mean()) for said in answers])
+            least = float(squares.min())
+            self.variance = least if not self.variance else 0.9 * self.variance + 0.1 * least
+            losses = squares * len(labels) / (2.0 * max(self.variance, _TINY))
+        else:
+            losses = np.array([-np.log(np.maximum(_chances(said, labels), _TINY)).sum() for said in answers])
+        weights = self.weights * np.exp(-WEIGHT_RATE * np.minimum(losses - losses.min(), _NATS_MAX))
+        self.weights = (1.0 - SWITCH_SHARE) * weights / weights.sum() + SWITCH_SHARE * _prior_weights()
+
+    def _step(self, place: int, kept: float, prepared: Floats, scaled: Floats, labels: Floats) -> None:
+        """One scaling's Newton step on a block, of what it keeps of earlier ones, the prior and this one."""
+        if self._task == "regression":
+            slopes, curvature = np.array([(scaled - labels).sum()]), np.array([float(len(labels))])
+        elif self._task == "binary":
+            design = np.stack([prepared, np.ones(len(labels))], axis=1)
+            slopes = design.T @ (scaled - labels)
+            curvature = design.T @ (design * np.maximum(scaled * (1.0 - scaled), CURVATURE_MIN)[:, None])
+        else:
+            off = scaled.copy()
+            off[np.arange(len(labels)), labels.astype(int)] -= 1.0
+            slopes = np.concatenate([[(off * prepared).sum()], off.sum(axis=0)])
+            mean = (scaled * prepared).sum(axis=1)
+            spread = ((scaled * prepared * prepared).sum(axis=1) - mean * mean).sum() + CURVATURE_MIN * len(labels)
+            curvature = np.concatenate(
+                [[spread], np.maximum(scaled * (1.0 - scaled), CURVATURE_MIN / 10.0).sum(axis=0)]
+            )
+        self.curvature[place] = kept * self.curvature[place] + (1.0 - kept) * self._prior + curvature
+        pull = self.parameters[place] - self._start
+        if self._task == "binary":
+            slopes = slopes + (1.0 - kept) * (self._prior @ pull)
+            step = np.linalg.solve(self.curvature[place], slopes)
+        else:
+            step = (slopes + (1.0 - kept) * self._prior * pull) / self.curvature[place]
+        self.parameters[place] -= step
+
+    def tell(self) -> float:
+        """The mean change of the newest answers by what has been learned since it was told last, which then counts as told.
+
+        0: it is not worth telling.
+        """
+        if not len(self.newest):
+            return 0.0
+        told = Scalings.of(self.told)
+        before = self.newest if told is None else told.applied(self._task, self.newest)
+        change = float(np.abs(self.scalings.applied(self._task, self.newest) - before).mean())
+        unit = max(self.variance**0.5, _TINY) if self._task == "regression" else 1.0
+        if change <= SHIFT_MIN * unit:
+            return 0.0
+        self.told = self.scalings.message(self.labels)
+        return change
+
+    def snapshot(self) -> list[Any]:
+        """State as plain values."""
+        arrays = (self.parameters, self.curvature, self.weights, self.newest)
+        told = self.told.SerializeToString()
+        return [*(array.tolist() for array in arrays), self.variance, self.labels, told, list(map(list, self.waiting))]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Takes a snapshot back."""
+        parameters, curvature, weights, newest, self.variance, self.labels, told, waiting = state
+        self.parameters, self.curvature = np.array(parameters), np.array(curvature)
+        self.weights, self.newest = np.array(weights), np.array(newest)
+        self.told = Recalibration.FromString(told)
+        self.waiting = [(answer, label) for answer, label in waiting]
+
+
+class Recalibrations:
+    """What late labels say of the scores of every model that scores production's rows."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._models: dict[str, _Model] = {}
+
+    def labelled(self, answers: Mapping[str, Answer], label: float) -> None:
+        """A row's label is mature: what each model said of it."""
+        for model_id, answer in answers.items():
+            model = self._models.get(model_id)
+            if model is None:
+                outputs = len(answer) if isinstance(answer, Sequence) else 1
+                model = self._models[model_id] = _Model(self._task, outputs)
+            model.learned(answer, label)
+
+    def tell(self, model_ids: Collection[str]) -> float:
+        """By how much the newest answers of one of these models change, on average, by what `told` has from now on; 0: no news.
+
+        Every other model is forgotten: what is scored no more is learned anew when it comes back.
+        """
+        self._models = {model_id: model for model_id, model in self._models.items() if model_id in model_ids}
+        return max((model.tell() for model in self._models.values()), default=0.0)
+
+    def told(self, model_id: str) -> Recalibration | None:
+        """A model's recalibration as it was told last; None where its scores are the answers."""
+        model = self._models.get(model_id)
+        return model.told if model is not None and model.told.scalings else None
+
+    def snapshot(self) -> dict[str, Any]:
+        """State as plain values."""
+        return {model_id: model.snapshot() for model_id, model in self._models.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes a snapshot back."""
+        self._models = {}
+        for model_id, kept in state.items():
+            outputs = max(1, len(kept[0][0]) - 1)
+            self._models[model_id] = _Model(self._task, outputs)
+            self._models[model_id].restore(kept)
+
+
+def _prior_weights() -> Floats:
+    share = PRIOR_SHARE / len(HALF_LIVES_LABELS)
+    return np.array([1.0 - PRIOR_SHARE] + [share] * len(HALF_LIVES_LABELS))
+
+
+def _chances(said: Floats, labels: Floats) -> Floats:
+    """What was said of each label."""
+    if said.ndim == 2:
+        chances: Floats = said[np.arange(len(labels)), labels.astype(int)]
+        return chances
+    return np.where(labels > 0.5, said, 1.0 - said)
