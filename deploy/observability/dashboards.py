@@ -155,6 +155,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
             Panel("Alarms, by kind of series", (rate("driftloop_monitor_alarms_total", "kind"),), "ops"),
             Panel("Retrains, by reason", (rate("driftloop_monitor_retrains_total", "reason"),), "ops"),
             Panel("Decisions", (rate("driftloop_monitor_decisions_total", "kind"),), "ops"),
+            Panel("Recalibrations of answers", (rate("driftloop_monitor_recalibrations_total"),), "ops"),
             Panel(
                 "Gates failed (calibration among them)", (rate("driftloop_trainer_gates_failed_total", "gate"),), "ops"
             ),
