@@ -149,7 +149,7 @@ class Judging:
         answers: dict[str, Answer] = {
             scored.model_id: list(scored.class_probabilities) or scored.score for scored in score.scores
         }
-        self._recalibrations.labelled(answers, score.label)
+        self._recalibrations.labelled(answers, score.label, score.as_of_us, self.clock_us)
         losses = {name: self._watch.loss(said, score.label) for name, said in answers.items()}
         self._record.labelled(losses, score.predicted_for_us)
         self._releases.labelled(losses, score.slices)

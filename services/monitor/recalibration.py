@@ -3,19 +3,23 @@
 Three scalings (see `driftloop.recalibration`) learn from every mature label by online Newton steps, each forgetting at its own pace,
 and stand beside the score as it is. Each weighs as much in the answer as it has lately been right (fixed share: Herbster & Warmuth,
 "Tracking the best expert", 1998), so that the answers' log loss is never much above that of the scores as they are, whatever
-happens, and near that of the best scaling of every stretch. Online Platt scaling: Gupta & Ramdas, "Online Platt scaling with
-calibeating", 2023.
+happens, and near that of the best scaling of every stretch. Right is what it was when the row was asked about, of labels that were
+known by then: where labels are late and the world is fickle, what has just been learned is often wrong by the time it is of use.
+Online Platt scaling: Gupta & Ramdas, "Online Platt scaling with calibeating", 2023.
 
 Only answers change. What drift, trials and gates are judged by stays the models' own scores: no recalibration hides a change.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from driftloop.contracts import UNSET_US
 from driftloop.contracts.monitor.v1.monitor_pb2 import Recalibration
 from driftloop.recalibration import Floats, Scalings, inputs
 from driftloop.usecase import Answer, Task
@@ -23,7 +27,7 @@ from driftloop.usecase import Answer, Task
 BLOCK_LABELS = 20  # per step: a step per label gains nothing more, and costs as much as twenty
 HALF_LIVES_LABELS = (80.0, 320.0, 1280.0)
 PRIOR_LABELS = 16.0  # that speak for the score as it is, in every scaling
-PRIOR_SHARE = 0.1  # of the answer that all scalings have before they are known to be right
+PRIOR_SHARE = 0.5  # of the answer that all scalings have before anything is known of them
 SWITCH_SHARE = (
     0.02  # of the weights that goes back to that with every block: the best scaling of yesterday need not be today's
 )
@@ -32,8 +36,17 @@ CURVATURE_MIN = 0.01  # per label: where a model is sure, nothing else would kee
 SHIFT_MIN = (
     0.005  # mean change of the newest answers that is worth telling; numbers: in standard deviations of their error
 )
+HISTORY_MAX = 1_000  # steps that a row may lie back; one that was asked about before is judged by the oldest
 _NATS_MAX = 30.0
 _TINY = 1e-12
+
+
+class _Row(NamedTuple):
+    """A row with a mature label, and when it was asked about."""
+
+    answer: Answer
+    label: float
+    as_of_us: int
 
 
 class _Model:
@@ -50,37 +63,59 @@ class _Model:
         # (scalings, parameters) slope first, and the curvature of the loss: a matrix where it is of two, else its diagonal.
         self._prior = np.diag(prior) if task == "binary" else prior
         self.parameters = np.tile(self._start, (len(HALF_LIVES_LABELS), 1))
+        # What they were from which clock on, oldest first, as far back as rows without a mature label were asked about.
+        self.history: list[tuple[int, Floats]] = [(UNSET_US, self.parameters)]
         self.curvature = np.array([self._prior] * len(HALF_LIVES_LABELS))
         self.weights = _prior_weights()
         self.variance = 0.0  # of the error, regression only
         self.labels = 0
         self.told = Recalibration()  # empty: that the scores are the answers
         self.newest: Floats = np.empty(0)  # scores of the newest block
-        self.waiting: list[tuple[Answer, float]] = []
+        self.waiting: list[_Row] = []
 
     @property
     def scalings(self) -> Scalings:
         """What has been learned."""
-        if self._task == "regression":
-            return Scalings(self.weights[1:], np.ones(len(self.parameters)), self.parameters)
-        return Scalings(self.weights[1:], self.parameters[:, 0], self.parameters[:, 1:])
+        return self._of(self.parameters)
 
-    def learned(self, answer: Answer, label: float) -> None:
-        """Takes a row in; every so many rows it learns from them."""
-        if isinstance(answer, Sequence) and not label < len(answer):
+    def _of(self, parameters: Floats) -> Scalings:
+        if self._task == "regression":
+            return Scalings(self.weights[1:], np.ones(len(parameters)), parameters)
+        return Scalings(self.weights[1:], parameters[:, 0], parameters[:, 1:])
+
+    def learned(self, row: _Row, clock_us: int) -> None:
+        """Takes a row in; every so many rows it learns from them, for rows that are asked about from a clock on."""
+        if isinstance(row.answer, Sequence) and not row.label < len(row.answer):
             return  # a class that was declared after the model was made
-        self.waiting.append((answer, label))
+        self.waiting.append(row)
         if len(self.waiting) < BLOCK_LABELS:
             return
-        scores = np.array([score for score, _ in self.waiting], dtype=np.float64)
-        labels = np.array([said for _, said in self.waiting], dtype=np.float64)
-        self.waiting, self.newest = [], scores
+        rows, self.waiting = sorted(self.waiting, key=lambda row: row.as_of_us), []
+        scores = np.array([row.answer for row in rows], dtype=np.float64)
+        labels = np.array([row.label for row in rows])
+        self.newest = scores
         self.labels += len(labels)
         prepared = inputs(self._task, scores)
+        self._weigh([scores, *self._as_known(rows, prepared)], labels)
+        self.parameters = self.parameters.copy()
         scaled = self.scalings.each(self._task, prepared)
-        self._weigh([scores, *scaled], labels)
         for place, half_life in enumerate(HALF_LIVES_LABELS):
             self._step(place, 0.5 ** (len(labels) / half_life), prepared, scaled[place], labels)
+        self.history.append((clock_us, self.parameters))
+        del self.history[: max(0, len(self.history) - HISTORY_MAX)]
+
+    def _as_known(self, rows: Sequence[_Row], prepared: Floats) -> list[Floats]:
+        """What each scaling would have made of rows, in order of time, when they were asked about."""
+        places = [self._place(row.as_of_us) for row in rows]
+        found = [
+            self._of(self.history[place][1]).each(self._task, prepared[[row for row, _ in group]])
+            for place, group in groupby(enumerate(places), key=lambda each: each[1])
+        ]
+        del self.history[: places[0]]
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+    def _place(self, as_of_us: int) -> int:
+        return max(0, bisect_right(self.history, as_of_us, key=lambda known: known[0]) - 1)
 
     def _weigh(self, answers: Sequence[Floats], labels: Floats) -> None:
         """The weights follow the losses of the scores as they are and of each scaling."""
@@ -138,17 +173,19 @@ class _Model:
 
     def snapshot(self) -> list[Any]:
         """State as plain values."""
-        arrays = (self.parameters, self.curvature, self.weights, self.newest)
-        told = self.told.SerializeToString()
-        return [*(array.tolist() for array in arrays), self.variance, self.labels, told, list(map(list, self.waiting))]
+        arrays = (self.curvature, self.weights, self.newest)
+        history = [[from_us, parameters.tolist()] for from_us, parameters in self.history]
+        told, waiting = self.told.SerializeToString(), list(map(list, self.waiting))
+        return [history, *(array.tolist() for array in arrays), self.variance, self.labels, told, waiting]
 
     def restore(self, state: Sequence[Any]) -> None:
         """Takes a snapshot back."""
-        parameters, curvature, weights, newest, self.variance, self.labels, told, waiting = state
-        self.parameters, self.curvature = np.array(parameters), np.array(curvature)
+        history, curvature, weights, newest, self.variance, self.labels, told, waiting = state
+        self.history = [(from_us, np.array(parameters)) for from_us, parameters in history]
+        self.parameters, self.curvature = self.history[-1][1], np.array(curvature)
         self.weights, self.newest = np.array(weights), np.array(newest)
         self.told = Recalibration.FromString(told)
-        self.waiting = [(answer, label) for answer, label in waiting]
+        self.waiting = [_Row(*row) for row in waiting]
 
 
 class Recalibrations:
@@ -158,14 +195,14 @@ class Recalibrations:
         self._task = task
         self._models: dict[str, _Model] = {}
 
-    def labelled(self, answers: Mapping[str, Answer], label: float) -> None:
-        """A row's label is mature: what each model said of it."""
+    def labelled(self, answers: Mapping[str, Answer], label: float, as_of_us: int, clock_us: int) -> None:
+        """A row that was asked about at one clock has a mature label at another: what each model said of it."""
         for model_id, answer in answers.items():
             model = self._models.get(model_id)
             if model is None:
                 outputs = len(answer) if isinstance(answer, Sequence) else 1
                 model = self._models[model_id] = _Model(self._task, outputs)
-            model.learned(answer, label)
+            model.learned(_Row(answer, label, as_of_us), clock_us)
 
     def tell(self, model_ids: Collection[str]) -> float:
         """By how much the newest answers of one of these models change, on average, by what `told` has from now on; 0: no news.
@@ -188,7 +225,7 @@ class Recalibrations:
         """Takes a snapshot back."""
         self._models = {}
         for model_id, kept in state.items():
-            outputs = max(1, len(kept[0][0]) - 1)
+            outputs = max(1, len(kept[0][0][1][0]) - 1)
             self._models[model_id] = _Model(self._task, outputs)
             self._models[model_id].restore(kept)
 

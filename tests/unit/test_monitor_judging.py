@@ -55,6 +55,7 @@ def scored(index: int, at_us: int, label: float, scores: dict[str, float] | None
         entity=f"f{index}",
         predicted_for_us=at_us,
         matured_at_us=at_us,
+        as_of_us=at_us,
         state=LABEL_STATE_MATCHED,
         label=label,
         scores=[Scored(model_id=m, score=s) for m, s in (scores or {}).items()],
@@ -332,15 +333,16 @@ def unsure(first: int, count: int, hour: int, model_id: str = "m1") -> list[Reco
 def test_late_labels_that_contradict_the_scores_recalibrate_them_without_a_decision_or_another_model():
     heart, request_id = started()
     first = of(heart.fold([answered("m1", request_id)]), "releases")[-1].payload
-    out = heart.fold([*unsure(200, 200, 3), *clock(4 * HOUR_US)])
+    heart.fold([*unsure(200, 200, 3), *clock(4 * HOUR_US)])
+    out = heart.fold([*unsure(400, 100, 5), *clock(6 * HOUR_US)])
     message = next(message for message in of(out, "releases") if not message.payload.decision_id)
     release = message.payload
-    assert release.champion.recalibration.labels == 200
+    assert release.champion.recalibration.labels == 300
     told = Scalings.of(release.champion.recalibration)
     assert told is not None
     assert 0.75 < told.applied("binary", np.array([0.5]))[0] < 0.92
     assert "late labels" in release.because
-    assert message.causes == tuple(f"s{n}" for n in range(392, 400))
+    assert message.causes == tuple(f"s{n}" for n in range(492, 500))
     assert release.revision > first.revision
     kept = Release.FromString(release.SerializeToString())
     kept.champion.ClearField("recalibration")
