@@ -31,7 +31,7 @@ PRIOR_SHARE = 0.5  # of the answer that all scalings have before anything is kno
 SWITCH_SHARE = (
     0.02  # of the weights that goes back to that with every block: the best scaling of yesterday need not be today's
 )
-WEIGHT_RATE = 0.5  # of what the losses say of the weights: neighbouring labels are alike
+WEIGHT_RATE = 1.0 / 16.0  # of what losses say of the weights: neighbouring labels are alike, and what burst is on now will be over
 CURVATURE_MIN = 0.01  # per label: where a model is sure, nothing else would keep a step short
 SHIFT_MIN = (
     0.005  # mean change of the newest answers that is worth telling; numbers: in standard deviations of their error
