@@ -60,28 +60,29 @@ class Scalings:
 
     def applied(self, task: Task, scores: Floats) -> Floats:
         """The answers, (rows,) or (rows, classes), to scores of the same shape; for the same row the same to the bit."""
-        mean = (1.0 - self.weights.sum()) * scores
-        for weight, scaled in zip(self.weights.tolist(), self.each(task, inputs(task, scores)), strict=True):
-            mean = mean + weight * scaled
-        return mean if task == "regression" else np.clip(mean, 0.0, 1.0)
+        said = self.each(task, inputs(task, scores))
+        weights = self.weights.reshape(-1, *[1] * scores.ndim)
+        mean: Floats = (1.0 - self.weights.sum()) * scores + (weights * said).sum(axis=0)
+        return mean if task == "regression" else _between(mean, 0.0, 1.0)
 
-    def each(self, task: Task, prepared: Floats) -> list[Floats]:
-        """What each scaling makes of scores that `inputs` has prepared."""
-        found = []
-        for slope, intercepts in zip(self.slopes.tolist(), self.intercepts, strict=True):
-            scaled = slope * prepared + (intercepts if task == "multiclass" else intercepts[0])
-            if task == "binary":
-                scaled = 1.0 / (1.0 + np.exp(-np.clip(scaled, -LOGIT_MAX, LOGIT_MAX)))
-            elif task == "multiclass":
-                scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-                scaled = scaled / scaled.sum(axis=1, keepdims=True)
-            found.append(scaled)
-        return found
+    def each(self, task: Task, prepared: Floats) -> Floats:
+        """What each scaling makes of scores that `inputs` has prepared: (scalings, rows) or (scalings, rows, classes)."""
+        if task == "multiclass":
+            scaled = self.slopes[:, None, None] * prepared + self.intercepts[:, None, :]
+            scaled = np.exp(scaled - scaled.max(axis=2, keepdims=True))
+            return scaled / scaled.sum(axis=2, keepdims=True)
+        scaled = self.slopes[:, None] * prepared + self.intercepts
+        return scaled if task == "regression" else 1.0 / (1.0 + np.exp(-_between(scaled, -LOGIT_MAX, LOGIT_MAX)))
 
 
 def inputs(task: Task, scores: Floats) -> Floats:
     """What scalings are linear in: logits of probabilities, logarithms of the classes', numbers as they are."""
     if task == "regression":
         return scores
-    bounded = np.clip(scores, LEAST_CHANCE, 1.0 - LEAST_CHANCE if task == "binary" else 1.0)
+    bounded = _between(scores, LEAST_CHANCE, 1.0 - LEAST_CHANCE if task == "binary" else 1.0)
     return np.log(bounded / (1.0 - bounded)) if task == "binary" else np.log(bounded)
+
+
+def _between(values: Floats, least: float, most: float) -> Floats:
+    """`np.clip`, which costs several times as much where there are few values."""
+    return np.minimum(np.maximum(values, least), most)

@@ -31,7 +31,7 @@ PRIOR_SHARE = 0.5  # of the answer that all scalings have before anything is kno
 SWITCH_SHARE = (
     0.02  # of the weights that goes back to that with every block: the best scaling of yesterday need not be today's
 )
-WEIGHT_RATE = 1.0 / 16.0  # of what losses say of the weights: neighbouring labels are alike, and what burst is on now will be over
+WEIGHT_RATE = 1.0 / 16.0  # of what losses say of the weights: neighbours are alike, and this burst will be over
 CURVATURE_MIN = 0.01  # per label: where a model is sure, nothing else would keep a step short
 SHIFT_MIN = (
     0.005  # mean change of the newest answers that is worth telling; numbers: in standard deviations of their error
@@ -104,7 +104,7 @@ class _Model:
         self.history.append((clock_us, self.parameters))
         del self.history[: max(0, len(self.history) - HISTORY_MAX)]
 
-    def _as_known(self, rows: Sequence[_Row], prepared: Floats) -> list[Floats]:
+    def _as_known(self, rows: Sequence[_Row], prepared: Floats) -> Floats:
         """What each scaling would have made of rows, in order of time, when they were asked about."""
         places = [self._place(row.as_of_us) for row in rows]
         found = [
@@ -112,7 +112,7 @@ class _Model:
             for place, group in groupby(enumerate(places), key=lambda each: each[1])
         ]
         del self.history[: places[0]]
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        return np.concatenate(found, axis=1)
 
     def _place(self, as_of_us: int) -> int:
         return max(0, bisect_right(self.history, as_of_us, key=lambda known: known[0]) - 1)
