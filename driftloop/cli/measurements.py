@@ -60,7 +60,7 @@ def _spread(seconds: Sequence[float]) -> dict[str, float]:
 
 def measure(bootstrap_servers: str, use_case: str, played: Played) -> dict[str, Any]:
     """What `make bench-loop` reports: speeds of each link of the loop in this run."""
-    names = ("events", "features", "scores", "drift", "models", "releases")
+    names = ("events", "features", "scores", "drift", "decisions", "models", "releases")
     at = _appended(bootstrap_servers, use_case, names)
     told = [seen for message_id, seen in at["features"].items() if message_id]
     fresh = [when - at["events"][cause][0] for when, cause in told if cause in at["events"]]
@@ -79,9 +79,8 @@ def measure(bootstrap_servers: str, use_case: str, played: Played) -> dict[str, 
         if mark.startswith("judging@") and mark.removeprefix("judging@") in clocks
     ]
     first_drift = min((when for when, _ in at["drift"].values()), default=None)
-    last_release = max(
-        (when for mark, (when, _) in at["releases"].items() if not mark.startswith("judging@")), default=None
-    )
+    # Of those that a decision led to: answers are recalibrated as long as labels come.
+    last_release = max((when for when, cause in at["releases"].values() if cause in at["decisions"]), default=None)
     return {
         "ingest_events_per_s": played.events["sent"] / played.ingest_s if played.ingest_s else None,
         "event_to_feature": _spread([max(0.0, s) for s in fresh]),

@@ -58,7 +58,8 @@ class MatchingInstruments(HostInstruments):
         self._scores.add(1, {"state": _word(LabelState.Name(score.state), "LABEL_STATE_")})
         if score.state != LABEL_STATE_MATCHED:
             return
-        if score.model_id:
+        # A prediction of a checkpoint of before answers were kept has none.
+        if score.prediction_id and (self._task != "multiclass" or score.answered_class_probabilities):
             self._answered("answered", score.answered, score.answered_class_probabilities, score.label)
         for place, scored in enumerate(score.scores):
             role = "champion" if place == 0 else "challenger"

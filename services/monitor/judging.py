@@ -35,7 +35,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
 from driftloop.contracts.ordering import pack, unpack
 from driftloop.contracts.serving.v1.serving_pb2 import Prediction
 from driftloop.contracts.trainer.v1.trainer_pb2 import OUTCOME_PUBLISHED, Model
-from driftloop.usecase import Answer, UseCase
+from driftloop.usecase import Answer, UseCase, duration_us
 from services.monitor.agreement import HeldOutRows, ProductionRecord
 from services.monitor.arms import OF_ALL_ROWS, Candidate, Step, Trial
 from services.monitor.commands import OF_PEOPLE, obey
@@ -68,7 +68,8 @@ class Judging:
         self._policy = RetrainPolicy(use_case.policy, use_case.predict.task)
         self._standing = Standing(replicas)
         self._releases = Releases(use_case.policy, use_case.predict.task, self._standing.missing)
-        self._recalibrations = Recalibrations(use_case.predict.task)
+        late_us_max = use_case.label.matures_after_us + duration_us(use_case.policy.cohort)
+        self._recalibrations = Recalibrations(use_case.predict.task, late_us_max)
         self._record = ProductionRecord()
         self._faults = Faults(use_case)
         self._beside = ""  # the model that is compared with the champion
@@ -149,7 +150,8 @@ class Judging:
         answers: dict[str, Answer] = {
             scored.model_id: list(scored.class_probabilities) or scored.score for scored in score.scores
         }
-        self._recalibrations.labelled(answers, score.label, score.as_of_us, self.clock_us)
+        if self._use_case.policy.recalibrate:
+            self._recalibrations.labelled(answers, score.label, score.as_of_us, self.clock_us)
         losses = {name: self._watch.loss(said, score.label) for name, said in answers.items()}
         self._record.labelled(losses, score.predicted_for_us)
         self._releases.labelled(losses, score.slices)
@@ -208,8 +210,10 @@ class Judging:
     def _recalibrate(self, out: list[Message[Any]]) -> None:
         """Late labels say that scores are to be read otherwise: a release with the same arms, which no decision led to."""
         if not self._use_case.policy.recalibrate:
+            if self._recalibrations.forget():
+                self._publish_release("the use case has scores answered as they are from now on", "", out)
             return
-        change = self._recalibrations.tell(self._releases.scoring)
+        change = self._recalibrations.change(self._releases.scoring, self._releases.answering)
         if change:
             self._publish_release(f"late labels move the newest answers by {change:.3g} on average", "", out)
 
@@ -258,7 +262,7 @@ class Judging:
     def _publish_release(self, because: str, decision_id: str, out: list[Message[Any]]) -> None:
         causes = (decision_id,) if decision_id else tuple(self._recent)
         release = self._verdicts.release(
-            self._releases, self._recalibrations.told, self._policy.open_request, because, decision_id, causes
+            self._releases, self._recalibrations.tell, self._policy.open_request, because, decision_id, causes
         )
         payload: Release = release.payload
         named = [payload.champion] if payload.HasField("champion") else []

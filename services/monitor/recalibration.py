@@ -2,8 +2,8 @@
 
 Three scalings (see `driftloop.recalibration`) learn from every mature label by online Newton steps, each forgetting at its own pace,
 and stand beside the score as it is. Each weighs as much in the answer as it has lately been right (fixed share: Herbster & Warmuth,
-"Tracking the best expert", 1998), so that the answers' log loss is never much above that of the scores as they are, whatever
-happens, and near that of the best scaling of every stretch. Right is what it was when the row was asked about, of labels that were
+"Tracking the best expert", 1998), so that the answers' loss is never much above that of the scores as they are, and near that of the
+best scaling of every stretch. Errors of numbers count within a few deviations, as everywhere: one wild label must not move answers. Right is what it was when the row was asked about, of labels that were
 known by then: where labels are late and the world is fickle, what has just been learned is often wrong by the time it is of use.
 Online Platt scaling: Gupta & Ramdas, "Online Platt scaling with calibeating", 2023.
 
@@ -21,22 +21,23 @@ import numpy as np
 
 from driftloop.contracts import UNSET_US
 from driftloop.contracts.monitor.v1.monitor_pb2 import Recalibration
-from driftloop.recalibration import Floats, Scalings, inputs
+from driftloop.recalibration import LEAST_CHANCE, Floats, Scalings, inputs
 from driftloop.usecase import Answer, Task
 
 BLOCK_LABELS = 20  # per step: a step per label gains nothing more, and costs as much as twenty
 HALF_LIVES_LABELS = (80.0, 320.0, 1280.0)
 PRIOR_LABELS = 16.0  # that speak for the score as it is, in every scaling
 PRIOR_SHARE = 0.5  # of the answer that all scalings have before anything is known of them
-SWITCH_SHARE = (
-    0.02  # of the weights that goes back to that with every block: the best scaling of yesterday need not be today's
-)
+SWITCH_SHARE = 0.02  # of the weights that goes back to that with every block: yesterday's best need not be today's
 WEIGHT_RATE = 1.0 / 16.0  # of what losses say of the weights: neighbours are alike, and this burst will be over
 CURVATURE_MIN = 0.01  # per label: where a model is sure, nothing else would keep a step short
-SHIFT_MIN = (
-    0.005  # mean change of the newest answers that is worth telling; numbers: in standard deviations of their error
+SHIFT_DEVIATIONS_MIN = (
+    0.02  # mean change of the newest answers that is worth telling, in deviations of what they leave open
 )
-HISTORY_MAX = 1_000  # steps that a row may lie back; one that was asked about before is judged by the oldest
+ERROR_DEVIATIONS_MAX = 5.0  # of a number that count: a change that is larger widens them, a wild label hardly
+HISTORY_NUMBERS_MAX = (
+    6_000  # of earlier parameters, 1,000 steps of a probability: a row of before is judged by the oldest
+)
 _NATS_MAX = 30.0
 _TINY = 1e-12
 
@@ -52,8 +53,8 @@ class _Row(NamedTuple):
 class _Model:
     """What is known of one model's scores."""
 
-    def __init__(self, task: Task, outputs: int) -> None:
-        self._task = task
+    def __init__(self, task: Task, outputs: int, late_us_max: int) -> None:
+        self._task, self._late_us_max = task, late_us_max
         size = {"binary": 2, "multiclass": 1 + outputs, "regression": 1}[task]
         self._start = np.array([1.0] + [0.0] * (size - 1)) if task != "regression" else np.zeros(1)
         slope_prior = [] if task == "regression" else [PRIOR_LABELS]
@@ -63,7 +64,7 @@ class _Model:
         # (scalings, parameters) slope first, and the curvature of the loss: a matrix where it is of two, else its diagonal.
         self._prior = np.diag(prior) if task == "binary" else prior
         self.parameters = np.tile(self._start, (len(HALF_LIVES_LABELS), 1))
-        # What they were from which clock on, oldest first, as far back as rows without a mature label were asked about.
+        # What they were from which clock on, oldest first, as far back as a row may lie whose label matures now.
         self.history: list[tuple[int, Floats]] = [(UNSET_US, self.parameters)]
         self.curvature = np.array([self._prior] * len(HALF_LIVES_LABELS))
         self.weights = _prior_weights()
@@ -71,6 +72,7 @@ class _Model:
         self.labels = 0
         self.told = Recalibration()  # empty: that the scores are the answers
         self.newest: Floats = np.empty(0)  # scores of the newest block
+        self._change: float | None = 0.0  # of the newest answers since it was told; None: not known
         self.waiting: list[_Row] = []
 
     @property
@@ -102,7 +104,9 @@ class _Model:
         for place, half_life in enumerate(HALF_LIVES_LABELS):
             self._step(place, 0.5 ** (len(labels) / half_life), prepared, scaled[place], labels)
         self.history.append((clock_us, self.parameters))
-        del self.history[: max(0, len(self.history) - HISTORY_MAX)]
+        kept_max = max(1, HISTORY_NUMBERS_MAX // self.parameters.size)
+        del self.history[: max(len(self.history) - kept_max, self._place(clock_us - self._late_us_max))]
+        self._change = None
 
     def _as_known(self, rows: Sequence[_Row], prepared: Floats) -> Floats:
         """What each scaling would have made of rows, in order of time, when they were asked about."""
@@ -111,7 +115,6 @@ class _Model:
             self._of(self.history[place][1]).each(self._task, prepared[[row for row, _ in group]])
             for place, group in groupby(enumerate(places), key=lambda each: each[1])
         ]
-        del self.history[: places[0]]
         return np.concatenate(found, axis=1)
 
     def _place(self, as_of_us: int) -> int:
@@ -120,7 +123,7 @@ class _Model:
     def _weigh(self, answers: Sequence[Floats], labels: Floats) -> None:
         """The weights follow the losses of the scores as they are and of each scaling."""
         if self._task == "regression":
-            squares = np.array([float(((said - labels) ** 2).mean()) for said in answers])
+            squares = np.array([float((self._errors(said, labels, answers[0]) ** 2).mean()) for said in answers])
             least = float(squares.min())
             self.variance = least if not self.variance else 0.9 * self.variance + 0.1 * least
             losses = squares * len(labels) / (2.0 * max(self.variance, _TINY))
@@ -129,10 +132,17 @@ class _Model:
         weights = self.weights * np.exp(-WEIGHT_RATE * np.minimum(losses - losses.min(), _NATS_MAX))
         self.weights = (1.0 - SWITCH_SHARE) * weights / weights.sum() + SWITCH_SHARE * _prior_weights()
 
+    def _errors(self, said: Floats, labels: Floats, scores: Floats) -> Floats:
+        """Errors of numbers, each held within a few deviations: of what is known of them, or of the scores' own at first."""
+        deviation = self.variance**0.5 or 1.5 * float(np.median(np.abs(scores - labels)))
+        bound = ERROR_DEVIATIONS_MAX * deviation
+        return np.clip(said - labels, -bound, bound)
+
     def _step(self, place: int, kept: float, prepared: Floats, scaled: Floats, labels: Floats) -> None:
         """One scaling's Newton step on a block, of what it keeps of earlier ones, the prior and this one."""
         if self._task == "regression":
-            slopes, curvature = np.array([(scaled - labels).sum()]), np.array([float(len(labels))])
+            slopes = np.array([self._errors(scaled, labels, prepared).sum()])
+            curvature = np.array([float(len(labels))])
         elif self._task == "binary":
             design = np.stack([prepared, np.ones(len(labels))], axis=1)
             slopes = design.T @ (scaled - labels)
@@ -155,21 +165,22 @@ class _Model:
             step = (slopes + (1.0 - kept) * self._prior * pull) / self.curvature[place]
         self.parameters[place] -= step
 
-    def tell(self) -> float:
-        """The mean change of the newest answers by what has been learned since it was told last, which then counts as told.
+    @property
+    def change(self) -> float:
+        """The mean change of the newest answers by what has been learned since it was told last; 0: it is not worth telling."""
+        if self._change is None:
+            told = Scalings.of(self.told)
+            before = self.newest if told is None else told.applied(self._task, self.newest)
+            change = float(np.abs(self.scalings.applied(self._task, self.newest) - before).mean())
+            chance = max(float((before * (1.0 - before)).mean()), LEAST_CHANCE) if self._task != "regression" else 0.0
+            self._change = change if change > SHIFT_DEVIATIONS_MIN * (chance or self.variance) ** 0.5 else 0.0
+        return self._change
 
-        0: it is not worth telling.
-        """
-        if not len(self.newest):
-            return 0.0
-        told = Scalings.of(self.told)
-        before = self.newest if told is None else told.applied(self._task, self.newest)
-        change = float(np.abs(self.scalings.applied(self._task, self.newest) - before).mean())
-        unit = max(self.variance**0.5, _TINY) if self._task == "regression" else 1.0
-        if change <= SHIFT_MIN * unit:
-            return 0.0
-        self.told = self.scalings.message(self.labels)
-        return change
+    def tell(self) -> Recalibration:
+        """What has been learned, which counts as told; as it was told last where nothing worth telling has been since."""
+        if self.change:
+            self.told, self._change = self.scalings.message(self.labels), 0.0
+        return self.told
 
     def snapshot(self) -> list[Any]:
         """State as plain values."""
@@ -186,13 +197,15 @@ class _Model:
         self.weights, self.newest = np.array(weights), np.array(newest)
         self.told = Recalibration.FromString(told)
         self.waiting = [_Row(*row) for row in waiting]
+        self._change = None if len(self.newest) else 0.0
 
 
 class Recalibrations:
     """What late labels say of the scores of every model that scores production's rows."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, late_us_max: int) -> None:
+        """late_us_max: how long after a row was asked about its label may mature."""
+        self._task, self._late_us_max = task, late_us_max
         self._models: dict[str, _Model] = {}
 
     def labelled(self, answers: Mapping[str, Answer], label: float, as_of_us: int, clock_us: int) -> None:
@@ -201,21 +214,28 @@ class Recalibrations:
             model = self._models.get(model_id)
             if model is None:
                 outputs = len(answer) if isinstance(answer, Sequence) else 1
-                model = self._models[model_id] = _Model(self._task, outputs)
+                model = self._models[model_id] = _Model(self._task, outputs, self._late_us_max)
             model.learned(_Row(answer, label, as_of_us), clock_us)
 
-    def tell(self, model_ids: Collection[str]) -> float:
-        """By how much the newest answers of one of these models change, on average, by what `told` has from now on; 0: no news.
+    def change(self, scoring: Collection[str], answering: Collection[str]) -> float:
+        """By how much the newest answers of one of the models that answer would change if it were told, on average; 0: no news.
 
-        Every other model is forgotten: what is scored no more is learned anew when it comes back.
+        Models that do not score are forgotten: what is scored no more is learned anew when it comes back.
         """
-        self._models = {model_id: model for model_id, model in self._models.items() if model_id in model_ids}
-        return max((model.tell() for model in self._models.values()), default=0.0)
+        self._models = {model_id: model for model_id, model in self._models.items() if model_id in scoring}
+        return max((model.change for model_id, model in self._models.items() if model_id in answering), default=0.0)
 
-    def told(self, model_id: str) -> Recalibration | None:
-        """A model's recalibration as it was told last; None where its scores are the answers."""
+    def tell(self, model_id: str) -> Recalibration | None:
+        """A model's recalibration, which counts as told; None where its scores are the answers."""
         model = self._models.get(model_id)
-        return model.told if model is not None and model.told.scalings else None
+        found = None if model is None else model.tell()
+        return found if found is not None and found.scalings else None
+
+    def forget(self) -> bool:
+        """Forgets all models; whether any had been told."""
+        had_told = any(model.told.scalings for model in self._models.values())
+        self._models = {}
+        return had_told
 
     def snapshot(self) -> dict[str, Any]:
         """State as plain values."""
@@ -226,7 +246,7 @@ class Recalibrations:
         self._models = {}
         for model_id, kept in state.items():
             outputs = max(1, len(kept[0][0][1][0]) - 1)
-            self._models[model_id] = _Model(self._task, outputs)
+            self._models[model_id] = _Model(self._task, outputs, self._late_us_max)
             self._models[model_id].restore(kept)
 
 

@@ -108,6 +108,12 @@ class Releases:
         champion, others = self.arms()
         return {arm.model_id for arm in (champion, *others) if arm is not None and arm.role != ROLE_STANDBY}
 
+    @property
+    def answering(self) -> set[str]:
+        """Ids of the models that answer somebody."""
+        champion, others = self.arms()
+        return {arm.model_id for arm in (champion, *others) if arm is not None and arm.share > 0.0}
+
     def known(self) -> list[Candidate]:
         """Every model that may answer or did: the champion first, then the archive, newest first."""
         found = [self.champion, self.other, self.standby, *reversed(self.archive)]

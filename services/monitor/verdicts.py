@@ -9,6 +9,7 @@ from google.protobuf.message import Message as Payload
 
 from driftloop.contracts import Message, OffsetRange, derive_id
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
+    ROLE_STANDBY,
     Affected,
     Archived,
     Decision,
@@ -120,7 +121,8 @@ class Verdicts:
         self._revision += 1
         champion, arms = releases.arms()
         for arm in [*arms] if champion is None else [champion, *arms]:
-            if (found := recalibration(arm.model_id)) is not None:
+            found = None if arm.role == ROLE_STANDBY else recalibration(arm.model_id)
+            if found is not None:
                 arm.recalibration.CopyFrom(found)
         clock_us = self._clock_us()
         payload = Release(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from driftloop.contracts import UNSET_US, Message, Watermarks, rfc3339
 from driftloop.contracts.monitor.v1.monitor_pb2 import Release
+from services.serving.routing import only_recalibrates
 
 JUDGING = "judging"
 NO_REVISION = -1
@@ -45,7 +46,10 @@ class LoopClock:
             return False
         self.read_revision = release.revision
         self.pending_retrain = release.pending_retrain
-        self._refused = {model: revision for model, revision in self._refused.items() if revision >= release.revision}
+        if not only_recalibrates(release):
+            self._refused = {
+                model: revision for model, revision in self._refused.items() if revision >= release.revision
+            }
         return True
 
     def applied(self, revision: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from driftloop.contracts.serving.v1.serving_pb2 import ExplainRequest, ExplainResponse, Vector
-from driftloop.usecase import UseCase
+from driftloop.usecase import Answer, UseCase
 from services.serving.errors import (
     InvalidRequest,
     ModelNotLoaded,
@@ -37,7 +37,8 @@ class Explaining:
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
         """What each input contributed to an answer; made on another thread, one at a time."""
-        model_id, vector, score, told = request.model_id, request.vector, None, None
+        model_id, vector, score = request.model_id, request.vector, None
+        told: Answer | None = None
         if request.prediction_id:
             found = self._recent.read(request.prediction_id)
             if found is None:
@@ -45,7 +46,8 @@ class Explaining:
                     f"prediction {request.prediction_id[:64]} is not among the newest "
                     f"{self._settings.explained_answers_max} answers of this replica: ask with model_id and vector"
                 )
-            model_id, vector, told = found.model_id, found.vector, found.score
+            model_id, vector = found.model_id, found.vector
+            told = list(found.class_probabilities) or found.score
             score = next((scored.score for scored in found.scores if scored.model_id == model_id), None)
         self._check_vector(vector)
         model = self._releases.models.get(model_id)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftloop.contracts.serving.v1.serving_pb2 import Attribution, ExplainResponse, Vector
-from driftloop.usecase import UseCase
+from driftloop.usecase import Answer, UseCase
 
 METHOD = "permutation Shapley values, interventional, antithetic"
 SCORED_ROWS = 4_000  # of the model: some milliseconds, whatever the number of inputs
@@ -96,7 +96,7 @@ def explained(
     vector: Vector,
     made: Explanation,
     score: float | None = None,
-    answered: float | None = None,
+    answered: Answer | None = None,
 ) -> ExplainResponse:
     """The answer to a caller, the largest contributions first. `score`: the model's own that was logged; `answered`: what was told."""
     numeric, textual = use_case.numeric_inputs, use_case.text_inputs
@@ -122,7 +122,7 @@ def explained(
         attributions=found,
         method=METHOD,
         background_rows=made.background_rows,
-        answered=answered,
+        answered=answered[made.place] if isinstance(answered, Sequence) else answered,
     )
 
 

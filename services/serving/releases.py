@@ -30,7 +30,7 @@ from services.serving.explanation import is_explainable
 from services.serving.guardrail import LatencyGuardrail
 from services.serving.instruments import ServingInstruments
 from services.serving.prediction import Unusable
-from services.serving.routing import Model, Router, arms_of, next_router, refusal, role_of, same_arms
+from services.serving.routing import Model, Router, arms_of, next_router, only_recalibrates, refusal, role_of, same_arms
 
 _logger = logging.getLogger(__name__)
 
@@ -176,6 +176,9 @@ class ReleaseKeeper:
             if place in self._models:
                 models[place] = self._models[place]
                 continue
+            if only_recalibrates(release) and arm.model_id in self.refused:
+                refused[arm.model_id] = self.refused[arm.model_id]  # tried again with a release of another kind
+                continue
             try:
                 models[place] = self._timed(arm.model_id, await self._loader.load(arm))
                 self._instruments.bundle("loaded")
@@ -187,9 +190,9 @@ class ReleaseKeeper:
         router = self.router
         answering = set() if router is None else {arm.model_id for arm in (*router.arms, *router.standby)}
         self._models = {place: model for place, model in self._models.items() if place[0] in answering} | models
-        is_recalibration = self._applied is not None and same_arms(self._applied.payload, release)
+        has_same_arms = self._applied is not None and same_arms(self._applied.payload, release)
         self._applied, self.refused = message, refused
-        if not is_recalibration:
+        if not has_same_arms:
             self._arms_since = release.revision
             self._unusable.clear()
         # A model that comes back is told of again.
@@ -202,7 +205,7 @@ class ReleaseKeeper:
         self._instruments.swapped(release.revision, time.perf_counter() - read_at_s)
         arms = "nobody" if router is None else ", ".join(f"{arm.model_id} ({arm.name})" for arm in router.arms)
         _logger.log(
-            logging.DEBUG if is_recalibration else logging.INFO,
+            logging.DEBUG if only_recalibrates(release) else logging.INFO,
             "release %d applied in %.3f s: %s",
             release.revision,
             time.perf_counter() - read_at_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,6 +39,7 @@ _ROLES = {
 _STAND_INS = ("champion", "previous", "standby", "canary", "ab")
 PRIOR = "prior"
 _POINTS = 1 << 64
+_logger = logging.getLogger(__name__)
 
 
 class Model(Protocol):
@@ -90,6 +92,20 @@ def _unread(release: Release) -> list[tuple[str, str, int, float, str]]:
     return [(arm.model_id, arm.bundle_digest, arm.role, arm.share, arm.name) for arm in arms_of(release)]
 
 
+def only_recalibrates(release: Release) -> bool:
+    """Whether a release follows from late labels alone, and answers nothing that anybody asked or found."""
+    return not release.decision_id and any(arm.HasField("recalibration") for arm in arms_of(release))
+
+
+def _scalings(arm: Arm) -> Scalings | None:
+    """How an arm's scores become answers; as they are where the release says what cannot be followed: that must stop no release."""
+    try:
+        return Scalings.of(arm.recalibration)
+    except ValueError as error:
+        _logger.error("model %s answers by its scores as they are: %s", arm.model_id, error)
+        return None
+
+
 class Router:
     """The arms of one release, immutable: a swap replaces the whole router.
 
@@ -108,7 +124,7 @@ class Router:
                 arm.share,
                 models[arm.model_id],
                 arm.name or role_of(arm, index),
-                Scalings.of(arm.recalibration),
+                _scalings(arm),
             )
             for index, arm in enumerate(arms_of(release))
             if arm.model_id in models

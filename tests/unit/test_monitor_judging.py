@@ -367,6 +367,23 @@ def test_a_use_case_may_have_its_scores_answered_as_they_are():
     assert not any(message.payload.champion.HasField("recalibration") for message in of(out, "releases"))
 
 
+def test_a_use_case_that_wants_scores_as_they_are_after_all_gets_them_with_the_next_labels():
+    heart, request_id = started()
+    heart.fold([answered("m1", request_id)])
+    heart.fold([*unsure(200, 200, 3), *clock(4 * HOUR_US)])
+    heart.fold([*unsure(400, 100, 5), *clock(6 * HOUR_US)])
+    plain = dataclasses.replace(FLIGHTS, policy=dataclasses.replace(FLIGHTS.policy, recalibrate=False))
+    after = Judging(plain, 2, 1)
+    after.restore(heart.snapshot())
+    out = after.fold([*unsure(500, 40, 7), *clock(8 * HOUR_US)])
+    (withdrawn,) = [message.payload for message in of(out, "releases") if not message.payload.decision_id]
+    assert "as they are" in withdrawn.because
+    out += after.fold([*unsure(540, 40, 9), *clock(10 * HOUR_US)])
+    told = [message.payload for message in of(out, "releases") if message.payload.revision >= withdrawn.revision]
+    assert not any(release.champion.HasField("recalibration") for release in told)
+    assert [release.revision for release in told if not release.decision_id] == [withdrawn.revision]
+
+
 def test_folding_a_batch_equals_folding_one_at_a_time_also_across_a_restore():
     records = [*rows(0, 200, 1), *clock(2 * HOUR_US)]
     request_id = of(judging().fold(records), "retrain")[0].id

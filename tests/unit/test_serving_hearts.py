@@ -427,6 +427,13 @@ def test_a_recalibrated_batch_of_one_model_answers_as_single_calls_do() -> None:
     assert [one.score for one in alone] != said
 
 
+def test_a_recalibration_that_cannot_be_followed_leaves_the_scores_as_they_are() -> None:
+    told = release(("m1", ROLE_CHAMPION, 1.0))
+    told.champion.recalibration.CopyFrom(recalibrated(math.nan))
+    response = answer(orders, Router(told, MODELS), asked(FeatureView(orders, 10), ["o1"]), 9).responses[0]
+    assert response.score == 0.1
+
+
 def test_who_stands_in_answers_by_its_own_recalibration() -> None:
     told = release(("m1", ROLE_CHAMPION, 1.0), ("m2", ROLE_PREVIOUS, 0.0))
     told.champion.recalibration.CopyFrom(recalibrated(5.0))
