@@ -347,6 +347,26 @@ async def test_a_refused_bundle_changes_nothing_but_tells_monitor_once_and_the_c
         assert record.message.causes == ("release-2",)
 
 
+async def test_a_recalibration_answers_no_refusal_and_fetches_no_refused_bundle_again(tmp_path: Path) -> None:
+    recalibration = Recalibration(scalings=[Scaling(weight=0.5, slope=1.0, intercepts=[1.0])])
+    arms = (("m1", ROLE_CHAMPION), ("forged", ROLE_SHADOW))
+    async with twin(tmp_path) as replica:
+        await replica.released(("m1", ROLE_CHAMPION))
+        replica.release(*arms)
+        assert await asyncio.to_thread(replica.bus.reader(["commands"]).poll, 10.0, 1)
+        replica.models.models["forged"] = Constant(0.5)  # another fetch would find it now
+        replica.release(*arms, recalibration=recalibration)
+        waiting = WaitForClockRequest(use_case="orders", clock_us=replica.clock_us)
+        said = ""
+        async with asyncio.timeout(10):
+            while "is not applied" in said or not said:
+                said = str((await refusal(replica.stub.WaitForClock(waiting, timeout=0.3))).details())
+        assert "monitor has not answered the refusal of model forged" in said
+        assert "forged" not in replica.models.loaded
+        await replica.released(*arms)
+        assert "forged" in replica.models.loaded
+
+
 async def test_a_bundle_that_a_newer_release_no_longer_names_is_not_refused_nor_waited_for(tmp_path: Path) -> None:
     async with twin(tmp_path) as replica:
         await replica.released(("m1", ROLE_CHAMPION))

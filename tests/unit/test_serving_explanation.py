@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.serving.explanation import explain
+from driftloop.contracts.serving.v1.serving_pb2 import Vector
+from driftloop.usecase import load_use_case
+from services.serving.explanation import Explanation, explain, explained
 
 
 class Scoring:
@@ -98,3 +101,13 @@ def test_of_several_classes_the_most_likely_one_is_explained() -> None:
     assert found.place == 1
     assert found.score > 0.9
     assert found.contributions[0] > 0
+
+
+def test_what_was_told_is_of_the_class_that_is_explained_also_where_another_became_likelier() -> None:
+    flights = load_use_case("flights")
+    kinds = replace(flights, predict=replace(flights.predict, task="multiclass", classes=("late", "early")))
+    vector = Vector(numbers=[1.0] * len(kinds.numeric_inputs), texts=["a"] * len(kinds.text_inputs))
+    inputs = len(kinds.numeric_inputs) + len(kinds.text_inputs)
+    made = Explanation(score=0.6, base=0.5, contributions=[0.1 / inputs] * inputs, place=0, background_rows=3)
+    found = explained(kinds, "p1", "m1", vector, made, 0.6, [0.3, 0.7])
+    assert (found.explained_class, found.score, found.answered) == ("late", 0.6, 0.3)
