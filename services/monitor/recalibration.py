@@ -31,13 +31,9 @@ PRIOR_SHARE = 0.5  # of the answer that all scalings have before anything is kno
 SWITCH_SHARE = 0.02  # of the weights that goes back to that with every block: yesterday's best need not be today's
 WEIGHT_RATE = 1.0 / 16.0  # of what losses say of the weights: neighbours are alike, and this burst will be over
 CURVATURE_MIN = 0.01  # per label: where a model is sure, nothing else would keep a step short
-SHIFT_DEVIATIONS_MIN = (
-    0.02  # mean change of the newest answers that is worth telling, in deviations of what they leave open
-)
+SHIFT_DEVIATIONS_MIN = 0.02  # mean change of answers that is worth telling, in deviations of what they leave open
 ERROR_DEVIATIONS_MAX = 5.0  # of a number that count: a change that is larger widens them, a wild label hardly
-HISTORY_NUMBERS_MAX = (
-    6_000  # of earlier parameters, 1,000 steps of a probability: a row of before is judged by the oldest
-)
+HISTORY_NUMBERS_MAX = 6_000  # of earlier parameters, 1,000 steps of a probability; rows of before: by the oldest
 _NATS_MAX = 30.0
 _TINY = 1e-12
 
@@ -55,12 +51,10 @@ class _Model:
 
     def __init__(self, task: Task, outputs: int, late_us_max: int) -> None:
         self._task, self._late_us_max = task, late_us_max
-        size = {"binary": 2, "multiclass": 1 + outputs, "regression": 1}[task]
-        self._start = np.array([1.0] + [0.0] * (size - 1)) if task != "regression" else np.zeros(1)
-        slope_prior = [] if task == "regression" else [PRIOR_LABELS]
-        prior = np.array(
-            slope_prior + [PRIOR_LABELS / (1.0 if task == "regression" else 4.0)] * (size - len(slope_prior))
-        )
+        # A label tells a shift of numbers as much as 1, and an intercept of a logit as much as 1/4 at the most.
+        is_number = task == "regression"
+        self._start = np.array([0.0] if is_number else [1.0] + [0.0] * outputs)
+        prior = np.array([PRIOR_LABELS] if is_number else [PRIOR_LABELS] + [PRIOR_LABELS / 4.0] * outputs)
         # (scalings, parameters) slope first, and the curvature of the loss: a matrix where it is of two, else its diagonal.
         self._prior = np.diag(prior) if task == "binary" else prior
         self.parameters = np.tile(self._start, (len(HALF_LIVES_LABELS), 1))
