@@ -3,8 +3,9 @@
 Three scalings (see `driftloop.recalibration`) learn from every mature label by online Newton steps, each forgetting at its own pace,
 and stand beside the score as it is. Each weighs as much in the answer as it has lately been right (fixed share: Herbster & Warmuth,
 "Tracking the best expert", 1998), so that the answers' loss is never much above that of the scores as they are, and near that of the
-best scaling of every stretch. Errors of numbers count within a few deviations, as everywhere: one wild label must not move answers. Right is what it was when the row was asked about, of labels that were
-known by then: where labels are late and the world is fickle, what has just been learned is often wrong by the time it is of use.
+best scaling of every stretch. Right is what it was when the row was asked about, of labels that were known by then: where labels
+are late and the world is fickle, what has just been learned is often wrong by the time it is of use. Errors of numbers count within
+a few deviations, as everywhere: one wild label must not move answers.
 Online Platt scaling: Gupta & Ramdas, "Online Platt scaling with calibeating", 2023.
 
 Only answers change. What drift, trials and gates are judged by stays the models' own scores: no recalibration hides a change.
@@ -24,16 +25,16 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import Recalibration
 from driftloop.recalibration import LEAST_CHANCE, Floats, Scalings, inputs
 from driftloop.usecase import Answer, Task
 
-BLOCK_LABELS = 20  # per step: a step per label gains nothing more, and costs as much as twenty
-HALF_LIVES_LABELS = (80.0, 320.0, 1280.0)
-PRIOR_LABELS = 16.0  # that speak for the score as it is, in every scaling
+BLOCK_LABELS = 10  # per step: a step per label gains nothing more, and costs as much as ten
+HALF_LIVES_LABELS = (20.0, 160.0, 1280.0)
+PRIOR_LABELS = 8.0  # that speak for the score as it is, in every scaling
 PRIOR_SHARE = 0.5  # of the answer that all scalings have before anything is known of them
 SWITCH_SHARE = 0.02  # of the weights that goes back to that with every block: yesterday's best need not be today's
 WEIGHT_RATE = 1.0 / 16.0  # of what losses say of the weights: neighbours are alike, and this burst will be over
 CURVATURE_MIN = 0.01  # per label: where a model is sure, nothing else would keep a step short
-SHIFT_DEVIATIONS_MIN = 0.02  # mean change of answers that is worth telling, in deviations of what they leave open
+SHIFT_DEVIATIONS_MIN = 0.03  # mean change of answers that is worth telling, in deviations of what they leave open
 ERROR_DEVIATIONS_MAX = 5.0  # of a number that count: a change that is larger widens them, a wild label hardly
-HISTORY_NUMBERS_MAX = 6_000  # of earlier parameters, 1,000 steps of a probability; rows of before: by the oldest
+HISTORY_NUMBERS_MAX = 12_000  # of earlier parameters, 2,000 steps of a probability; rows of before: by the oldest
 _NATS_MAX = 30.0
 _TINY = 1e-12
 
