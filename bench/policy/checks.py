@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +99,8 @@ def nearest_periodic(by_policy: Mapping[str, Mean]) -> str | None:
     return min(periodic, key=lambda policy: abs(by_policy[policy].cost_x - by_policy[LOOP].cost_x))
 
 
-def verdicts(table: Table, stable: Sequence[str]) -> list[Result]:
-    """The default policy beside the simple ones. `stable`: streams in which nothing changes."""
+def verdicts(table: Table) -> list[Result]:
+    """The default policy beside the simple ones."""
     if not table:
         return []
     worst = max(table, key=lambda name: relative(table[name][LOOP].loss, table[name]["static"].loss))
@@ -120,24 +120,6 @@ def verdicts(table: Table, stable: Sequence[str]) -> list[Result]:
         found.append(
             Result(f"worst against the nearest period: {name}", "loss, relative", against[name], "share", target=0.01)
         )
-    quiet = [table[name][LOOP] for name in stable if name in table]
-    if quiet:
-        rows = sum(one.rows * one.seeds for one in quiet)
-        promotions = sum(one.promotions * one.seeds for one in quiet)
-        alarms = sum((one.drifts + one.input_drifts) * one.seeds for one in quiet)
-        loudest = max((name for name in stable if name in table), key=lambda n: table[n][LOOP].promotions)
-        per = QUIET_ROWS / rows
-        found += [
-            Result("stable streams", f"promotions per {QUIET_ROWS:,} rows", promotions * per, "", target=2),
-            Result(
-                f"loudest stable stream: {loudest}",
-                f"promotions per {QUIET_ROWS:,} rows",
-                table[loudest][LOOP].promotions * QUIET_ROWS / table[loudest][LOOP].rows,
-                "",
-                target=2,
-            ),
-            Result("stable streams", f"alarms of all series per {QUIET_ROWS:,} labels", alarms * per, "", target=1),
-        ]
     policies = [policy for policy in DEFAULT_POLICIES if all(policy in by_policy for by_policy in table.values())]
     for metric in METRICS:
         mean_ranks = ranks(table, policies, metric)
@@ -155,6 +137,25 @@ def verdicts(table: Table, stable: Sequence[str]) -> list[Result]:
                 )
             )
     return found
+
+
+def quiet(stable: Table) -> list[Result]:
+    """How much the default policy does where nothing changes; on streams of `QUIET_ROWS`, for a short one of a young model is no rate."""
+    if not stable:
+        return []
+    means = {name: by_policy[LOOP] for name, by_policy in stable.items()}
+
+    def per(count: Callable[[Mean], float], found: Sequence[Mean]) -> float:
+        return sum(count(one) * one.seeds for one in found) / sum(one.rows * one.seeds for one in found) * QUIET_ROWS
+
+    loudest = max(means, key=lambda name: per(lambda one: one.promotions, [means[name]]))
+    what, unit = f"{len(means)} stable streams", f"per {QUIET_ROWS:,} rows"
+    found = [
+        (what, "promotions", per(lambda one: one.promotions, [*means.values()]), 2),
+        (f"loudest stable stream: {loudest}", "promotions", per(lambda one: one.promotions, [means[loudest]]), 2),
+        (what, "alarms of all series", per(lambda one: one.drifts + one.input_drifts, [*means.values()]), 1),
+    ]
+    return [Result(case, f"{metric} {unit}", value, "", target=target) for case, metric, value, target in found]
 
 
 def against_trees(table: Table) -> list[Result]:

@@ -9,7 +9,7 @@ import pytest
 
 from bench.policy import runs
 from bench.policy.boosting import train_boosted
-from bench.policy.checks import Mean, nearest_periodic, ranks, relative, table_of, verdicts
+from bench.policy.checks import Mean, nearest_periodic, quiet, ranks, relative, table_of, verdicts
 from bench.policy.runs import STREAMS, Run, carry_out, missing
 from services.trainer.attempts import TrainingSettings
 from simulation.history import history_of
@@ -17,8 +17,8 @@ from simulation.history import history_of
 NEVER_US = 2**62
 
 
-def mean(loss: float, cost_x: float = 1.0, promotions: float = 0.0) -> Mean:
-    return Mean(loss, {"accuracy": 1.0 - loss}, cost_x, promotions, 0, 0, 0, 10_000, 1, 1)
+def mean(loss: float, cost_x: float = 1.0, promotions: float = 0.0, drifts: float = 0.0, seeds: int = 1) -> Mean:
+    return Mean(loss, {"accuracy": 1.0 - loss}, cost_x, promotions, 0, drifts, 0, 10_000, 1, seeds)
 
 
 @pytest.mark.parametrize("name", ["sea-abrupt", "led-none", "new-categories", "late-biased-labels"])
@@ -45,13 +45,23 @@ def test_the_default_policy_is_held_to_static_and_to_the_period_of_the_nearest_c
         "good": {"static": mean(0.5), "periodic-5%": mean(0.4, 2.0), "periodic-25%": mean(0.45, 0.5)},
         "bad": {"static": mean(0.5), "periodic-5%": mean(0.3, 2.0), "periodic-25%": mean(0.6, 0.5)},
     }
-    table["good"]["driftloop"], table["bad"]["driftloop"] = mean(0.4, 1.8), mean(0.55, 0.6, promotions=3)
+    table["good"]["driftloop"], table["bad"]["driftloop"] = mean(0.4, 1.8), mean(0.55, 0.6)
     assert nearest_periodic(table["good"]) == "periodic-5%"
-    found = {result.case: result for result in verdicts(table, stable=["bad"])}
+    found = {result.case: result for result in verdicts(table)}
     assert found["worst against static: bad"].value == pytest.approx(0.1)
     assert found["worst against static: bad"].as_dict()["met"] is False
     assert found["worst against the nearest period: good"].as_dict()["met"] is True
-    assert found["loudest stable stream: bad"].value == pytest.approx(15)
+
+
+def test_what_is_done_where_nothing_changes_is_counted_per_so_many_rows_of_all_seeds():
+    loud, still = mean(0.5, promotions=1.0, drifts=0.5, seeds=3), mean(0.5)
+    found = {(one.case, one.metric): one for one in quiet({"loud": {"driftloop": loud}, "still": {"driftloop": still}})}
+    together = found["2 stable streams", "promotions per 50,000 rows"]
+    assert together.value == pytest.approx(3 / 40_000 * 50_000)
+    assert together.as_dict()["met"] is False
+    assert found["loudest stable stream: loud", "promotions per 50,000 rows"].value == pytest.approx(5)
+    assert found["2 stable streams", "alarms of all series per 50,000 rows"].value == pytest.approx(1.875)
+    assert quiet({}) == []
 
 
 def test_equal_losses_share_their_ranks():
