@@ -200,11 +200,11 @@ def every_answer_is_by_its_release(observed: Observed) -> Iterator[str]:
         arms = {arm.model_id: arm for arm in (release.champion, *release.arms)}
         scored = next((each for each in prediction.scores if each.model_id == prediction.model_id), None)
         scalings = Scalings.of(arms[prediction.model_id].recalibration) if prediction.model_id in arms else None
-        if scored is not None and scalings is not None:
-            task, said = observed.use_case.predict.task, list(scored.class_probabilities) or scored.score
-            told = scalings.applied(task, np.array([said]))[0]
+        if scored is not None:
+            task, said = observed.use_case.predict.task, np.array([list(scored.class_probabilities) or scored.score])
+            told = (said if scalings is None else scalings.applied(task, said))[0]
             if not np.array_equal(told, list(prediction.class_probabilities) or prediction.score):
-                yield f"{place}: {prediction.score} was told, release {release.revision} makes {told} of {said}"
+                yield f"{place}: {prediction.score} was told, release {release.revision} makes {told} of {said[0]}"
         strangers = {scored.model_id for scored in prediction.scores} - set(roles)
         if strangers:
             yield f"{place}: scored by {strangers}, which release {release.revision} does not name"

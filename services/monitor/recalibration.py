@@ -22,21 +22,18 @@ import numpy as np
 
 from driftloop.contracts import UNSET_US
 from driftloop.contracts.monitor.v1.monitor_pb2 import Recalibration
-from driftloop.recalibration import LEAST_CHANCE, Floats, Scalings, inputs
+from driftloop.recalibration import Floats, Scalings, inputs
 from driftloop.usecase import Answer, Task
+from services.monitor.scalings import learning_of
 
 BLOCK_LABELS = 10  # per step: a step per label gains nothing more, and costs as much as ten
 HALF_LIVES_LABELS = (20.0, 160.0, 1280.0)
-PRIOR_LABELS = 8.0  # that speak for the score as it is, in every scaling
 PRIOR_SHARE = 0.5  # of the answer that all scalings have before anything is known of them
 SWITCH_SHARE = 0.02  # of the weights that goes back to that with every block: yesterday's best need not be today's
 WEIGHT_RATE = 1.0 / 16.0  # of what losses say of the weights: neighbours are alike, and this burst will be over
-CURVATURE_MIN = 0.01  # per label: where a model is sure, nothing else would keep a step short
 SHIFT_DEVIATIONS_MIN = 0.03  # mean change of answers that is worth telling, in deviations of what they leave open
-ERROR_DEVIATIONS_MAX = 5.0  # of a number that count: a change that is larger widens them, a wild label hardly
 HISTORY_NUMBERS_MAX = 12_000  # of earlier parameters, 2,000 steps of a probability; rows of before: by the oldest
 _NATS_MAX = 30.0
-_TINY = 1e-12
 
 
 class _Row(NamedTuple):
@@ -52,18 +49,12 @@ class _Model:
 
     def __init__(self, task: Task, outputs: int, late_us_max: int) -> None:
         self._task, self._late_us_max = task, late_us_max
-        # A label tells a shift of numbers as much as 1, and an intercept of a logit as much as 1/4 at the most.
-        is_number = task == "regression"
-        self._start = np.array([0.0] if is_number else [1.0] + [0.0] * outputs)
-        prior = np.array([PRIOR_LABELS] if is_number else [PRIOR_LABELS] + [PRIOR_LABELS / 4.0] * outputs)
-        # (scalings, parameters) slope first, and the curvature of the loss: a matrix where it is of two, else its diagonal.
-        self._prior = np.diag(prior) if task == "binary" else prior
-        self.parameters = np.tile(self._start, (len(HALF_LIVES_LABELS), 1))
+        self._learning = learning_of(task, outputs)
+        self.parameters = np.tile(self._learning.start, (len(HALF_LIVES_LABELS), 1))  # (scalings, parameters)
         # What they were from which clock on, oldest first, as far back as a row may lie whose label matures now.
         self.history: list[tuple[int, Floats]] = [(UNSET_US, self.parameters)]
-        self.curvature = np.array([self._prior] * len(HALF_LIVES_LABELS))
+        self.curvature = np.array([self._learning.prior] * len(HALF_LIVES_LABELS))
         self.weights = _prior_weights()
-        self.variance = 0.0  # of the error, regression only
         self.labels = 0
         self.told = Recalibration()  # empty: that the scores are the answers
         self.newest: Floats = np.empty(0)  # scores of the newest block
@@ -73,12 +64,7 @@ class _Model:
     @property
     def scalings(self) -> Scalings:
         """What has been learned."""
-        return self._of(self.parameters)
-
-    def _of(self, parameters: Floats) -> Scalings:
-        if self._task == "regression":
-            return Scalings(self.weights[1:], np.ones(len(parameters)), parameters)
-        return Scalings(self.weights[1:], parameters[:, 0], parameters[:, 1:])
+        return self._learning.scalings(self.weights[1:], self.parameters)
 
     def learned(self, row: _Row, clock_us: int) -> None:
         """Takes a row in; every so many rows it learns from them, for rows that are asked about from a clock on."""
@@ -94,10 +80,13 @@ class _Model:
         self.labels += len(labels)
         prepared = inputs(self._task, scores)
         self._weigh([scores, *self._as_known(rows, prepared)], labels)
-        self.parameters = self.parameters.copy()
         scaled = self.scalings.each(self._task, prepared)
+        self.parameters = self.parameters.copy()
         for place, half_life in enumerate(HALF_LIVES_LABELS):
-            self._step(place, 0.5 ** (len(labels) / half_life), prepared, scaled[place], labels)
+            kept = 0.5 ** (len(labels) / half_life)
+            self.parameters[place], self.curvature[place] = self._learning.stepped(
+                self.parameters[place], self.curvature[place], kept, prepared, scaled[place], labels
+            )
         self.history.append((clock_us, self.parameters))
         kept_max = max(1, HISTORY_NUMBERS_MAX // self.parameters.size)
         del self.history[: max(len(self.history) - kept_max, self._place(clock_us - self._late_us_max))]
@@ -107,7 +96,9 @@ class _Model:
         """What each scaling would have made of rows, in order of time, when they were asked about."""
         places = [self._place(row.as_of_us) for row in rows]
         found = [
-            self._of(self.history[place][1]).each(self._task, prepared[[row for row, _ in group]])
+            self._learning.scalings(self.weights[1:], self.history[place][1]).each(
+                self._task, prepared[[row for row, _ in group]]
+            )
             for place, group in groupby(enumerate(places), key=lambda each: each[1])
         ]
         return np.concatenate(found, axis=1)
@@ -117,48 +108,9 @@ class _Model:
 
     def _weigh(self, answers: Sequence[Floats], labels: Floats) -> None:
         """The weights follow the losses of the scores as they are and of each scaling."""
-        if self._task == "regression":
-            squares = np.array([float((self._errors(said, labels, answers[0]) ** 2).mean()) for said in answers])
-            least = float(squares.min())
-            self.variance = least if not self.variance else 0.9 * self.variance + 0.1 * least
-            losses = squares * len(labels) / (2.0 * max(self.variance, _TINY))
-        else:
-            losses = np.array([-np.log(np.maximum(_chances(said, labels), _TINY)).sum() for said in answers])
+        losses = self._learning.losses(answers, labels)
         weights = self.weights * np.exp(-WEIGHT_RATE * np.minimum(losses - losses.min(), _NATS_MAX))
         self.weights = (1.0 - SWITCH_SHARE) * weights / weights.sum() + SWITCH_SHARE * _prior_weights()
-
-    def _errors(self, said: Floats, labels: Floats, scores: Floats) -> Floats:
-        """Errors of numbers, each held within a few deviations: of what is known of them, or of the scores' own at first."""
-        deviation = self.variance**0.5 or 1.5 * float(np.median(np.abs(scores - labels)))
-        bound = ERROR_DEVIATIONS_MAX * deviation
-        return np.clip(said - labels, -bound, bound)
-
-    def _step(self, place: int, kept: float, prepared: Floats, scaled: Floats, labels: Floats) -> None:
-        """One scaling's Newton step on a block, of what it keeps of earlier ones, the prior and this one."""
-        if self._task == "regression":
-            slopes = np.array([self._errors(scaled, labels, prepared).sum()])
-            curvature = np.array([float(len(labels))])
-        elif self._task == "binary":
-            design = np.stack([prepared, np.ones(len(labels))], axis=1)
-            slopes = design.T @ (scaled - labels)
-            curvature = design.T @ (design * np.maximum(scaled * (1.0 - scaled), CURVATURE_MIN)[:, None])
-        else:
-            off = scaled.copy()
-            off[np.arange(len(labels)), labels.astype(int)] -= 1.0
-            slopes = np.concatenate([[(off * prepared).sum()], off.sum(axis=0)])
-            mean = (scaled * prepared).sum(axis=1)
-            spread = ((scaled * prepared * prepared).sum(axis=1) - mean * mean).sum() + CURVATURE_MIN * len(labels)
-            curvature = np.concatenate(
-                [[spread], np.maximum(scaled * (1.0 - scaled), CURVATURE_MIN / 10.0).sum(axis=0)]
-            )
-        self.curvature[place] = kept * self.curvature[place] + (1.0 - kept) * self._prior + curvature
-        pull = self.parameters[place] - self._start
-        if self._task == "binary":
-            slopes = slopes + (1.0 - kept) * (self._prior @ pull)
-            step = np.linalg.solve(self.curvature[place], slopes)
-        else:
-            step = (slopes + (1.0 - kept) * self._prior * pull) / self.curvature[place]
-        self.parameters[place] -= step
 
     @property
     def change(self) -> float:
@@ -167,8 +119,7 @@ class _Model:
             told = Scalings.of(self.told)
             before = self.newest if told is None else told.applied(self._task, self.newest)
             change = float(np.abs(self.scalings.applied(self._task, self.newest) - before).mean())
-            chance = max(float((before * (1.0 - before)).mean()), LEAST_CHANCE) if self._task != "regression" else 0.0
-            self._change = change if change > SHIFT_DEVIATIONS_MIN * (chance or self.variance) ** 0.5 else 0.0
+            self._change = change if change > SHIFT_DEVIATIONS_MIN * self._learning.deviation(before) else 0.0
         return self._change
 
     def tell(self) -> Recalibration:
@@ -182,11 +133,11 @@ class _Model:
         arrays = (self.curvature, self.weights, self.newest)
         history = [[from_us, parameters.tolist()] for from_us, parameters in self.history]
         told, waiting = self.told.SerializeToString(), list(map(list, self.waiting))
-        return [history, *(array.tolist() for array in arrays), self.variance, self.labels, told, waiting]
+        return [history, *(array.tolist() for array in arrays), self._learning.variance, self.labels, told, waiting]
 
     def restore(self, state: Sequence[Any]) -> None:
         """Takes a snapshot back."""
-        history, curvature, weights, newest, self.variance, self.labels, told, waiting = state
+        history, curvature, weights, newest, self._learning.variance, self.labels, told, waiting = state
         self.history = [(from_us, np.array(parameters)) for from_us, parameters in history]
         self.parameters, self.curvature = self.history[-1][1], np.array(curvature)
         self.weights, self.newest = np.array(weights), np.array(newest)
@@ -248,11 +199,3 @@ class Recalibrations:
 def _prior_weights() -> Floats:
     share = PRIOR_SHARE / len(HALF_LIVES_LABELS)
     return np.array([1.0 - PRIOR_SHARE] + [share] * len(HALF_LIVES_LABELS))
-
-
-def _chances(said: Floats, labels: Floats) -> Floats:
-    """What was said of each label."""
-    if said.ndim == 2:
-        chances: Floats = said[np.arange(len(labels)), labels.astype(int)]
-        return chances
-    return np.where(labels > 0.5, said, 1.0 - said)

@@ -75,6 +75,18 @@ class Unusable(NamedTuple):
     why: str
 
 
+class Told(NamedTuple):
+    """What is told of each row: who answers it, with what, and why it is not who was asked.
+
+    as_said: whether all of it is what the models said, as they said it.
+    """
+
+    arms: list[LoadedArm]
+    answers: list[Said]
+    fallbacks: list[str]
+    as_said: bool
+
+
 class Answered(NamedTuple):
     """Answers as they leave and as they are logged, in the order of what was asked.
 
@@ -133,8 +145,8 @@ def answer_together(use_case: UseCase, router: Router, asked: Together, as_of_us
         chosen[row], answers[row] = _stand_in(use_case, router, chosen[row], by_arm, row, numbers, texts)
         if answers[row] is None:
             raise NoUsableScore("; ".join(f"model {u.model_id} ({u.role}): {u.why}" for u in unusable))
-    told = _recalibrated(use_case, chosen, cast(list[Said], answers))
-    return _worded(use_case, router, asked, as_of_us, said, chosen, told, fallbacks, unusable)
+    told = _recalibrated(use_case, Told(chosen, cast(list[Said], answers), fallbacks, not any(fallbacks)))
+    return _worded(use_case, router, asked, as_of_us, said, told, unusable)
 
 
 def _worded(
@@ -143,20 +155,16 @@ def _worded(
     asked: Together,
     as_of_us: int,
     said: Sequence[tuple[LoadedArm, list[Said | None]]],
-    chosen: Sequence[LoadedArm],
-    answers: Sequence[Said],
-    fallbacks: Sequence[str],
+    told: Told,
     unusable: list[Unusable],
 ) -> Answered:
     """The answers and their log records as bytes, put together column by column: what is the same for all is made once."""
     heads = _heads(use_case.name, tuple(use_case.predict.classes), router, as_of_us)
-    logged_heads, answer_heads = zip(*[heads[arm] for arm in chosen], strict=True)
+    logged_heads, answer_heads = zip(*[heads[arm] for arm in told.arms], strict=True)
     entities, request_ids = list(map(str.encode, asked.entities)), list(map(str.encode, asked.request_ids))
     ids = prediction_ids(use_case.name)(entities, request_ids)
-    scores = [_double(score) for score, _ in answers]
+    scores = [_double(score) for score, _ in told.answers]
     vectors = asked.inputs.vectors()
-    is_stood_in = any(fallbacks)
-    is_recalibrated = any([arm.recalibration is not None for arm in set(chosen)])
     payloads = [
         logged_heads,
         ids,
@@ -175,7 +183,7 @@ def _worded(
     parts = [answer_heads, ids, repeat(_SCORE), scores]
     for arm, found in said:
         alone, named = _scored_head(arm.model_id)
-        is_answer = len(said) == 1 and not is_stood_in and not is_recalibrated
+        is_answer = len(said) == 1 and told.as_said
         if is_answer and use_case.predict.task != "multiclass":
             payloads += [repeat(alone), scores]
         else:
@@ -186,8 +194,8 @@ def _worded(
         )
     if any(asked.inputs.defaulted):
         parts.append([SerializedResponse(defaulted=names).SerializeToString() for names in asked.inputs.defaulted])
-    if is_stood_in or any([chances for _, chances in answers]):
-        extras = [(chances, fallback) for (_, chances), fallback in zip(answers, fallbacks, strict=True)]
+    if any(told.fallbacks) or any([chances for _, chances in told.answers]):
+        extras = [(chances, why) for (_, chances), why in zip(told.answers, told.fallbacks, strict=True)]
         payloads.append(
             [SerializedPrediction(class_probabilities=c, fallback=f).SerializeToString() for c, f in extras]
         )
@@ -204,7 +212,7 @@ def _worded(
     return Answered(
         _joined(parts),
         rows_of(Logged, ids, entities, _causes(asked.inputs), _joined(payloads), traces),
-        [arm.name for arm in chosen],
+        [arm.name for arm in told.arms],
         unusable,
     )
 
@@ -289,18 +297,18 @@ def _stand_in(
     return router.prior, prior(use_case.predict, routed.model)
 
 
-def _recalibrated(use_case: UseCase, chosen: Sequence[LoadedArm], answers: list[Said]) -> list[Said]:
-    """The answers as the releases' recalibrations have them, each of its own model's."""
-    task, outputs = use_case.predict.task, max(1, len(use_case.predict.classes))
-    for arm in set(chosen):
-        scalings = arm.recalibration
-        if scalings is None or scalings.outputs != outputs:  # of before the classes were declared otherwise
+def _recalibrated(use_case: UseCase, told: Told) -> Told:
+    """The answers as the release's recalibrations have them, each of its own model's."""
+    task, outputs, answers = use_case.predict.task, max(1, len(use_case.predict.classes)), told.answers
+    recalibrations = {arm: arm.recalibration for arm in set(told.arms) if arm.recalibration is not None}
+    for arm, scalings in recalibrations.items():
+        if scalings.outputs != outputs:  # of before the classes were declared otherwise
             continue
-        rows = [row for row, answered_by in enumerate(chosen) if answered_by is arm]
+        rows = [row for row, answered_by in enumerate(told.arms) if answered_by is arm]
         scores = np.array([answers[row].class_probabilities or answers[row].score for row in rows], dtype=np.float64)
-        for row, told in zip(rows, scalings.applied(task, scores).tolist(), strict=True):
-            answers[row] = Said(max(told), told) if task == "multiclass" else Said(told, ())
-    return answers
+        for row, moved in zip(rows, scalings.applied(task, scores).tolist(), strict=True):
+            answers[row] = Said(max(moved), moved) if task == "multiclass" else Said(moved, ())
+    return told if not recalibrations else told._replace(as_said=False)
 
 
 def _why(arm: LoadedArm, unusable: Sequence[Unusable]) -> str:
