@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from driftloop.contracts import Message, Record
-from driftloop.contracts.monitor.v1.monitor_pb2 import ROLE_CHAMPION
+from driftloop.contracts.monitor.v1.monitor_pb2 import ROLE_CHAMPION, Arm
 from driftloop.contracts.trainer.v1.trainer_pb2 import Model
+from driftloop.recalibration import Scalings
 from services.features.aggregation import Aggregation
 from services.features.rekeying import Rekeying
 from services.ingest.admission import Admission, Rejected
@@ -153,6 +155,15 @@ class LetsShadowsAnswer(Router):
         return [self.arms[-1] for _ in super().arms_for(entities)]
 
 
+def forgets_recalibrations(arm: Arm) -> None:
+    """Answers are the scores, whatever the release says of how they are to be read."""
+
+
+def recalibrates_unasked(arm: Arm) -> Scalings:
+    """Answers are half as sure as the scores, whatever the release says of how they are to be read."""
+    return Scalings(np.array([1.0]), np.array([0.5]), np.array([[0.0]]))
+
+
 class ForgetsAnswers(PredictionLog):
     """Does not log what was answered in every tenth call."""
 
@@ -208,6 +219,8 @@ MUTANTS = [
     ("simulation.hosted.ingest.Intake", AcknowledgesAtOnce, CUT_OFF, "no_accepted_event_is_lost"),
     ("simulation.hosted.ingest.Admission", TakesAnything, CALM, "no_event_breaks_its_schema"),
     ("services.serving.routing.Router", LetsShadowsAnswer, CALM, "every_answer_is_by_its_release"),
+    ("services.serving.routing._scalings", forgets_recalibrations, CALM, "every_answer_is_by_its_release"),
+    ("services.serving.routing._scalings", recalibrates_unasked, CALM, "every_answer_is_by_its_release"),
     ("simulation.hosted.serving.PredictionLog", ForgetsAnswers, CALM, "every_answer_is_logged"),
     ("services.monitor.gateways.Matching", MatchesNoAnswer, CALM, "every_answer_meets_its_label"),
     ("simulation.hosted.trainer.RetrainHandler", AnswersTwice, CALM, "every_request_is_answered_once"),
