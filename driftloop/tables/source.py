@@ -38,8 +38,8 @@ LINE_CHARACTERS_MAX = 120
 DEMO_ROWS = 5_000  # some minutes
 UNITS = ((DAY_US, "DAY_US"), (HOUR_US, "HOUR_US"), (MINUTE_US, "MINUTE_US"), (SECOND_US, "SECOND_US"))
 POLICY_REASONS: Mapping[str, str] = {
-    "budget": "about 4 per 1,000 rows",
-    "cooldown": "about 250 rows",
+    "budget": "about 10 per 1,000 rows",
+    "cooldown": "about 100 rows",
     "cohort": "about 40 rows",
     "bootstrap_rows": "labels before the first model is asked for",
     "lateness": "no less than two steps",

@@ -36,8 +36,8 @@ STEPS_US = tuple(
 )
 STEP_ROWS = 10
 COHORT_STEPS = 4
-COOLDOWN_ROWS = 250
-BUDGET_PER_ROW = 4 / 1_000
+COOLDOWN_ROWS = 100
+BUDGET_PER_ROW = 10 / 1_000
 QUIET_MOST = 5  # how many times the median gap the mean gap may be: quiet stretches cost steps in which nothing happens
 LATE_TAIL = 10  # a label that takes so many times as long as 99 % of them is not waited for
 BOOTSTRAP_SHARE = 10  # the first model is asked for at a tenth of the table

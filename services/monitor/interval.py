@@ -16,7 +16,7 @@ INTERVAL_SHARE_MAX = 0.6  # of the rows of the regime
 MUCH = 0.2  # of production's loss: who gains as much shows that the interval was far too long
 ATTAINED = 1.5  # times the least lasting error: what a promotion leaves above it, a next candidate may win
 LASTING_ROWS = 1_000  # of one champion, whose mean error is no chance
-YOUNG_SHARE = 0.5  # of the rows of a young regime, between two candidates at the least
+YOUNG_SHARE = 0.5  # of the rows of a young regime that the last candidate knew, until the next one at the least
 TRIAL_INTERVALS = 2  # after which a challenger that is still on trial is no reason to wait
 SUSPICION_LONGER = 2.0  # of the rows between two suspicions that are followed, after one in vain: where hard rows come in bursts, all are
 
@@ -37,8 +37,9 @@ class Interval:
         self._answers_since_rows = 0  # rows when the champion was last another
 
     def least_rows(self, counts: Counts) -> float:
-        """Rows between two candidates at the least: where the regime is young, half as many rows again teach much."""
-        return min(float(self._recent_rows * counts.pace), YOUNG_SHARE * counts.regime_rows)
+        """Rows between two candidates at the least: where the regime is young, half as many again as the last one knew teach much."""
+        known = counts.regime_rows - (counts.rows - self.tried_at_rows)  # none where the regime began after that
+        return min(float(self._recent_rows * counts.pace), YOUNG_SHARE * (known if known > 0 else counts.regime_rows))
 
     def is_due(self, counts: Counts) -> bool:
         """Whether there are new rows enough for a candidate."""
@@ -54,7 +55,7 @@ class Interval:
         return self.rows > 2 * least and since >= max(least, self._suspicion_rows)
 
     def tried(self, rows: int) -> None:
-        """A candidate was asked for, or would have cost too much, at so many rows."""
+        """A candidate was asked for, at so many rows."""
         self.tried_at_rows = rows
 
     def suspected(self, rows: int) -> None:

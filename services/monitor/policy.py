@@ -274,10 +274,8 @@ class RetrainPolicy:
             self._aim = _aim_of(wanted)
             return offered
         if self._budget.is_too_dear(offered) and wanted.reason in (RETRAIN_REASON_NEW_DATA, RETRAIN_REASON_FOLLOW_UP):
-            self._wanted = None
+            self._wanted = None  # what is due stays due, and is asked for as soon as it can be paid
             self._interval.suspected(self._rows)
-            if not wanted.is_suspicion:
-                self._interval.tried(self._rows)
         if hold == self._excused:
             return None
         self._excused = hold

@@ -32,10 +32,22 @@ def test_a_candidate_is_due_an_interval_after_the_last_one():
     assert [found.is_due(Counts(rows, 10_000)) for rows in (10_999, 11_000)] == [False, True]
 
 
-@pytest.mark.parametrize(("regime_rows", "pace", "least"), [(10_000, 1, 400), (10_000, 4, 1_600), (500, 1, 250)])
+@pytest.mark.parametrize(("regime_rows", "pace", "least"), [(10_000, 1, 400), (10_000, 4, 1_600)])
 def test_two_candidates_are_so_many_rows_apart_at_the_least(regime_rows: int, pace: int, least: int):
     found = interval(1.0)
     assert [found.is_due(Counts(rows, regime_rows, pace)) for rows in (least - 1, least)] == [False, True]
+
+
+def test_a_young_regime_is_looked_at_when_it_has_half_as_many_rows_again():
+    found = interval(1.0)
+    found.tried(2_000)  # of which 240 were of the regime
+    assert [found.is_due(Counts(2_000 + new, 240 + new)) for new in (119, 120)] == [False, True]
+
+
+def test_a_regime_that_began_after_the_last_candidate_is_measured_by_what_it_has():
+    found = interval(1.0)
+    found.tried(2_000)
+    assert [found.least_rows(Counts(3_000, regime_rows)) for regime_rows in (240, 500)] == [120.0, 250.0]
 
 
 def test_a_challenger_has_two_intervals_for_its_trial():

@@ -18,7 +18,7 @@ from driftloop.contracts.monitor.v1.monitor_pb2 import (
     SERIES_KIND_INPUT,
 )
 from driftloop.usecase import DAY_US, HOUR_US, Policy
-from services.monitor.budget import FREE_ROWS
+from services.monitor.budget import EVIDENCE_ROWS, FREE_ROWS, RECENT_ROWS_MIN
 from services.monitor.floor import Decay
 from services.monitor.policy import COLLAPSED_ROWS, RetrainPolicy
 from services.monitor.series import Alarm
@@ -253,8 +253,22 @@ def test_an_alarm_makes_the_next_candidates_come_soon():
     rows(policy, CHANGE_ROWS, 6)
     tried(policy, DAY_US, published=True)
     policy.promoted(of_all_rows=False)
-    assert rows_until_asked(policy, 2 * DAY_US) == CHANGE_ROWS, "as many again as the regime had"
+    assert rows_until_asked(policy, 2 * DAY_US) == CHANGE_ROWS / 2, "half as many again as the regime had"
     assert policy.decide(2 * DAY_US, ()).wanted.reason == RETRAIN_REASON_FOLLOW_UP
+
+
+def test_what_is_due_and_too_dear_is_asked_for_as_soon_as_it_can_be_paid():
+    policy = with_model()
+    rows(policy, 2_000)
+    tried(policy, DAY_US, published=True, cost_rows=FREE_ROWS + 2 * 3_000)  # all that 3,000 rows may cost
+    policy.promoted(of_all_rows=False)
+    held_back = 0
+    while (verdict := policy.decide(2 * DAY_US, ())) is None or verdict.not_now:
+        held_back += verdict is not None
+        rows(policy, 1)
+    needed = RECENT_ROWS_MIN + 2 * EVIDENCE_ROWS
+    assert verdict.rows_max == needed, "of the two rows that each labelled row allows"
+    assert held_back == 1, "it is said once that it cannot be paid yet"
 
 
 def supposed_change() -> RetrainPolicy:

@@ -245,7 +245,7 @@ def test_a_label_date_stands_for_its_whole_day(tmp_path):
 def test_the_durations_follow_from_how_often_rows_come(tmp_path):
     found = inferred(tmp_path, frame(at=pd.date_range("2020-01-01", periods=ROWS, freq="D")), time="at")
     assert found.durations.step_us == 10 * DAY_US
-    assert (found.durations.cohort, found.durations.cooldown) == ("40d", "250d")
+    assert (found.durations.cohort, found.durations.cooldown) == ("40d", "100d")
     assert found.durations.budget == "1 retrain/week"
 
 
