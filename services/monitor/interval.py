@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from driftloop.contracts import UNSET_US
 from services.monitor.wanted import Counts
 
 SHORTER, LONGER = 0.6, 1.6  # of the interval, after a candidate that was worth it, and after one that was not
@@ -31,6 +32,8 @@ class Interval:
         self._recent_rows = recent_rows
         self.rows = float(recent_rows)  # between two candidates
         self.tried_at_rows = 0
+        self._tried_at_us = UNSET_US
+        self._trial_rows = 0  # mature ones that were asked about since: those that the candidate may have scored
         self._suspicion_rows = float(recent_rows)  # between two suspicions that are followed, until the first promotion
         self._suspected_at_rows = 0
         self._attained = 0.0  # the least that the error has been with one champion for long; 0: none has been
@@ -45,18 +48,22 @@ class Interval:
         """Whether there are new rows enough for a candidate."""
         return counts.rows - self.tried_at_rows >= max(self.rows, self.least_rows(counts))
 
-    def has_trial_time(self, counts: Counts) -> bool:
-        """Whether a challenger that is on trial is a reason to wait yet."""
-        return counts.rows - self.tried_at_rows < TRIAL_INTERVALS * self.rows
+    def has_trial_time(self) -> bool:
+        """Whether a challenger that is on trial is a reason to wait yet: where labels are late, its trial begins as late."""
+        return self._trial_rows < TRIAL_INTERVALS * self.rows
 
     def follows_suspicion(self, counts: Counts) -> bool:
         """Whether a suspicion is worth a look: not if a candidate is due soon anyway, and ever more seldom after those in vain."""
         least, since = self.least_rows(counts), counts.rows - max(self.tried_at_rows, self._suspected_at_rows)
         return self.rows > 2 * least and since >= max(least, self._suspicion_rows)
 
-    def tried(self, rows: int) -> None:
-        """A candidate was asked for, at so many rows."""
-        self.tried_at_rows = rows
+    def labelled(self, predicted_for_us: int) -> None:
+        """One more mature labelled row."""
+        self._trial_rows += predicted_for_us >= self._tried_at_us
+
+    def tried(self, rows: int, clock_us: int) -> None:
+        """A candidate was asked for, at so many rows and a clock."""
+        self.tried_at_rows, self._tried_at_us, self._trial_rows = rows, clock_us, 0
 
     def suspected(self, rows: int) -> None:
         """The newest rows were looked at, or would have cost too much to look at, at so many rows; it puts no candidate off."""
@@ -107,6 +114,7 @@ class Interval:
         """State as plain values."""
         return {
             "candidates": [self.rows, self.tried_at_rows],
+            "trial": [self._tried_at_us, self._trial_rows],
             "suspicions": [self._suspicion_rows, self._suspected_at_rows],
             "attained": [self._attained, self._answers_since_rows],
         }
@@ -114,5 +122,8 @@ class Interval:
     def restore(self, state: dict[str, Any]) -> None:
         """Takes a snapshot back."""
         self.rows, self.tried_at_rows = state["candidates"]
+        self._tried_at_us, self._trial_rows = state.get(
+            "trial", [UNSET_US, 0]
+        )  # absent from those of when all rows counted
         self._suspicion_rows, self._suspected_at_rows = state["suspicions"]
         self._attained, self._answers_since_rows = state["attained"]

@@ -124,6 +124,7 @@ class RetrainPolicy:
         self._rows_at.append(predicted_for_us)
         self.regime_rows += predicted_for_us >= self._regime_since_us
         self._world.labelled(predicted_for_us)
+        self._interval.labelled(predicted_for_us)
 
     def alarmed(self, alarm: Alarm, alarm_id: str) -> None:
         """A series changed. Only the error asks for a model."""
@@ -293,7 +294,7 @@ class RetrainPolicy:
             return None
         if self._world.is_due(self.burst_pace, self._budget.left_rows(self._rows)):
             return replace(self._of_rows_since(self._world.since_us, self._world.because, recent), is_of_all=True)
-        if on_trial and self._interval.has_trial_time(self._counts):
+        if on_trial and self._interval.has_trial_time():
             return None
         if self._schedule_us and clock_us - self._budget.asked_at_us >= self._schedule_us:
             return Wanted(RETRAIN_REASON_SCHEDULE, f"{policy.schedule} have passed", recent, self._regime_since_us)
@@ -331,7 +332,7 @@ class RetrainPolicy:
             if self._aim == _Aim.ALL_ROWS:
                 self._world.tried()
             else:
-                self._interval.tried(self._rows)
+                self._interval.tried(self._rows, clock_us)
         self._wanted, self._excused = None, ""
 
     def snapshot(self) -> dict[str, Any]:

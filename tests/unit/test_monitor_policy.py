@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from driftloop.contracts import UNSET_US
 from driftloop.contracts.monitor.v1.monitor_pb2 import (
     RETRAIN_REASON_BOOTSTRAP,
     RETRAIN_REASON_DECAY,
@@ -553,6 +554,7 @@ def test_a_checkpoint_of_when_interval_and_budget_were_the_policys_own_goes_on_t
     restored.restore(WHOLE)
     expected = policy.snapshot()
     expected["supposed"][-1] = 1.0  # how much the error had risen was not kept
+    expected["interval"]["trial"] = [UNSET_US, 0]  # nor which rows a challenger may have scored
     assert restored.snapshot() == expected
     for each in (policy, restored):
         tried(each, DAY_US, published=True, cost_rows=50_000)
