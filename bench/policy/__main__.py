@@ -55,7 +55,8 @@ def main(
         for seed in range(seeds)
         for stream in chosen
     ]
-    runs += [Run(stream, seed, QUIET_ROWS, (LOOP,)) for seed in range(seeds) for stream in quiet_ones]
+    if rows != QUIET_ROWS:  # else they are among those
+        runs += [Run(stream, seed, QUIET_ROWS, (LOOP,)) for seed in range(seeds) for stream in quiet_ones]
     wanted = [missing(run, accept_old) for run in runs]
     parts = [run for run in wanted if run.policies]
     print(f"{len(parts)} of {len(wanted)} parts are to be run", file=sys.stderr)

@@ -26,7 +26,7 @@ class Policy:
     fit_budget        rows of all fits together, candidates and refused models included, per labelled row: what learning may cost
     recent_rows       least rows between two candidates, and half of what one is adapted on: fewer learn mostly noise
     change_rows       rows since a change from which a model is worth fitting: it will not be the last
-    schedule          retrain every so often whatever is seen; None: never
+    schedule          retrain every so often whatever is seen, after twice as long while a challenger is on trial; None: never
     promote_rows      paired mature rows that a challenger needs at the least before it is made champion, those that trainer
                       held out among them
     canary_rows       the same before it answers anybody

@@ -32,8 +32,8 @@ class Interval:
         self._recent_rows = recent_rows
         self.rows = float(recent_rows)  # between two candidates
         self.tried_at_rows = 0
-        self._tried_at_us = UNSET_US
-        self._trial_rows = 0  # mature ones that were asked about since: those that the candidate may have scored
+        self._trial_since_us = UNSET_US
+        self._trial_rows = 0  # mature ones of times since then: those that the newest challenger may have scored
         self._suspicion_rows = float(recent_rows)  # between two suspicions that are followed, until the first promotion
         self._suspected_at_rows = 0
         self._attained = 0.0  # the least that the error has been with one champion for long; 0: none has been
@@ -41,16 +41,20 @@ class Interval:
 
     def least_rows(self, counts: Counts) -> float:
         """Rows between two candidates at the least: where the regime is young, half as many again as the last one knew teach much."""
-        known = counts.regime_rows - (counts.rows - self.tried_at_rows)  # none where the regime began after that
-        return min(float(self._recent_rows * counts.pace), YOUNG_SHARE * (known if known > 0 else counts.regime_rows))
+        since = counts.rows - self.tried_at_rows
+        known = counts.regime_rows - since
+        # Where the regime began after the last candidate, or just before it, there is nothing to take half of but all.
+        return min(
+            float(self._recent_rows * counts.pace), YOUNG_SHARE * (known if known >= since else counts.regime_rows)
+        )
 
     def is_due(self, counts: Counts) -> bool:
         """Whether there are new rows enough for a candidate."""
         return counts.rows - self.tried_at_rows >= max(self.rows, self.least_rows(counts))
 
-    def has_trial_time(self) -> bool:
+    def has_trial_time(self, counts: Counts) -> bool:
         """Whether a challenger that is on trial is a reason to wait yet: where labels are late, its trial begins as late."""
-        return self._trial_rows < TRIAL_INTERVALS * self.rows
+        return self._trial_rows < TRIAL_INTERVALS * max(self.rows, self.least_rows(counts))
 
     def follows_suspicion(self, counts: Counts) -> bool:
         """Whether a suspicion is worth a look: not if a candidate is due soon anyway, and ever more seldom after those in vain."""
@@ -59,11 +63,15 @@ class Interval:
 
     def labelled(self, predicted_for_us: int) -> None:
         """One more mature labelled row."""
-        self._trial_rows += predicted_for_us >= self._tried_at_us
+        self._trial_rows += predicted_for_us >= self._trial_since_us
 
-    def tried(self, rows: int, clock_us: int) -> None:
-        """A candidate was asked for, at so many rows and a clock."""
-        self.tried_at_rows, self._tried_at_us, self._trial_rows = rows, clock_us, 0
+    def tried(self, rows: int) -> None:
+        """A candidate was asked for, at so many rows."""
+        self.tried_at_rows = rows
+
+    def trial_begins(self, clock_us: int) -> None:
+        """A challenger is there, whatever it was asked for."""
+        self._trial_since_us, self._trial_rows = clock_us, 0
 
     def suspected(self, rows: int) -> None:
         """The newest rows were looked at, or would have cost too much to look at, at so many rows; it puts no candidate off."""
@@ -114,7 +122,7 @@ class Interval:
         """State as plain values."""
         return {
             "candidates": [self.rows, self.tried_at_rows],
-            "trial": [self._tried_at_us, self._trial_rows],
+            "trial": [self._trial_since_us, self._trial_rows],
             "suspicions": [self._suspicion_rows, self._suspected_at_rows],
             "attained": [self._attained, self._answers_since_rows],
         }
@@ -122,8 +130,7 @@ class Interval:
     def restore(self, state: dict[str, Any]) -> None:
         """Takes a snapshot back."""
         self.rows, self.tried_at_rows = state["candidates"]
-        self._tried_at_us, self._trial_rows = state.get(
-            "trial", [UNSET_US, 0]
-        )  # absent from those of when all rows counted
+        # Absent from those of when rows of before a challenger was there counted into its trial.
+        self._trial_since_us, self._trial_rows = state.get("trial", [UNSET_US, 0])
         self._suspicion_rows, self._suspected_at_rows = state["suspicions"]
         self._attained, self._answers_since_rows = state["attained"]

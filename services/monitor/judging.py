@@ -308,7 +308,7 @@ class Judging:
         tainted = self._faults.taints(model.clock_us)
         published = model.outcome == OUTCOME_PUBLISHED and not tainted
         on_trial = self._releases.is_on_trial
-        self._policy.answered(model.request_id, published, model.fitted_rows, on_trial)
+        self._policy.answered(model.request_id, published, model.fitted_rows, self.clock_us, on_trial)
         if published:
             if self._releases.champion is None:
                 self._watch.scale = model.label_scale or 1.0

@@ -49,6 +49,7 @@ LEAST_ERROR = 1e-9  # that a rise is measured from
 BURST_RISE = 1.5  # times the error before, that a burst of hard rows may well bring
 COLLAPSED_ROWS = 120  # rows since a collapse that are enough to look: three blocks
 KEPT_ROWS = 200_000  # prediction times kept to count the rows since a change
+SCHEDULES_WAITED = 2  # after which a challenger that is still on trial is no reason to wait
 NO_CHALLENGER = Challenger()
 _LABELS_ALONE = {
     "binary": "the label's own rate",
@@ -189,12 +190,14 @@ class RetrainPolicy:
         if self._wanted is None or self._wanted.reason != wanted.reason or wanted.since_us != self._wanted.since_us:
             self._wanted, self._excused = wanted, ""
 
-    def answered(self, request_id: str, published: bool, cost_rows: int, on_trial: bool = False) -> bool:
-        """Trainer answered the open request, at a cost in rows of all fits; False if it is not the open one."""
+    def answered(self, request_id: str, published: bool, cost_rows: int, clock_us: int, on_trial: bool = False) -> bool:
+        """Trainer answered the open request, at a clock and a cost in rows of all fits; False if it is not the open one."""
         if request_id != self.open_request:
             return False
         self.open_request = ""
         self._budget.paid(cost_rows)
+        if published:
+            self._interval.trial_begins(clock_us)
         if published and not self.has_model:
             self.has_model, self._promoted_rows = True, self.regime_rows
             self._world.tried()
@@ -274,8 +277,9 @@ class RetrainPolicy:
         if not hold:
             self._aim = _aim_of(wanted)
             return offered
-        if self._budget.is_too_dear(offered) and wanted.reason in (RETRAIN_REASON_NEW_DATA, RETRAIN_REASON_FOLLOW_UP):
-            self._wanted = None  # what is due stays due, and is asked for as soon as it can be paid
+        # What is due stays due, and is asked for as soon as it can be paid; a suspicion is over by then.
+        if wanted.is_suspicion and self._budget.is_too_dear(offered):
+            self._wanted = None
             self._interval.suspected(self._rows)
         if hold == self._excused:
             return None
@@ -294,9 +298,12 @@ class RetrainPolicy:
             return None
         if self._world.is_due(self.burst_pace, self._budget.left_rows(self._rows)):
             return replace(self._of_rows_since(self._world.since_us, self._world.because, recent), is_of_all=True)
-        if on_trial and self._interval.has_trial_time():
+        waited_us = clock_us - self._budget.asked_at_us
+        # Where labels are later than the schedule, a trial must not put it off for ever.
+        is_overdue = bool(self._schedule_us) and waited_us >= SCHEDULES_WAITED * self._schedule_us
+        if on_trial and self._interval.has_trial_time(self._counts) and not is_overdue:
             return None
-        if self._schedule_us and clock_us - self._budget.asked_at_us >= self._schedule_us:
+        if self._schedule_us and waited_us >= self._schedule_us:
             return Wanted(RETRAIN_REASON_SCHEDULE, f"{policy.schedule} have passed", recent, self._regime_since_us)
         if self._interval.is_due(self._counts):
             return self._new_rows(f"{self._rows_since_tried} mature labelled rows since the last candidate", recent)
@@ -332,7 +339,7 @@ class RetrainPolicy:
             if self._aim == _Aim.ALL_ROWS:
                 self._world.tried()
             else:
-                self._interval.tried(self._rows, clock_us)
+                self._interval.tried(self._rows)
         self._wanted, self._excused = None, ""
 
     def snapshot(self) -> dict[str, Any]:

@@ -49,14 +49,14 @@ class Learning:
 
         prepared, scaled: the block's scores as `driftloop.recalibration.inputs` has them, and what the parameters make of them.
         """
-        slopes, grown = self._of(prepared, scaled, labels)
+        slopes, grown = self._slopes_and_curvature(prepared, scaled, labels)
         curvature = kept * curvature + (1.0 - kept) * self.prior + grown
         pull = parameters - self.start
         if curvature.ndim == 2:
             return parameters - np.linalg.solve(curvature, slopes + (1.0 - kept) * (self.prior @ pull)), curvature
         return parameters - (slopes + (1.0 - kept) * self.prior * pull) / curvature, curvature
 
-    def _of(self, prepared: Floats, scaled: Floats, labels: Floats) -> tuple[Floats, Floats]:
+    def _slopes_and_curvature(self, prepared: Floats, scaled: Floats, labels: Floats) -> tuple[Floats, Floats]:
         """Slopes of a block's loss and its curvature."""
         raise NotImplementedError
 
@@ -72,7 +72,7 @@ class Chance(Learning):
         # A label tells an intercept of a logit 1/4 at the most.
         super().__init__(np.array([1.0, 0.0]), np.diag([PRIOR_LABELS, PRIOR_LABELS / 4.0]))
 
-    def _of(self, prepared: Floats, scaled: Floats, labels: Floats) -> tuple[Floats, Floats]:
+    def _slopes_and_curvature(self, prepared: Floats, scaled: Floats, labels: Floats) -> tuple[Floats, Floats]:
         design = np.stack([prepared, np.ones(len(labels))], axis=1)
         curvature = design.T @ (design * np.maximum(scaled * (1.0 - scaled), CURVATURE_MIN)[:, None])
         return design.T @ (scaled - labels), curvature
@@ -87,7 +87,7 @@ class Classes(Learning):
     def __init__(self, outputs: int) -> None:
         super().__init__(np.array([1.0] + [0.0] * outputs), np.array([PRIOR_LABELS] + [PRIOR_LABELS / 4.0] * outputs))
 
-    def _of(self, prepared: Floats, scaled: Floats, labels: Floats) -> tuple[Floats, Floats]:
+    def _slopes_and_curvature(self, prepared: Floats, scaled: Floats, labels: Floats) -> tuple[Floats, Floats]:
         off = scaled.copy()
         off[np.arange(len(labels)), labels.astype(int)] -= 1.0
         mean = (scaled * prepared).sum(axis=1)
@@ -122,7 +122,7 @@ class Shift(Learning):
         """Of the errors."""
         return self.variance**0.5
 
-    def _of(self, prepared: Floats, scaled: Floats, labels: Floats) -> tuple[Floats, Floats]:
+    def _slopes_and_curvature(self, prepared: Floats, scaled: Floats, labels: Floats) -> tuple[Floats, Floats]:
         return np.array([self._errors(scaled, labels, prepared).sum()]), np.array([float(len(labels))])
 
     def _errors(self, said: Floats, labels: Floats, scores: Floats) -> Floats:

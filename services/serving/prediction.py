@@ -299,7 +299,7 @@ def _stand_in(
 
 def _recalibrated(use_case: UseCase, told: Told) -> Told:
     """The answers as the release's recalibrations have them, each of its own model's."""
-    task, outputs, answers = use_case.predict.task, max(1, len(use_case.predict.classes)), told.answers
+    task, outputs, answers = use_case.predict.task, max(1, len(use_case.predict.classes)), list(told.answers)
     recalibrations = {arm: arm.recalibration for arm in set(told.arms) if arm.recalibration is not None}
     for arm, scalings in recalibrations.items():
         if scalings.outputs != outputs:  # of before the classes were declared otherwise
@@ -308,7 +308,7 @@ def _recalibrated(use_case: UseCase, told: Told) -> Told:
         scores = np.array([answers[row].class_probabilities or answers[row].score for row in rows], dtype=np.float64)
         for row, moved in zip(rows, scalings.applied(task, scores).tolist(), strict=True):
             answers[row] = Said(max(moved), moved) if task == "multiclass" else Said(moved, ())
-    return told if not recalibrations else told._replace(as_said=False)
+    return told if not recalibrations else told._replace(answers=answers, as_said=False)
 
 
 def _why(arm: LoadedArm, unusable: Sequence[Unusable]) -> str:

@@ -29,7 +29,7 @@ def rows_until_followed(found: Interval, since_rows: int = COUNTS.rows) -> int:
 
 def test_a_candidate_is_due_an_interval_after_the_last_one():
     found = interval()
-    found.tried(10_000, 0)
+    found.tried(10_000)
     assert [found.is_due(Counts(rows, 10_000)) for rows in (10_999, 11_000)] == [False, True]
 
 
@@ -41,32 +41,47 @@ def test_two_candidates_are_so_many_rows_apart_at_the_least(regime_rows: int, pa
 
 def test_a_young_regime_is_looked_at_when_it_has_half_as_many_rows_again():
     found = interval(1.0)
-    found.tried(2_000, 0)  # of which 240 were of the regime
+    found.tried(2_000)  # of which 240 were of the regime
     assert [found.is_due(Counts(2_000 + new, 240 + new)) for new in (119, 120)] == [False, True]
 
 
 def test_a_regime_that_began_after_the_last_candidate_is_measured_by_what_it_has():
     found = interval(1.0)
-    found.tried(2_000, 0)
+    found.tried(2_000)
     assert [found.least_rows(Counts(3_000, regime_rows)) for regime_rows in (240, 500)] == [120.0, 250.0]
+
+
+def test_a_regime_of_which_the_last_candidate_knew_next_to_nothing_is_measured_by_what_it_has():
+    found = interval(1.0)
+    found.tried(2_000)
+    assert [found.least_rows(Counts(2_300, 300 + known)) for known in (0, 1, 299)] == [150.0, 150.5, 299.5]
+    assert found.least_rows(Counts(2_300, 300 + 301)) == 150.5
+
+
+def test_a_trial_is_no_shorter_than_two_candidates_are_apart():
+    found = interval(0.5)
+    found.trial_begins(0)
+    for _ in range(2 * RECENT_ROWS - 1):
+        found.labelled(0)
+    assert found.has_trial_time(COUNTS)
 
 
 def test_a_challenger_has_two_intervals_for_its_trial():
     found = interval()
-    found.tried(10_000, clock_us=DAY_US)
+    found.trial_begins(DAY_US)
     for _ in range(1_999):
         found.labelled(DAY_US)
-    assert found.has_trial_time()
+    assert found.has_trial_time(COUNTS)
     found.labelled(DAY_US)
-    assert not found.has_trial_time()
+    assert not found.has_trial_time(COUNTS)
 
 
 def test_rows_that_were_asked_about_before_it_was_there_are_no_part_of_a_challengers_trial():
     found = interval()
-    found.tried(10_000, clock_us=DAY_US)
+    found.trial_begins(DAY_US)
     for _ in range(5_000):
         found.labelled(DAY_US - 1)
-    assert found.has_trial_time()
+    assert found.has_trial_time(COUNTS)
 
 
 def test_worth_makes_the_interval_shorter_and_failure_longer_within_bounds():
@@ -129,7 +144,7 @@ def test_no_suspicion_is_followed_where_a_candidate_comes_soon_anyway():
 def test_a_restored_interval_goes_on_the_same():
     found, restored = interval(5_000.0), interval()
     found.error_measured(0.3, LASTING_ROWS)
-    found.tried(9_000, 0)
+    found.tried(9_000)
     found.suspected(9_500)
     found.failed(COUNTS, was_suspicion=True)
     restored.restore(found.snapshot())

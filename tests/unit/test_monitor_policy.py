@@ -39,7 +39,7 @@ def with_model(first_rows: int = 1_000, **changes) -> RetrainPolicy:
     verdict = policy.decide(0, ("s",))
     assert verdict.wanted.reason == RETRAIN_REASON_BOOTSTRAP
     policy.asked("r0", 0)
-    assert policy.answered("r0", True, 1_500)
+    assert policy.answered("r0", True, 1_500, 0)
     return policy
 
 
@@ -59,7 +59,7 @@ def test_a_refused_first_model_is_asked_for_again_only_with_more_rows():
     policy = RetrainPolicy(Policy(bootstrap_rows=1_000))
     rows(policy, 1_000)
     policy.asked("r0", 0)
-    policy.answered("r0", False, 0)
+    policy.answered("r0", False, 0, 0)
     assert policy.decide(1, ()) is None
     rows(policy, 200)
     assert policy.decide(1, ()).wanted.reason == RETRAIN_REASON_BOOTSTRAP
@@ -72,7 +72,7 @@ def test_nothing_is_asked_while_a_request_is_open():
     policy.asked("r1", DAY_US)
     policy.commanded("me", "now", "c1")
     assert policy.decide(2 * DAY_US, ()) is None
-    assert not policy.answered("another", True, 0)
+    assert not policy.answered("another", True, 0, 0)
 
 
 def test_drift_of_the_error_asks_for_a_model_of_the_new_regime():
@@ -96,7 +96,7 @@ def test_decay_asks_for_a_model_but_does_not_hide_the_change_that_explains_it():
 def test_a_collapse_waits_for_three_blocks_only_and_no_cooldown():
     policy = with_model(cooldown="6h")
     policy.asked("r1", DAY_US)
-    policy.answered("r1", True, 500)
+    policy.answered("r1", True, 500, 7 * HOUR_US)
     policy.alarmed(replace(alarm(5), detector="floor"), "d1")
     rows(policy, COLLAPSED_ROWS - 1, 6)
     assert str(COLLAPSED_ROWS) in policy.decide(DAY_US, ()).not_now
@@ -166,7 +166,7 @@ def test_the_cooldown_and_the_budget_hold_back_and_a_command_does_not():
     assert "6h" in policy.decide(HOUR_US, ()).not_now
     assert policy.decide(7 * HOUR_US, ()).not_now == ""
     policy.asked("r1", 7 * HOUR_US)
-    policy.answered("r1", True, 500)
+    policy.answered("r1", True, 500, 7 * HOUR_US)
     policy.alarmed(alarm(7), "d2")
     rows(policy, CHANGE_ROWS, 8)
     assert "budget" in policy.decide(14 * HOUR_US, ()).not_now
@@ -180,7 +180,7 @@ def tried(policy: RetrainPolicy, at_us: int, published: bool, cost_rows: int = 0
     assert verdict is not None
     assert verdict.not_now == ""
     policy.asked(f"r{at_us}", at_us)
-    policy.answered(f"r{at_us}", published, cost_rows)
+    policy.answered(f"r{at_us}", published, cost_rows, at_us)
 
 
 def rows_until_asked(policy: RetrainPolicy, at_us: int) -> int:
@@ -205,7 +205,7 @@ def test_after_an_alarm_a_challenger_that_the_odds_are_against_is_not_waited_for
     rows(policy, 2 * CHANGE_ROWS, 6)
     policy.alarmed(alarm(5), "d1")
     tried(policy, DAY_US, published=True)
-    rows(policy, 420, 6)
+    rows(policy, 420, 2 * DAY_US)
     assert policy.decide(2 * DAY_US, (), Challenger(is_on_trial=True, answers=True)) is None
     assert (
         policy.decide(2 * DAY_US, (), Challenger(is_on_trial=True, answers=False)).wanted.reason
@@ -214,6 +214,33 @@ def test_after_an_alarm_a_challenger_that_the_odds_are_against_is_not_waited_for
     stable = with_model()
     rows(stable, 500)
     assert stable.decide(DAY_US, (), Challenger(is_on_trial=True, answers=False)) is None
+
+
+def test_labels_of_before_a_challenger_was_there_do_not_use_its_trial_up():
+    policy, on_trial = with_model(), Challenger(is_on_trial=True)
+    rows(policy, 500)
+    tried(policy, DAY_US, published=True)
+    rows(policy, 5_000, DAY_US - 1)
+    assert policy.decide(2 * DAY_US, (), on_trial) is None
+    rows(policy, 999, DAY_US)  # two intervals, less one row
+    assert policy.decide(2 * DAY_US, (), on_trial) is None
+    rows(policy, 1, DAY_US)
+    assert policy.decide(2 * DAY_US, (), on_trial).wanted.reason == RETRAIN_REASON_NEW_DATA
+
+
+def test_a_candidate_that_was_not_published_begins_no_trial():
+    policy, on_trial = with_model(), Challenger(is_on_trial=True)
+    rows(policy, 500)
+    tried(policy, DAY_US, published=True)
+    rows(policy, 990, DAY_US)
+    policy.commanded("me", "now", "c1")
+    policy.decide(2 * DAY_US, ())
+    policy.asked("r2", 2 * DAY_US)
+    policy.answered("r2", False, 0, 2 * DAY_US, on_trial=True)
+    rows(policy, 10, DAY_US)
+    assert policy.decide(3 * DAY_US, (), on_trial) is None, "the next one is not due yet"
+    rows(policy, 600, DAY_US)
+    assert policy.decide(3 * DAY_US, (), on_trial) is not None
 
 
 def test_a_proven_challenger_is_not_replaced_for_more_rows_but_a_change_waits_for_nobody():
@@ -487,8 +514,33 @@ def test_alarms_that_repeat_themselves_or_date_far_back_cost_a_quarter_more_at_t
         assert verdict.rows_max >= verdict.recent_rows
         spent += verdict.rows_max
         policy.asked(f"r{day}", day * DAY_US)
-        policy.answered(f"r{day}", True, verdict.rows_max)
+        policy.answered(f"r{day}", True, verdict.rows_max, day * DAY_US)
     assert spent > 2 * known
+
+
+def test_a_trial_of_late_labels_does_not_put_a_schedule_off_for_ever():
+    policy, on_trial = with_model(schedule="2d"), Challenger(is_on_trial=True)
+    policy.commanded("me", "now", "c1")
+    tried(policy, DAY_US, published=True)
+    rows(policy, 5_000, 0)
+    assert policy.decide(4 * DAY_US, (), on_trial) is None
+    assert policy.decide(5 * DAY_US, (), on_trial).wanted.reason == RETRAIN_REASON_SCHEDULE
+
+
+def test_a_suspicion_that_cannot_be_paid_is_over_and_is_said_once():
+    policy = with_model(4_000, schedule="2d")
+    policy.commanded("me", "now", "c1")
+    tried(policy, DAY_US, published=False, cost_rows=100_000)
+    said = []
+    for _ in range(700):
+        rows(policy, 1)
+        policy.warned(())
+        said.append(policy.decide(DAY_US + 7 * HOUR_US, ()))
+    assert [verdict.not_now for verdict in said if verdict is not None] == [
+        "fits have cost 101500 rows of the 2 per labelled row that they may"
+    ]
+    rows(policy, 60_000)
+    assert policy.decide(3 * DAY_US, ()).wanted.reason == RETRAIN_REASON_SCHEDULE, "not the suspicion of long ago"
 
 
 def test_a_schedule_asks_whatever_is_seen():

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftloop.contracts.monitor.v1.monitor_pb2 import Recalibration, Scaling
-from driftloop.recalibration import Scalings
+from driftloop.recalibration import Scalings, inputs
 from driftloop.usecase import Answer, Task, row_loss
 from services.monitor.recalibration import BLOCK_LABELS, Recalibrations
+from services.monitor.scalings import learning_of
 
 LATE = 700  # rows, which are the clock here
 Floats = npt.NDArray[np.float64]
@@ -33,6 +34,28 @@ def logit(chance: float) -> float:
 
 def sigmoid(value: Floats) -> Floats:
     return 1.0 / (1.0 + np.exp(-value))
+
+
+# What a block of labels says
+
+
+def test_one_calm_block_does_not_make_numbers_errors_small():
+    learning, labels = learning_of("regression", 1), np.zeros(10)
+    for _ in range(30):
+        learning.losses([np.array([-1.0, 1.0] * 5)], labels)
+    learning.losses([labels], labels)
+    assert learning.deviation(labels) == pytest.approx(0.9**0.5)
+
+
+@pytest.mark.parametrize(("task", "sure"), [("binary", [1.0] * 10), ("multiclass", [[0.0, 1.0]] * 10)])
+def test_a_model_that_is_sure_and_wrong_once_is_moved_by_a_bounded_step(task, sure):
+    learning, scores, labels = learning_of(task, 2), inputs(task, np.array(sure)), np.array([0.0] + [1.0] * 9)
+    parameters, curvature = learning.start[None], learning.prior
+    for _ in range(100):
+        scaled = learning.scalings(np.ones(1), parameters).each(task, scores)[0]
+        moved, curvature = learning.stepped(parameters[0], curvature, 0.5, scores, scaled, labels)
+        assert np.abs(moved - parameters[0]).max() < 3.0
+        parameters = moved[None]
 
 
 # How it is applied
