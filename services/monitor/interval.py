@@ -18,6 +18,9 @@ MUCH = 0.2  # of production's loss: who gains as much shows that the interval wa
 ATTAINED = 1.5  # times the least lasting error: what a promotion leaves above it, a next candidate may win
 LASTING_ROWS = 1_000  # of one champion, whose mean error is no chance
 YOUNG_SHARE = 0.5  # of the rows of a young regime that the last candidate knew, until the next one at the least
+YOUNG_PACE_MAX = (
+    2  # the most that the pace counts in it: where hard rows come in bursts, half as many again tell little
+)
 TRIAL_INTERVALS = 2  # after which a challenger that is still on trial is no reason to wait
 SUSPICION_LONGER = 2.0  # of the rows between two suspicions that are followed, after one in vain: where hard rows come in bursts, all are
 
@@ -43,10 +46,11 @@ class Interval:
         """Rows between two candidates at the least: where the regime is young, half as many again as the last one knew teach much."""
         since = counts.rows - self.tried_at_rows
         known = counts.regime_rows - since
-        # Where the regime began after the last candidate, or just before it, there is nothing to take half of but all.
-        return min(
-            float(self._recent_rows * counts.pace), YOUNG_SHARE * (known if known >= since else counts.regime_rows)
-        )
+        if known >= since:
+            again = YOUNG_SHARE * min(counts.pace, YOUNG_PACE_MAX) * known
+        else:  # the regime began after the last candidate, or just before it: there is nothing to take half of but all
+            again = YOUNG_SHARE * counts.regime_rows
+        return min(float(self._recent_rows * counts.pace), again)
 
     def is_due(self, counts: Counts) -> bool:
         """Whether there are new rows enough for a candidate."""

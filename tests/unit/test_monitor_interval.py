@@ -45,6 +45,13 @@ def test_a_young_regime_is_looked_at_when_it_has_half_as_many_rows_again():
     assert [found.is_due(Counts(2_000 + new, 240 + new)) for new in (119, 120)] == [False, True]
 
 
+def test_where_hard_rows_come_in_bursts_it_is_looked_at_when_it_has_as_many_again():
+    found = interval(1.0)
+    found.tried(2_000)
+    for pace in (2, 5):
+        assert [found.is_due(Counts(2_000 + new, 240 + new, pace)) for new in (239, 240)] == [False, True]
+
+
 def test_a_regime_that_began_after_the_last_candidate_is_measured_by_what_it_has():
     found = interval(1.0)
     found.tried(2_000)
