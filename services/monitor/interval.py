@@ -18,9 +18,8 @@ MUCH = 0.2  # of production's loss: who gains as much shows that the interval wa
 ATTAINED = 1.5  # times the least lasting error: what a promotion leaves above it, a next candidate may win
 LASTING_ROWS = 1_000  # of one champion, whose mean error is no chance
 YOUNG_SHARE = 0.5  # of the rows of a young regime that the last candidate knew, until the next one at the least
-YOUNG_PACE_MAX = (
-    2  # the most that the pace counts in it: where hard rows come in bursts, half as many again tell little
-)
+# The most that the pace counts in it: where hard rows come in bursts, half as many again tell little.
+YOUNG_PACE_MAX = 2
 TRIAL_INTERVALS = 2  # after which a challenger that is still on trial is no reason to wait
 SUSPICION_LONGER = 2.0  # of the rows between two suspicions that are followed, after one in vain: where hard rows come in bursts, all are
 

@@ -263,8 +263,9 @@ class RetrainPolicy:
     def decide(self, clock_us: int, recent: tuple[str, ...], challenger: Challenger = NO_CHALLENGER) -> Verdict | None:
         """The verdict at a clock, or None where there is nothing to say. `recent`: ids of the newest scores, as causes.
 
-        A challenger that has not been on trial for long is not replaced for the sake of more rows or a schedule; one that is
-        proven is not at all: the next candidate starts from it. After an alarm, one that answers nobody is no reason to wait.
+        A challenger that has not been on trial for long is not replaced for the sake of more rows, nor of a schedule that is not
+        overdue; one that is proven is not at all: the next candidate starts from it. After an alarm, one that answers nobody is
+        no reason to wait.
         """
         self._reconsider()
         on_trial = challenger.is_on_trial and (challenger.answers or not self.supposes_change)
