@@ -30,7 +30,7 @@ DETECTION_SEEDS, STABLE_LABELS = 100, 200_000
 @click.option("--processes", default=os.cpu_count() or 1, type=click.IntRange(1), help="At a time; one per core.")
 @click.option("--minutes", default=1e6, help="Begin nothing after so many minutes; call again to continue.")
 @click.option("--accept-old", is_flag=True, help="Keep results that other code has made.")
-@click.option("--quiet/--no-quiet", "stable", default=True, help=f"Run stable streams of {QUIET_ROWS:,} rows, too.")
+@click.option("--stable/--no-stable", default=True, help=f"Run stable streams of {QUIET_ROWS:,} rows, too.")
 @click.option("--detection/--no-detection", default=True, help="Measure delays and false alarms of detection, too.")
 def main(
     streams: str,
@@ -49,23 +49,23 @@ def main(
         check_names([name for name in names if name not in BOOSTED])
     except UnknownPolicy as error:
         raise click.UsageError(str(error)) from error
-    quiet_ones = _quiet_ones(chosen) if stable and LOOP in names else []
+    stable_ones = _stable_ones(chosen) if stable and LOOP in names else []
     runs = [
         Run(stream, seed, rows_of(stream, rows), tuple(_policies_of(stream, names)))
         for seed in range(seeds)
         for stream in chosen
     ]
     if rows != QUIET_ROWS:  # else they are among those
-        runs += [Run(stream, seed, QUIET_ROWS, (LOOP,)) for seed in range(seeds) for stream in quiet_ones]
+        runs += [Run(stream, seed, QUIET_ROWS, (LOOP,)) for seed in range(seeds) for stream in stable_ones]
     wanted = [missing(run, accept_old) for run in runs]
     parts = [run for run in wanted if run.policies]
     print(f"{len(parts)} of {len(wanted)} parts are to be run", file=sys.stderr)
     for line in run_parts(parts, processes, minutes):
         print(line, file=sys.stderr, flush=True)
-    _report(chosen, seeds, rows, names, quiet_ones, detection)
+    _report(chosen, seeds, rows, names, stable_ones, detection)
 
 
-def _quiet_ones(chosen: list[str]) -> list[str]:
+def _stable_ones(chosen: list[str]) -> list[str]:
     """Those in which nothing changes, however many rows they have: on a short one the young model only learns."""
     return [name for name in chosen if name != FLIGHTS and STREAMS[name].drift == "none" and not STREAMS[name].fixed]
 
@@ -85,14 +85,16 @@ def _policies_of(stream: str, names: list[str]) -> list[str]:
     return [name for name in names if stream != FLIGHTS or name not in BOOSTED]
 
 
-def _report(chosen: list[str], seeds: int, rows: int, names: list[str], quiet_ones: list[str], detection: bool) -> None:
+def _report(
+    chosen: list[str], seeds: int, rows: int, names: list[str], stable_ones: list[str], detection: bool
+) -> None:
     found = results(chosen, range(seeds), rows, names)
     plain = [name for name in names if name not in BOOSTED]
     compared = {stream: means for stream, means in table_of(found, plain).items() if stream != FLIGHTS}
     promises: list[Result] = []
     if LOOP in plain and "static" in plain:
         promises += verdicts(compared)
-    promises += quiet(table_of(results(quiet_ones, range(seeds), QUIET_ROWS, [LOOP]), [LOOP]))
+    promises += quiet(table_of(results(stable_ones, range(seeds), QUIET_ROWS, [LOOP]), [LOOP]))
     promises += against_trees(table_of(found, names))
     year = table_of([one for one in found if one["stream"] == FLIGHTS and one["policy"] == LOOP], [LOOP])
     promises += flights(year[FLIGHTS]) if year else []

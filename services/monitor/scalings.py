@@ -6,6 +6,7 @@ two parameters, else diagonals. Parameters: the slope first, then the intercepts
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ ERROR_DEVIATIONS_MAX = 5.0  # of a number that count: a change that is larger wi
 _TINY = 1e-12
 
 
-class Learning:
+class Learning(ABC):
     """What the scalings of one model's scores have in common as they learn; each task says the rest.
 
     start: parameters that leave scores as they are; prior: curvature of what speaks for them; variance: of numbers' errors, else 0.
@@ -34,13 +35,13 @@ class Learning:
         """Scalings of parameters, (scalings, parameters)."""
         return Scalings(weights, parameters[:, 0], parameters[:, 1:])
 
+    @abstractmethod
     def losses(self, answers: Sequence[Floats], labels: Floats) -> Floats:
-        """What each of several answers to the same rows lost, all rows together, in nats."""
-        return np.array([-np.log(np.maximum(self._chances(said, labels), _TINY)).sum() for said in answers])
+        """What each of several answers to the same rows lost, all rows together, in nats; the scores as they are come first."""
 
+    @abstractmethod
     def deviation(self, answers: Floats) -> float:
         """Of the labels, as far as answers leave them open."""
-        return max(float((answers * (1.0 - answers)).mean()), LEAST_CHANCE) ** 0.5
 
     def stepped(
         self, parameters: Floats, curvature: Floats, kept: float, prepared: Floats, scaled: Floats, labels: Floats
@@ -56,16 +57,28 @@ class Learning:
             return parameters - np.linalg.solve(curvature, slopes + (1.0 - kept) * (self.prior @ pull)), curvature
         return parameters - (slopes + (1.0 - kept) * self.prior * pull) / curvature, curvature
 
+    @abstractmethod
     def _slopes_and_curvature(self, prepared: Floats, scaled: Floats, labels: Floats) -> tuple[Floats, Floats]:
         """Slopes of a block's loss and its curvature."""
-        raise NotImplementedError
 
+
+class Likelihood(Learning):
+    """Of probabilities, which lose by what they said of each label."""
+
+    def losses(self, answers: Sequence[Floats], labels: Floats) -> Floats:
+        """Log losses."""
+        return np.array([-np.log(np.maximum(self._chances(said, labels), _TINY)).sum() for said in answers])
+
+    def deviation(self, answers: Floats) -> float:
+        """Of labels that are drawn as answers say."""
+        return max(float((answers * (1.0 - answers)).mean()), LEAST_CHANCE) ** 0.5
+
+    @abstractmethod
     def _chances(self, said: Floats, labels: Floats) -> Floats:
         """What was said of each label."""
-        raise NotImplementedError
 
 
-class Chance(Learning):
+class Chance(Likelihood):
     """Of a probability: slope and intercept of its logit."""
 
     def __init__(self) -> None:
@@ -81,7 +94,7 @@ class Chance(Learning):
         return np.where(labels > 0.5, said, 1.0 - said)
 
 
-class Classes(Learning):
+class Classes(Likelihood):
     """Of the classes' probabilities: one slope of their logarithms, an intercept for each."""
 
     def __init__(self, outputs: int) -> None:
@@ -111,7 +124,7 @@ class Shift(Learning):
         return Scalings(weights, np.ones(len(parameters)), parameters)
 
     def losses(self, answers: Sequence[Floats], labels: Floats) -> Floats:
-        """Squares of errors, beside the variance that they have lately had at the least; the scores as they are come first."""
+        """Squares of errors, beside the variance that they have lately had at the least, which follows them."""
         squares = np.array([float((self._errors(said, labels, answers[0]) ** 2).mean()) for said in answers])
         least = float(squares.min())
         self.variance = least if not self.variance else 0.9 * self.variance + 0.1 * least
