@@ -85,9 +85,10 @@ class Proof:
         return sure and not self.is_harm_suspected
 
     @property
-    def are_slices_seen(self) -> bool:
-        """Whether every major slice has rows enough to be judged."""
-        return self._slices.are_seen(SLICE_ROWS_SHARE * self._policy.promote_rows)
+    def are_slices_cleared(self) -> bool:
+        """Whether every major slice has rows enough to be judged, and is not likely to be harmed."""
+        rows = SLICE_ROWS_SHARE * self._policy.promote_rows
+        return self._slices.are_cleared(rows, SLICE_HARM * self.production_loss)
 
     @property
     def is_harm_suspected(self) -> bool:

@@ -249,9 +249,9 @@ class Releases:
 
     @property
     def waits_for_slices(self) -> bool:
-        """Whether the challenger is proven, and goes on being a challenger only until every major slice has been seen."""
+        """Whether the challenger is proven, and goes on being a challenger only until every major slice is cleared."""
         proven = self.has_challenger and self.orders.may_step and not self.comparison.arms and self._proof.is_proven
-        return proven and not self._proof.are_slices_seen
+        return proven and not self._proof.are_slices_cleared
 
     def labelled(self, losses: dict[str, float], slices: Mapping[str, str] | None = None) -> None:
         """The losses, by model, on one mature row of some slices that was predicted: counts if both models had scored it."""
@@ -279,7 +279,7 @@ class Releases:
         held_back = not self.orders.may_answer or bool(self._missing(challenger.model_id))
         if harm := proof.harm():
             return [self.drop(f"mature labels show that {harm}")]
-        if proof.is_proven and proof.are_slices_seen:
+        if proof.is_proven and proof.are_slices_cleared:
             if held_back:
                 return []
             if policy.approval == "manual" and self.orders.approved != challenger.model_id:

@@ -27,6 +27,11 @@ def test_a_stream_is_the_same_for_the_same_seed_only(name):
     assert first == again != other
 
 
+def test_the_clock_that_the_benchmark_makes_for_late_labels_is_no_input():
+    use_case = STREAMS["late-biased-labels"].source(1, 2_000).open().use_case
+    assert not [name for name in (*use_case.numeric_inputs, *use_case.text_inputs) if "asked_at" in name]
+
+
 def test_labels_that_are_corrected_are_told_wrong_first_and_right_in_the_end():
     opened = STREAMS["corrected-labels"].source(1, 2_000).open()
     made = STREAMS["corrected-labels"].make(1, 2_000)

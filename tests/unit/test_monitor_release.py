@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -338,6 +339,35 @@ def test_a_challenger_that_is_proven_waits_for_its_slices_and_says_so():
     assert [at for at, waits in enumerate(waited) if waits] == list(range(79, 159))
 
 
+def promoted_at(gain_of: Callable[[int], tuple[float, str]], rows: int) -> int | None:
+    """The row after which a challenger is promoted that was ahead on the rows held out; `gain_of` a row: and its slice."""
+    releases = started()
+    releases.published(candidate("b"), HELD_OUT)
+    for row in range(rows):
+        gain, line = gain_of(row)
+        releases.labelled({"a": 1.0 + gain, "b": 1.0}, {"line": line})
+        if DECISION_KIND_PROMOTE in [step.kind for step in releases.decide()]:
+            return row
+    return None
+
+
+@pytest.mark.parametrize(("every", "waits"), [(12, True), (40, False)])
+def test_a_slice_that_may_have_a_tenth_of_the_rows_is_waited_for_though_few_of_them_have_come(every, waits):
+    promoted = promoted_at(lambda row: (0.5 + 0.05 * (-1) ** row, "red" if row % every == 0 else "blue"), 1_000)
+    assert promoted is not None
+    assert (promoted > 900) == waits
+
+
+def test_a_challenger_waits_while_a_slice_leans_to_harm_and_is_promoted_when_its_rows_clear_it():
+    def gain_of(row: int) -> tuple[float, str]:
+        wobble = 1.2 * (-1) ** (row // 5)
+        return ((-0.2 if row < 500 else 0.6) + wobble, "red") if row % 5 == 0 else (0.9 + wobble / 10, "blue")
+
+    promoted = promoted_at(gain_of, 800)
+    assert promoted is not None
+    assert promoted > 500
+
+
 def waiting(
     policy: Policy = POLICY, gain: float = 0.02, rows: int = 800, least_gain: float = 0.03
 ) -> tuple[Releases, list]:
@@ -424,7 +454,7 @@ def test_what_is_known_of_slices_outlives_a_restart():
     harm = kept.harmed(0.999, 0.1)
     assert harm is not None
     assert restored.harmed(0.999, 0.1) == harm
-    assert restored.are_seen(100) == kept.are_seen(100)
+    assert [restored.are_cleared(20, least) for least in (0.1, 0.9)] == [False, True]
 
 
 def test_slices_of_a_checkpoint_of_before_the_spread_of_all_rows_was_kept_begin_anew():
