@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -82,7 +81,7 @@ class StreamSource:
         table = Table(f"{self.stream.name}.csv", _zoned(arrow))
         inferred = infer(table, InferenceOptions(label="label", allow_repeated=True, **options))
         # The clock is of our making: its hours and weekdays tell nothing, and a weekday that a first model has not met misleads it.
-        inferred = dataclasses.replace(inferred, time_transforms=())
+        inferred = replace(inferred, time_transforms=())
         told = TableStretch(table, inferred)
         stretch: ReplayStretch = told
         if made.correction is not None:

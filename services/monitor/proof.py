@@ -85,10 +85,14 @@ class Proof:
         return sure and not self.is_harm_suspected
 
     @property
+    def are_slices_seen(self) -> bool:
+        """Whether every major slice has rows enough to be judged."""
+        return self._slices.are_seen(SLICE_ROWS_SHARE * self._policy.promote_rows)
+
+    @property
     def are_slices_cleared(self) -> bool:
-        """Whether every major slice has rows enough to be judged, and is not likely to be harmed."""
-        rows = SLICE_ROWS_SHARE * self._policy.promote_rows
-        return self._slices.are_cleared(rows, SLICE_HARM * self.production_loss)
+        """Whether every major slice has been seen, and is unlikely to lose twice what is harm."""
+        return self.are_slices_seen and self._slices.are_cleared(SLICE_HARM * self.production_loss)
 
     @property
     def is_harm_suspected(self) -> bool:

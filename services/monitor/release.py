@@ -249,9 +249,9 @@ class Releases:
 
     @property
     def waits_for_slices(self) -> bool:
-        """Whether the challenger is proven, and goes on being a challenger only until every major slice is cleared."""
+        """Whether the challenger is proven, and goes on being a challenger only until every major slice has been seen."""
         proven = self.has_challenger and self.orders.may_step and not self.comparison.arms and self._proof.is_proven
-        return proven and not self._proof.are_slices_cleared
+        return proven and not self._proof.are_slices_seen
 
     def labelled(self, losses: dict[str, float], slices: Mapping[str, str] | None = None) -> None:
         """The losses, by model, on one mature row of some slices that was predicted: counts if both models had scored it."""
@@ -290,8 +290,8 @@ class Releases:
         if refutation := proof.refutation():
             return [self.drop(f"mature labels show that it {refutation} production")]
         if proof.is_spent and proof.is_heard and not self._waits:
-            rows = proof.rows_of(policy.give_up_rows)
-            return [self.drop(f"not shown to be better within {rows} paired mature rows")]
+            unshown = "to spare every slice" if proof.is_proven else "to be better"
+            return [self.drop(f"not shown {unshown} within {proof.rows_of(policy.give_up_rows)} paired mature rows")]
         return [] if held_back and not self._share else self._shared(challenger)
 
     def _promote(self, challenger: Candidate, shown: dict[str, float]) -> Step:

@@ -19,11 +19,11 @@ SLICES_MAX = 256  # values of all slices together; more are too rare to be judge
 SLICE_ROWS_MIN = 15  # independent ones, below which nothing is said of a slice: one burst is no harm
 SHARE_MIN = 0.02  # of all paired rows, for the same
 USUAL_ROWS = 30  # independent ones that the spread of all rows counts as, beside those of a slice: twice the fewest that are judged
-# A slice with such a share of the rows is to be cleared before anything is promoted; of few rows one that may have it by chance, too.
+# A slice with such a share of the rows is to be cleared before anything is promoted; while it has few rows, one that may have it, too.
 MAJOR_SHARE, MAJOR_DEVIATIONS = 0.1, 2.0
 # A slice is cleared when it is unlikely to lose twice what is harm, so many standard errors below that: without them one in sixteen that
 # are turned upside down looks harmless on 80 rows. Rows count one by one, for a slice that loses a little, as the price of a repaired
-# concept, would else wait for thousands of rows where hard ones come in bursts.
+# concept, would otherwise wait for thousands of rows where hard ones come in bursts.
 CLEARED_HARMS, CLEARED_DEVIATIONS = 2.0, 1.5
 
 
@@ -76,14 +76,20 @@ class SliceGains:
                 worst = Harm(name, excess, found.count)
         return worst
 
-    def are_cleared(self, rows: float, harm: float) -> bool:
-        """Whether every major slice has so many rows, and those speak against its losing much more than `harm` per row."""
+    def are_seen(self, rows: float) -> bool:
+        """Whether every major slice has so many rows."""
+        return all(found.count >= rows for found in self._major())
+
+    def are_cleared(self, harm: float) -> bool:
+        """Whether the rows of every major slice speak against its losing twice `harm` per row."""
         most = CLEARED_HARMS * harm
-        return all(
-            found.count >= rows and CLEARED_DEVIATIONS * self._error(found, pace=1) - found.mean < most
-            for found in self._found.values()
-            if self._is_major(found)
-        )
+        return all(CLEARED_DEVIATIONS * self._error(found, pace=1) - found.mean < most for found in self._major())
+
+    def _major(self) -> list[Moments]:
+        least = MAJOR_SHARE * self._all.count
+        return [
+            found for found in self._found.values() if found.count + MAJOR_DEVIATIONS * math.sqrt(found.count) >= least
+        ]
 
     def _error(self, found: Moments, pace: int) -> float:
         """Standard error of a slice's mean gain, from its own spread and that of all rows (a scaled inverse chi-squared prior)."""
@@ -91,9 +97,6 @@ class SliceGains:
         usual_rows = USUAL_ROWS * pace
         variance = (found.squares + usual_rows * usual) / (found.count - 1 + usual_rows)
         return math.sqrt(variance / found.count * pace)
-
-    def _is_major(self, found: Moments) -> bool:
-        return found.count + MAJOR_DEVIATIONS * math.sqrt(found.count) >= MAJOR_SHARE * self._all.count
 
     def _is_judged(self, found: Moments, pace: int) -> bool:
         return found.count >= max(SLICE_ROWS_MIN * pace, SHARE_MIN * self._all.count)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from driftloop.scoring import ScoringModel
 from driftloop.usecase import LOSS_NAMES, SUM_TOLERANCE, Task, UseCase, duration_us
 from services.trainer.attempts import TrainingSet
-from services.trainer.held_out import HeldOut, base_of
+from services.trainer.held_out import HeldOut
 from services.trainer.leaks import told_alone
 from services.trainer.measures import compared_losses, mean_and_error, rank_correlation, ranking
 from services.trainer.training import Trained
@@ -73,7 +73,7 @@ def judge(
         _sane(task, trained.model, rows, newest),
         _inputs(use_case, trained.model),
         _size(trained, settings),
-        _base_rate(use_case, held_out, cohorts, settings),
+        _base_rate(task, held_out, cohorts, settings),
         _champion(task, held_out, cohorts, settings),
         _slices(use_case, held_out, rows.texts[newest], cohorts, settings),
         _leak(use_case, held_out, rows, is_after_alarm, settings),
@@ -106,33 +106,34 @@ def _size(trained: Trained, settings: GateSettings) -> GateResult:
     return GateResult("size", size <= most, float(size), float(most), f"{size} bytes of at most {most}")
 
 
-def _base_rate(
-    use_case: UseCase, held_out: HeldOut, cohorts: npt.NDArray[np.int64], settings: GateSettings
-) -> GateResult:
+def _base_rate(task: Task, held_out: HeldOut, cohorts: npt.NDArray[np.int64], settings: GateSettings) -> GateResult:
     """Whether the model knows anything: it must be surely better than the base rate, or surely rank better than chance.
 
     The held-out rows may be of one odd day whose level nobody could know; a model that ranks them is still worth having.
-    One that is surely worse than the base rate is not. A first model, whose fit was stopped where it did best on these very rows,
-    must be surely better than their own rate, too: one that knows nothing but met it by chance is better than the rate before.
+    One that is surely worse than the base rate is not. The fit of a first model was stopped where it did best on these very rows: one
+    that knows nothing may have met their level by chance, so it must surely be better than its own mean answer, too.
     """
-    task, is_first = use_case.predict.task, held_out.champion is None
+    is_first = held_out.champion is None
     deviate = NormalDist().inv_cdf(settings.first_confidence if is_first else settings.confidence)
     everything = np.ones(len(held_out.labels), dtype=bool)
     excess, error = mean_and_error(_excess(task, held_out, held_out.base_answers, everything), cohorts)
-    own_rate = np.broadcast_to(base_of(use_case, held_out.labels), held_out.challenger.shape)
-    own_excess, own_error = mean_and_error(_excess(task, held_out, own_rate, everything), cohorts)
+    worse, better = excess - deviate * error > 0.0, excess + deviate * error < 0.0
+    level = ""
+    if is_first:
+        own_mean = np.broadcast_to(held_out.challenger.mean(axis=0), held_out.challenger.shape)
+        own_excess, own_error = mean_and_error(_excess(task, held_out, own_mean, everything), cohorts)
+        better = better and own_excess + deviate * own_error < 0.0
+        level = f" and from that of its own mean answer by {own_excess:+.4f} ± {own_error:.4f}"
     if task == "regression":
         rank, rank_error = rank_correlation(held_out.labels, held_out.challenger)
         by_chance, ranking_name = 0.0, "rank correlation"
     else:
         rank, rank_error = ranking(held_out.labels, held_out.challenger)
         by_chance, ranking_name = 0.5, "area under the ROC curve"
-    worse = excess - deviate * error > 0.0
-    better = excess + deviate * error < 0.0 and (not is_first or own_excess + deviate * own_error < 0.0)
     ranks = rank - deviate * rank_error > by_chance
     reason = (
         f"{LOSS_NAMES[task]} differs from that of always answering {_base_in_words(task, held_out)} by "
-        f"{excess:+.4f} ± {error:.4f}; {ranking_name} {rank:.3f} ± {rank_error:.3f}"
+        f"{excess:+.4f} ± {error:.4f}{level}; {ranking_name} {rank:.3f} ± {rank_error:.3f}"
     )
     return GateResult("base_rate", not worse and (better or ranks), excess, 0.0, reason)
 
