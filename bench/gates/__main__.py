@@ -13,7 +13,7 @@ from bench.gates.trials import LABELS, Trialled, trial
 from bench.gates.worlds import KINDS, Kind
 from bench.results import Result, write
 
-TRIALS, FITS = 200, 100  # streams per case, and trained models per case
+TRIALS, FITS = 200, 200  # streams per case, and trained models per case
 BETTER, WORSE = -0.05, 0.01
 REFUSED, PROMOTED, HARMFUL = 0.99, 0.9, 0.01
 

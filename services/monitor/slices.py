@@ -21,10 +21,11 @@ SHARE_MIN = 0.02  # of all paired rows, for the same
 USUAL_ROWS = 30  # independent ones that the spread of all rows counts as, beside those of a slice: twice the fewest that are judged
 # A slice with such a share of the rows is to be cleared before anything is promoted; while it has few rows, one that may have it, too.
 MAJOR_SHARE, MAJOR_DEVIATIONS = 0.1, 2.0
-# A slice is cleared when it is unlikely to lose twice what is harm, so many standard errors below that: without them one in sixteen that
-# are turned upside down looks harmless on 80 rows. Rows count one by one, for a slice that loses a little, as the price of a repaired
-# concept, would otherwise wait for thousands of rows where hard ones come in bursts.
-CLEARED_HARMS, CLEARED_DEVIATIONS = 2.0, 1.5
+# A slice is cleared when it is unlikely to lose twice what is harm, or a quarter of the deviation of all rows' gains where that is more
+# (one that is turned upside down loses half of it), so many standard errors below: without them one in sixteen that are turned upside
+# down looks harmless on 80 rows. Rows count one by one, for a slice that loses a little, as the price of a repaired concept, would
+# otherwise wait for thousands of rows where hard ones come in bursts.
+CLEARED_HARMS, CLEARED_SPREAD, CLEARED_ERRORS = 2.0, 0.25, 1.5
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ class SliceGains:
         return all(found.count >= rows for found in self._major())
 
     def are_cleared(self, harm: float) -> bool:
-        """Whether the rows of every major slice speak against its losing twice `harm` per row."""
-        most = CLEARED_HARMS * harm
-        return all(CLEARED_DEVIATIONS * self._error(found, pace=1) - found.mean < most for found in self._major())
+        """Whether the rows of every major slice speak against its losing twice `harm` per row, or what is much of all gains' spread."""
+        most = max(CLEARED_HARMS * harm, CLEARED_SPREAD * math.sqrt(self._usual_variance))
+        return all(CLEARED_ERRORS * self._error(found, pace=1) - found.mean < most for found in self._major())
 
     def _major(self) -> list[Moments]:
         least = MAJOR_SHARE * self._all.count
@@ -93,10 +94,14 @@ class SliceGains:
 
     def _error(self, found: Moments, pace: int) -> float:
         """Standard error of a slice's mean gain, from its own spread and that of all rows (a scaled inverse chi-squared prior)."""
-        usual = self._all.squares / max(1, self._all.count - 1)
         usual_rows = USUAL_ROWS * pace
-        variance = (found.squares + usual_rows * usual) / (found.count - 1 + usual_rows)
+        variance = (found.squares + usual_rows * self._usual_variance) / (found.count - 1 + usual_rows)
         return math.sqrt(variance / found.count * pace)
+
+    @property
+    def _usual_variance(self) -> float:
+        """Of the gains of all rows."""
+        return self._all.squares / max(1, self._all.count - 1)
 
     def _is_judged(self, found: Moments, pace: int) -> bool:
         return found.count >= max(SLICE_ROWS_MIN * pace, SHARE_MIN * self._all.count)

@@ -110,30 +110,24 @@ def _base_rate(task: Task, held_out: HeldOut, cohorts: npt.NDArray[np.int64], se
     """Whether the model knows anything: it must be surely better than the base rate, or surely rank better than chance.
 
     The held-out rows may be of one odd day whose level nobody could know; a model that ranks them is still worth having.
-    One that is surely worse than the base rate is not. The fit of a first model was stopped where it did best on these very rows: one
-    that knows nothing may have met their level by chance, so it must surely be better than its own mean answer, too.
+    One that is surely worse than the base rate is not.
     """
     is_first = held_out.champion is None
     deviate = NormalDist().inv_cdf(settings.first_confidence if is_first else settings.confidence)
     everything = np.ones(len(held_out.labels), dtype=bool)
     excess, error = mean_and_error(_excess(task, held_out, held_out.base_answers, everything), cohorts)
-    worse, better = excess - deviate * error > 0.0, excess + deviate * error < 0.0
-    level = ""
-    if is_first:
-        own_mean = np.broadcast_to(held_out.challenger.mean(axis=0), held_out.challenger.shape)
-        own_excess, own_error = mean_and_error(_excess(task, held_out, own_mean, everything), cohorts)
-        better = better and own_excess + deviate * own_error < 0.0
-        level = f" and from that of its own mean answer by {own_excess:+.4f} ± {own_error:.4f}"
     if task == "regression":
         rank, rank_error = rank_correlation(held_out.labels, held_out.challenger)
         by_chance, ranking_name = 0.0, "rank correlation"
     else:
         rank, rank_error = ranking(held_out.labels, held_out.challenger)
         by_chance, ranking_name = 0.5, "area under the ROC curve"
+    worse = excess - deviate * error > 0.0
+    better = excess + deviate * error < 0.0
     ranks = rank - deviate * rank_error > by_chance
     reason = (
         f"{LOSS_NAMES[task]} differs from that of always answering {_base_in_words(task, held_out)} by "
-        f"{excess:+.4f} ± {error:.4f}{level}; {ranking_name} {rank:.3f} ± {rank_error:.3f}"
+        f"{excess:+.4f} ± {error:.4f}; {ranking_name} {rank:.3f} ± {rank_error:.3f}"
     )
     return GateResult("base_rate", not worse and (better or ranks), excess, 0.0, reason)
 

@@ -478,6 +478,13 @@ def test_a_slice_that_loses_a_little_is_cleared_and_one_that_may_lose_much_is_no
     assert gains.are_cleared(0.1) == is_cleared
 
 
+def test_where_labels_are_rare_and_gains_far_apart_a_slice_is_cleared_by_their_spread():
+    gains = SliceGains()
+    for row in range(480):
+        gains.add({"line": "red"} if row % 6 == 0 else {}, -0.02 + (0.4 if row % 6 == 0 else 2.0) * (-1) ** (row // 6))
+    assert gains.are_cleared(0.01)
+
+
 def test_what_is_known_of_slices_outlives_a_restart():
     kept, restored = SliceGains(), SliceGains()
     rng = np.random.default_rng(0)
