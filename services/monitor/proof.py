@@ -91,7 +91,7 @@ class Proof:
 
     @property
     def are_slices_cleared(self) -> bool:
-        """Whether every major slice has been seen, and is unlikely to lose twice what is harm."""
+        """Whether every major slice has been seen, and is unlikely to be harmed by much."""
         return self.are_slices_seen and self._slices.are_cleared(SLICE_HARM * self.production_loss)
 
     @property
